@@ -1,7 +1,8 @@
 """Execute the notebooks of the site: `python docs/notebooks.py [--check] [FILE...]`.
 
 Without FILE, all of them. Each runs in an empty folder. The outputs replace those in the file; with --check, a notebook
-only has to run. What would differ from one machine to the next (times, versions, paths) is not kept.
+only has to run. What would differ from one machine to the next is not kept: times, versions, paths, and what goes to
+stderr (progress, warnings of other packages).
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def clean(book: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
     for number, cell in enumerate(book.cells):
         cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
         cell.id = f"cell-{number}"
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.get("outputs", []):
             if "text" in output:
                 output.text = output.text.replace(folder + "/", "")

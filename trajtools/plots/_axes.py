@@ -6,6 +6,8 @@ import math
 import re
 import sys
 import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ VERDICT_COLORS = {
     "inconclusive": "0.5",
 }
 THUMBNAIL_DPI = 110  # of a figure in a notebook
+_SHOWN_OTHERWISE = ContextVar("shown otherwise", default=False)  # figures are not shown below the cell as well
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -43,7 +46,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
-    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+    return (
+        not _SHOWN_OTHERWISE.get()
+        and ipython is not None
+        and getattr(ipython.get_ipython(), "kernel", None) is not None
+    )
 
 
 def save_figure(figure: Figure, target: Any, **options: Any) -> None:
@@ -62,11 +69,16 @@ def save_figure(figure: Figure, target: Any, **options: Any) -> None:
         figure.savefig(target, metadata=undated.get(kind), **options)
 
 
-def thumbnail(plotted: Axes | Figure) -> str:
+def thumbnail(plot: Callable[[], Axes | Figure]) -> str:
     """Draw a figure for a notebook; returns a data URL."""
     import io
     from base64 import b64encode
 
+    token = _SHOWN_OTHERWISE.set(True)
+    try:
+        plotted = plot()
+    finally:
+        _SHOWN_OTHERWISE.reset(token)
     figure: Any = plotted if hasattr(plotted, "savefig") else plotted.figure
     target = io.BytesIO()
     save_figure(figure, target, format="png", dpi=THUMBNAIL_DPI)
