@@ -123,7 +123,7 @@ CHAOTIC |= {
 
 def system_of(name: str) -> str:
     """The row whose true value is that of this one: the same system, seen through another method or one coordinate."""
-    base = name.split(": ")[-1].removesuffix(", x only")
+    base = name.rsplit(": ", maxsplit=1)[-1].removesuffix(", x only")
     return base if base in CHAOTIC else name
 
 

@@ -44,7 +44,7 @@ class Sketch:
         \quad b_i = \lfloor h_i / 2 \rfloor \bmod k, \quad s_i = 1 - 2 (h_i \bmod 2)
 
     with m the finaliser of splitmix64 and g = 0x9E3779B97F4A7C15. The sketch is linear, and over seeds
-    E |Sx|² = |x|² with variance at most 2 |x|⁴ / k, so the l2 distance of two states is kept within about
+    ``E |Sx|² = |x|²`` with variance at most ``2 |x|⁴ / k``, so the l2 distance of two states is kept within about
     1 / sqrt(2k) of itself; other distances are not.
 
     References
