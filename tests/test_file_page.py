@@ -44,7 +44,7 @@ def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_pat
     assert answer < figure < page.index("<nav") < page.index("<table")
     assert re.search(r'<p class="answer">At learning rates? .*nearby trainings', page)
     assert page.count('<details class="run">') == 2
-    labels = re.findall(r'aria-label="([^"]*)"', page)
+    labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
     assert [label.split(" over ")[0].split(":")[0] for label in labels] == [
         "Exponent and training time against lr",
         *["Distance", "accuracy", "loss", "Distance between states", "Recurrence plot"] * 2,

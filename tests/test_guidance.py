@@ -78,13 +78,17 @@ def test_the_next_question_stands_at_the_end_on_a_terminal_and_nowhere_else(fold
     assert "Next:" not in call("info", run).stderr
 
 
-def test_without_a_command_the_files_of_the_folder_are_looked_at(folder, monkeypatch, tmp_path):
-    monkeypatch.chdir(folder)
-    text = call().stdout
-    for line in ("info converted.h5", "sweep .", "report runs", "lyapunov series.csv"):
-        assert f"trajtools {line}" in text
+def test_without_a_command_the_files_of_the_folder_are_looked_at(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert "trajtools demo" in call().stdout
+    (tmp_path / "runs").mkdir()
+    for name in ("a.h5", "b.h5", "runs/c.h5", "step_1.pt", "series.csv"):
+        (tmp_path / name).touch()
+    text = call().stdout
+    for line in ("info a.h5", "sweep .", "report runs", "convert . -o converted.h5", "lyapunov series.csv"):
+        assert f"trajtools {line}" in text
+    assert "2 HDF5 files" in text
+    assert "trajtools demo" not in text
 
 
 def test_the_page_of_schemas_names_every_command_and_the_keys_of_its_document(folder, monkeypatch):
