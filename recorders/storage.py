@@ -24,7 +24,7 @@ _ENTRIES = 2**16
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK = 2**16
-_CACHED = 2**24
+_CACHED = 2**27
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,18 @@ class Sketch:
         sign : ndarray of int8, (stop - start,)
             s_i, -1 or 1.
         """
-        key = _mix(np.array([self.seed], dtype=np.uint64))
-        h = _mix(key + (np.arange(start, stop, dtype=np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
-        place = ((h >> np.uint64(1)) % np.uint64(self.k)).astype(np.int64)
-        return place, (1 - 2 * (h & np.uint64(1)).astype(np.int8)).astype(np.int8)
+        packed = self._packed(start, stop)
+        return (packed >> 1).astype(np.int64), (1 - 2 * (packed & 1).astype(np.int8)).astype(np.int8)
+
+    def _packed(self, start: int, stop: int) -> np.ndarray:
+        """Places and, in the lowest bit, signs of the entries ``start .. stop``."""
+        # Imported here: numba is slow to import, and only a sketch needs it.
+        from trajtools._kernels.sketch import place_entries
+
+        key = _mix(np.array([self.seed], dtype=np.uint64))[0]
+        packed = np.empty(stop - start, np.uint32 if self.k <= 2**31 else np.uint64)
+        place_entries(start, key, self.k, packed)
+        return packed
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The sketch of states.
@@ -260,31 +268,22 @@ class Sketches:
 
 
 class Sketcher:
-    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each)."""
+    """Adds stretches of a state to its sketch; keeps the places of states up to 2**27 entries (4 bytes each)."""
 
     def __init__(self, sketch: Sketch, n_entries: int) -> None:
-        self._sketch = sketch
-        self._place: np.ndarray | None = None
-        if n_entries <= _CACHED:
-            self._place = np.empty(n_entries, np.int32)
-            self._sign = np.empty(n_entries, np.int8)
-            for at in range(0, n_entries, _BLOCK):
-                end = min(at + _BLOCK, n_entries)
-                self._place[at:end], self._sign[at:end] = sketch.places(at, end)
+        from trajtools._kernels.sketch import add_placed
+
+        self._sketch, self._add = sketch, add_placed
+        self._packed = sketch._packed(0, n_entries) if n_entries <= _CACHED else None
 
     def add(self, flat: np.ndarray, offset: int, out: np.ndarray) -> None:
         """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64."""
-        at, end = offset, offset + flat.size
-        while at < end:
-            stop = min(end, at + _BLOCK)
-            if self._place is None:
-                place, sign = self._sketch.places(at, stop)
-            else:
-                place, sign = self._place[at:stop], self._sign[at:stop]
-            signed = flat[at - offset : stop - offset] * sign.astype(np.float64)
-            # One entry after the other: every bit is independent of how the state is split into parameters and blocks.
-            np.add.at(out, place, signed)
-            at = stop
+        if self._packed is not None:
+            self._add(flat, self._packed[offset : offset + flat.size], out)
+            return
+        for at in range(0, flat.size, _BLOCK):
+            part = flat[at : at + _BLOCK]
+            self._add(part, self._sketch._packed(offset + at, offset + at + part.size), out)
 
 
 @dataclass
