@@ -75,6 +75,9 @@ def clean(book: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if "text" in output:
                 output.text = output.text.replace(folder + "/", "")
+            for kind, data in output.get("data", {}).items():
+                if kind.startswith("text/"):
+                    output.data[kind] = data.replace(folder + "/", "")
             if output.get("data", {}).get("image/png"):
                 output.data.pop("text/plain", None)  # <Figure size ...>
             output.get("metadata", {}).clear()
