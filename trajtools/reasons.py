@@ -117,6 +117,7 @@ CODES: dict[str, str] = {
     "hidden-state": "the optimiser's buffers, which are part of the state, are missing",
     "noise": "the series looks like noise",
     "no-dimension": "no embedding dimension up to the limit is large enough",
+    "thinned": "a long record was thinned or cut, to bound the time",
     "oversampled": "successive samples barely differ",
     "not-euclidean": "the distances are not Euclidean",
     "missing-distances": "distances between some states are missing",

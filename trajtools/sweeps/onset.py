@@ -15,7 +15,7 @@ from trajtools.reasons import Reason, codes
 from trajtools.results import Result
 from trajtools.statistics import random_generator
 from trajtools.types import Floats, RNGLike
-from trajtools.wording import bounds, spoken
+from trajtools.wording import bounds, counted, spoken
 
 if TYPE_CHECKING:
     from trajtools.sweeps.sweep import Sweep, SweepPoint
@@ -490,8 +490,9 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     reasons = [
         Reason.of(
             "fastest",
-            "the median time to {accuracy:g} is {time:.4g} {unit}s at {value:.4g}, where {share:.0%} of {count} "
-            "initial conditions reach it",
+            "the median time to {accuracy:g} is {time:.4g} {unit}s at {value:.4g}, where {share:.0%} of "
+            + counted(len(times[best]), "initial condition")
+            + (" reaches it" if len(times[best]) == 1 else " reach it"),
             accuracy=accuracy,
             time=middle[best],
             unit=sweep.time_unit,
@@ -509,7 +510,7 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
         reasons.append(Reason("interval-unknown", words))
     fewest = min(len(t) for t in times)
     if fewest < 5:
-        words = "some values have only {count} initial conditions: the interval is rough"
+        words = f"some values have only {counted(fewest, 'initial condition')}: the interval is rough"
         reasons.append(Reason.of("few-initial-conditions", words, count=fewest))
     span = (float(near[0]), float(near[-1]))
     interval = (float(low), float(high))
@@ -559,6 +560,9 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
     if not begins.found or not np.isfinite(quickest.value):
         missing = begins.reasons if not begins.found else quickest.reasons
         return _undecided((*missing, *control), begins, quickest)
+    unknown = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "interval-unknown"]
+    if unknown:  # without one of the two intervals, their ratio is a number without a meaning
+        return _undecided((*unknown, *control), begins, quickest)
     if not min(begins.interval[0], quickest.interval[0]) > 0:
         words = "the values are not all positive, so the ratio of two of them means nothing"
         return _undecided((Reason("no-ratio", words), *control), begins, quickest)
@@ -569,8 +573,7 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
     high = max(high, quickest.interval[1] / begins.interval[0])
     words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
     reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high)]
-    doubts = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "interval-unknown"]
-    doubts += [r for r in quickest.reasons if r.code == "end-of-range"]
+    doubts = [r for r in quickest.reasons if r.code == "end-of-range"]
     if high > WIDE * low:
         words = "the interval of this ratio spans a factor of {span:.3g}, more than {most:g}, so it decides nothing"
         doubts.append(Reason.of("wide-ratio", words, span=high / low, most=WIDE))
