@@ -28,7 +28,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError, UnsafeFileError
-from trajtools.store.files import LIBVER
+from trajtools.store.files import LIBVER, SUPERBLOCK_BYTES, sealed
 from trajtools.wiring import Member, NodeSet, Parameter
 
 FORMAT, VERSION = "trajtools", (2, 0)
@@ -551,6 +551,8 @@ class RunSpec:
     optimizer_dtype: str = "float32"
     metrics: int = 0
     member_metrics: int = 0
+    uuid: str = ""
+    shard: str = ""
 
     def __post_init__(self) -> None:
         check_parameters(self.parameters)
@@ -645,7 +647,8 @@ def _image(draft: Path, spec: RunSpec, path: Path) -> tuple[bytes, dict[str, int
         file.flush()
         image: bytes = file.id.get_file_image()
         places = {name: int(h5py.h5d.open(file.id, name.encode()).get_offset()) for name in PLACES}
-    return image, places
+    # HDF5 1.14 clears the writer's mark in an image, but leaves the checksum of the superblock as it was.
+    return sealed(image, len(image)) + image[SUPERBLOCK_BYTES:], places
 
 
 def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
@@ -676,11 +679,12 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "format_version": ".".join(map(str, VERSION)),
         "Conventions": "trajtools-2.0",
         "name": spec.name or path.stem,
-        "uuid": uuid.uuid4().hex,
+        "uuid": spec.uuid or uuid.uuid4().hex,
         "time_unit": spec.time_unit,
         "hparams": to_json(spec.hparams),
         "provenance": to_json(spec.provenance),
         "reference": spec.reference or "",
+        **({"shard": spec.shard} if spec.shard else {}),
     }
     attributes = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in attributes.items()}
     streams = spec.streams()
