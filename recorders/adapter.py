@@ -33,6 +33,9 @@ What the adapter knows about the parameters goes to ``super().__init__``: ``kind
 ``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.wiring.describe` takes them. Optimiser
 hooks call ``self.advance(state)``; user loops call ``self.record(...)``. ``_busy_cores()`` says how many cores the
 training keeps busy, for ``writer="auto"``.
+
+An adapter of a network that is sharded over processes sets ``self._shards`` (`recorders.shards.Shards`) before
+``super().__init__``; its `_named` then gives the parts of the arrays that this process records.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from typing import Any
 
 import numpy as np
 
+from recorders.shards import Shards
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import promote, widen as widen_bits
 from trajtools.wiring import FLOATS, Parameter, listed, select
@@ -58,6 +62,7 @@ class Adapter:
     _store: str
     _origin: Mapping[str, Any] = {}  # what the adapter adds to the provenance, beside what the user gives
     _buffers: Structure | None = None  # of the optimiser's buffers; None where the run records none
+    _shards: Shards | None = None  # what this process holds of a network that is sharded over processes
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
         """The state as mappings name -> leaf, one per member."""
@@ -258,14 +263,6 @@ class Structure:
         """Name -> (shape, dtype name), as `trajtools.wiring.describe` takes them."""
         return {n: (s, d) for n, s, d in zip(self.names, self.shapes, self.dtypes, strict=True)}
 
-    def table(self) -> tuple[Parameter, ...]:
-        """The arrays one after the other, none of them edges of the graph."""
-        rows, offset = [], 0
-        for name, shape, dtype in self._fields:
-            rows.append(Parameter(name, "other", shape, dtype, offset, prod(shape)))
-            offset += prod(shape)
-        return tuple(rows)
-
     def check(self, mappings: Sequence[Mapping[str, Any]], lead: tuple[int, ...] = ()) -> list[Any]:
         """The leaves of the recorded parameters, member by member, after checking names, shapes and dtypes."""
         expected = 1 if self.stacked else self.n_members
@@ -310,6 +307,15 @@ class Structure:
             "Record a changed network as a separate run: "
             "Recorder('other.h5', state)"
         )
+
+
+def unwired(shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[Parameter, ...]:
+    """Return the arrays one after the other, none of them edges of the graph."""
+    rows, offset = [], 0
+    for name, (shape, dtype) in shapes.items():
+        rows.append(Parameter(name, "other", shape, dtype, offset, prod(shape)))
+        offset += prod(shape)
+    return tuple(rows)
 
 
 def common_dtype(names: Iterable[str]) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Structure
+from recorders.adapter import Structure, unwired
 from recorders.background import MetricsBeside, MetricTable, Pace, Tape
+from recorders.shards import Shards
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
-from trajtools.store import Run, RunWriter, StreamLayout
+from trajtools.store import Place, Run, RunWriter, StreamLayout
 from trajtools.store.origin import origin
 from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
 
@@ -88,6 +89,7 @@ class Opening:
     strict: bool = False
     name: str = ""
     buffers: Structure | None = None
+    shards: Shards | None = None
     parameters: tuple[Parameter, ...] = ()
     nodes: tuple[NodeSet, ...] = ()
     committed: int = 0
@@ -96,6 +98,9 @@ class Opening:
     is_known: bool = False  # that state is in the file
     replanted: bool = False  # copies were made again beside their references
     tail_open: bool = False
+    shard: str = ""  # place of this rank in a sharded network, as the file keeps it
+    place: Place | None = None
+    uuid: str = ""
 
     def __post_init__(self) -> None:
         if self.stored not in STORES:
@@ -121,7 +126,25 @@ class Opening:
             if strange:
                 raise SelectionError(f"{what}= names {listed(strange)}; the parameters are {listed(known)}")
         kinds, axes = ({n: v for n, v in (mapping or {}).items() if n in chosen} for mapping in (kinds, axes))
-        self.parameters, self.nodes = describe(self.structure.described(), kinds=kinds, axes=axes, wiring=wiring)
+        shapes = self.structure.described()
+        if self.shards is not None:
+            shapes = {name: (self.shards.parts[name].shape, dtype) for name, (_, dtype) in shapes.items()}
+        self.parameters, self.nodes = describe(shapes, kinds=kinds, axes=axes, wiring=wiring)
+        if self.shards is not None:
+            self._describe_shard(self.shards)
+
+    def _describe_shard(self, shards: Shards) -> None:
+        """Take the tables of the whole into the text of this rank's place, and fill those of its part."""
+        buffers = None
+        if self.buffers is not None:
+            whole = {name: (shards.parts[name].shape, dtype) for name, (_, dtype) in self.buffers.described().items()}
+            buffers = shards.place(unwired(whole))
+        self.place = shards.place(self.parameters)
+        self.shard = shards.describe(self.place, self.nodes, buffers)
+        kinds = [p.kind for p in self.parameters]
+        table = unwired(self.structure.described())
+        self.parameters = tuple(replace(p, kind=kind) for p, kind in zip(table, kinds, strict=True))
+        self.nodes = ()
 
     @property
     def layout(self) -> StreamLayout:
@@ -184,7 +207,7 @@ class Opening:
         try:
             if (writer.layout, writer.optimizer_layout) != (self.layout, self.buffer_layout):
                 storage = self._new_storage(writer.layout, writer.optimizer_layout)
-            self.committed, self.last_step = writer.committed, writer.last_step
+            self.committed, self.last_step, self.uuid = writer.committed, writer.last_step, writer.uuid
             return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace), strict=self.strict)
         except BaseException:
             writer.abort()
@@ -198,7 +221,8 @@ class Opening:
         if self.stored == "weights":
             return Weights(self.structure, layout)
         if self.sketch is not None:
-            return Sketches(self.structure, self.sketch, layout.rows)
+            entries = np.arange if self.place is None else self.place.entries
+            return Sketches(self.structure, self.sketch, layout.rows, entries)
         return TwinDistances(self.structure, self.members, self.metric, layout.rows)
 
     def _common(self) -> dict[str, Any]:
@@ -210,13 +234,14 @@ class Opening:
             "durable": self.durable,
             "sketch": self.sketch.settings if self.sketch else None,
             "distance_metric": self.metric if self.stored == "distances" else None,
-            "optimizer": {"parameters": b.table(), "dtype": b.dtype} if (b := self.buffers) else None,
+            "optimizer": {"parameters": unwired(b.described()), "dtype": b.dtype} if (b := self.buffers) else None,
+            "shard": self.shard,
         }
 
     def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None, table: MetricTable) -> RunWriter:
         writer = RunWriter.create(
             self.path,
-            name=self.name,
+            name=self.name or (self.shards.name if self.shards else ""),
             metrics=table.shapes,
             nodes=self.nodes,
             mode=self.mode,
@@ -224,6 +249,7 @@ class Opening:
             provenance=origin,
             reference=reference,
             compress=self.compress,
+            uuid=self.shards.uuid if self.shards else "",
             **self._common(),
         )
         self.path = writer.path  # mode="next" may have chosen another

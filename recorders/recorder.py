@@ -206,6 +206,7 @@ class Recorder(Adapter):
             compress=compress,
             durable=durable,
             buffers=self._buffers,
+            shards=self._shards,
         )
         opening.replanted = bool(plantings)
         opening.describe(kinds, axes, wiring)
@@ -235,7 +236,7 @@ class Recorder(Adapter):
             step=step,
             read=lambda: self._at_opening(state, buffers),
         )
-        self.path = Path(opening.path)
+        self.path, self._uuid = Path(opening.path), opening.uuid
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
@@ -280,7 +281,8 @@ class Recorder(Adapter):
         buffers : as at opening, optional
             Of this state; with every state if the recorder was opened with buffers, else with none.
         **metrics : float, 0-d array, or array (M,) or (M, k)
-            Of the state that they were computed from: the newest.
+            Of the state that they were computed from: the newest. What comes more than once for a state, as from
+            accumulated micro-batches, is averaged.
 
         Raises
         ------

@@ -7,7 +7,7 @@ its row by strided assignments, without a flat copy on the way, and a full block
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -66,23 +66,23 @@ class Sketch:
         """All that is needed to recompute the sketch, as the file keeps it."""
         return {"kind": "count", "hash": "splitmix64", "k": self.k, "seed": self.seed}
 
-    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Place and sign of the entries ``start .. stop``.
+    def places(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place and sign of entries of the state.
 
         Parameters
         ----------
-        start, stop : int
-            Range of indices into the state.
+        entries : ndarray of int64, (n,)
+            Their indices i.
 
         Returns
         -------
-        place : ndarray of int64, (stop - start,)
+        place : ndarray of int64, (n,)
             b_i, in 0 .. k - 1.
-        sign : ndarray of int8, (stop - start,)
+        sign : ndarray of int8, (n,)
             s_i, -1 or 1.
         """
         key = _mix(np.array([self.seed], dtype=np.uint64))
-        h = _mix(key + (np.arange(start, stop, dtype=np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+        h = _mix(key + (entries.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
         place = ((h >> np.uint64(1)) % np.uint64(self.k)).astype(np.int64)
         return place, (1 - 2 * (h & np.uint64(1)).astype(np.int8)).astype(np.int8)
 
@@ -234,8 +234,15 @@ class TwinDistances:
 class Sketches:
     """A linear sketch of every member, (M, k) float64."""
 
-    def __init__(self, structure: Structure, sketch: Sketch, rows: int) -> None:
-        self._structure, self._sketcher, self._rows = structure, Sketcher(sketch, structure.n_entries), rows
+    def __init__(
+        self,
+        structure: Structure,
+        sketch: Sketch,
+        rows: int,
+        entries: Callable[[int, int], np.ndarray] = np.arange,
+    ) -> None:
+        self._structure, self._rows = structure, rows
+        self._sketcher = Sketcher(sketch, structure.n_entries, entries)
         self._k = sketch.k
         self.bytes_per_state = 8 * structure.n_members * sketch.k
 
@@ -260,17 +267,20 @@ class Sketches:
 
 
 class Sketcher:
-    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each)."""
+    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each).
 
-    def __init__(self, sketch: Sketch, n_entries: int) -> None:
-        self._sketch = sketch
+    `entries(start, stop)` are the indices in the whole network, of which a state may be a shard.
+    """
+
+    def __init__(self, sketch: Sketch, n_entries: int, entries: Callable[[int, int], np.ndarray] = np.arange) -> None:
+        self._sketch, self._entries = sketch, entries
         self._place: np.ndarray | None = None
         if n_entries <= _CACHED:
             self._place = np.empty(n_entries, np.int32)
             self._sign = np.empty(n_entries, np.int8)
             for at in range(0, n_entries, _BLOCK):
                 end = min(at + _BLOCK, n_entries)
-                self._place[at:end], self._sign[at:end] = sketch.places(at, end)
+                self._place[at:end], self._sign[at:end] = sketch.places(entries(at, end))
 
     def add(self, flat: np.ndarray, offset: int, out: np.ndarray) -> None:
         """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64."""
@@ -278,7 +288,7 @@ class Sketcher:
         while at < end:
             stop = min(end, at + _BLOCK)
             if self._place is None:
-                place, sign = self._sketch.places(at, stop)
+                place, sign = self._sketch.places(self._entries(at, stop))
             else:
                 place, sign = self._place[at:stop], self._sign[at:stop]
             signed = flat[at - offset : stop - offset] * sign.astype(np.float64)

@@ -35,7 +35,7 @@ def test_the_sketch_is_the_documented_sum(k, seed):
 
 
 def test_the_hash_is_pinned():
-    place, sign = Sketch(1000, 42).places(0, 4)
+    place, sign = Sketch(1000, 42).places(np.arange(4))
     expected = [naive_mix((naive_mix(42) + (i + 1) * 0x9E3779B97F4A7C15) & MASK) for i in range(4)]
     assert place.tolist() == [(h >> 1) % 1000 for h in expected]
     assert sign.tolist() == [1 - 2 * (h & 1) for h in expected]

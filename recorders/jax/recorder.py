@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from recorders import recorder as framework_free
 from recorders.adapter import Beside
+from recorders.jax.shards import JaxShards, shards_of
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
+from recorders.shards import OtherRank
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import digest
@@ -43,7 +46,7 @@ class Recorder(framework_free.Recorder):
     Raises
     ------
     ArchitectureError
-        If there is no array to record, a list is ambiguous (layers or members), or an array spans processes.
+        If there is no array to record, or a list is ambiguous (layers or members).
     RecordingError
         As in `recorders.Recorder`; or if the state was donated or is being traced.
 
@@ -58,6 +61,11 @@ class Recorder(framework_free.Recorder):
     before a jitted function with ``donate_argnums`` consumes it. In a scan use `record_scan`, or `tap` in a loop that
     you cannot change.
 
+    Arrays that are sharded over the devices of one process are read device by device into one file. Where they are
+    sharded over several processes, each writes its part to ``<name>.rank<i>.h5``, and nothing is gathered;
+    `trajtools.open` reads these files as one run. All processes open the recorder; if one cannot open its file, none
+    records.
+
     Examples
     --------
     >>> import jax.numpy as jnp, pathlib, tempfile
@@ -71,6 +79,26 @@ class Recorder(framework_free.Recorder):
     (('b', 'w'), 3)
     >>> folder.cleanup()
     """
+
+    _shards: JaxShards | None
+
+    def __new__(  # noqa: D102
+        cls, path: str | os.PathLike[str], state: Any, *, members: Any = None, **options: Any
+    ) -> Self:
+        tree = state.state if isinstance(state, Twins) else state
+        shards = shards_of(tree)
+        if shards is not None:
+            first = tree[0] if members is not None and isinstance(tree, list | tuple) else tree
+            if members is not None and first is tree:
+                raise ArchitectureError(
+                    "members with a leading axis cannot be sharded over processes: pass a list of networks"
+                )
+            layout = Layout.of(first)
+            shards.local(dict(zip(layout.names, layout.pick(first), strict=True)))
+            shards.agree(path, **options)
+        made: Any = object.__new__(cls if shards is None or shards.is_recording else _OtherRank)
+        made._shards = shards
+        return made
 
     def __init__(
         self,
@@ -108,7 +136,9 @@ class Recorder(framework_free.Recorder):
             self._twins.attach(self)
         self._buffer_layout: Layout | None = None
         try:
-            super().__init__(path, state, members=table, buffers=buffers, **options)
+            with self._shards.opening(self) if self._shards else nullcontext():
+                place = self._shards.path if self._shards else path
+                super().__init__(place, state, members=table, buffers=buffers, **options)
         except BaseException:
             self._detach()
             raise
@@ -123,7 +153,7 @@ class Recorder(framework_free.Recorder):
         if self._listed and not isinstance(state, list | tuple):
             raise ArchitectureError(f"the run was opened with a list of networks; got a {type(state).__name__}")
         trees = state if self._listed else [state]
-        mappings = [dict(zip(self._layout.names, self._layout.pick(tree), strict=True)) for tree in trees]
+        mappings = [self._readable(self._layout, tree) for tree in trees]
         if not self._made:
             return list(mappings)
         return [Twin(mapping, member=Member(""), made=self._made) for mapping in mappings]
@@ -137,8 +167,16 @@ class Recorder(framework_free.Recorder):
             if not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(trees)):
                 return [{}]  # plain gradient descent
             self._buffer_layout = Layout.of(trees[0])
-        layout = self._buffer_layout
-        return [dict(zip(layout.names, layout.pick(tree), strict=True)) for tree in trees]
+        return [self._readable(self._buffer_layout, tree) for tree in trees]
+
+    def _readable(self, layout: Layout, tree: Any) -> Mapping[str, Any]:
+        """Return name -> leaf, of arrays that are sharded over processes what this one holds."""
+        leaves = layout.pick(tree)
+        named = dict(zip(layout.names, leaves, strict=True))
+        if self._shards is None:
+            return named
+        refuse_unreadable(layout.names, leaves, sharded=True)
+        return self._shards.local(named)
 
     def _beside(self, state: Any, buffers: Any) -> Any:
         """Return the state with its buffers; scans and taps have none."""
@@ -155,6 +193,9 @@ class Recorder(framework_free.Recorder):
 
     def _host(self, leaves: Sequence[Any]) -> list[np.ndarray]:
         """Return host arrays of the leaves by one transfer."""
+        if self._shards is not None:
+            held = jax.device_get([leaf.arrays for leaf in leaves])
+            return [leaf.on_host(arrays) for leaf, arrays in zip(leaves, held, strict=True)]
         copies = 1 if self._structure.stacked else self._structure.n_members
         names = self.names * copies + (self._buffers.names * copies if self._buffers else ())
         refuse_unreadable(names[: len(leaves)], leaves)
@@ -307,6 +348,10 @@ class Recorder(framework_free.Recorder):
     def _arrived(self, arrays: Sequence[np.ndarray], step: int | None, metrics: Mapping[str, Any]) -> None:
         """Record a state from a tap."""
         self.record(OnHost(arrays), step=step, **metrics)
+
+
+class _OtherRank(OtherRank, Recorder):
+    """Recorder of a process whose weights another process records."""
 
 
 class OnHost(tuple[np.ndarray, ...]):

@@ -108,10 +108,15 @@ def is_weight(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
-    """Raise for leaves whose values this process cannot read."""
+def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any], *, sharded: bool = False) -> None:
+    """Raise for leaves whose values this process cannot read; `sharded`: it takes its part of them."""
     for name, leaf in zip(names, leaves, strict=True):
         if isinstance(leaf, jax.core.Tracer):
+            if sharded:
+                raise RecordingError(
+                    f"{name!r} is sharded over processes, which record_scan and tap do not record: call record(params) "
+                    "between jitted steps"
+                )
             raise RecordingError(
                 f"{name!r} is a tracer: inside jit, grad, vmap and scan arrays have no values yet. Call this outside; "
                 "to record a scan use record_scan(rec, step, carry, xs), or tap(rec, params), which works inside of it"
@@ -124,12 +129,11 @@ def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
                 "(donate_argnums) before it was recorded. Record a state before it is donated, or record the new "
                 "state that the function returned"
             )
-        if not leaf.is_fully_addressable:
+        if not (sharded or leaf.is_fully_addressable):
             raise ArchitectureError(
                 f"{name!r} is sharded over several processes ({leaf.sharding}): no single process can read it. "
-                "Gather it first, e.g. jax.experimental.multihost_utils.process_allgather(params, tiled=True), and "
-                "record on "
-                "one process; or record the addressable part of each process into a separate file"
+                "`Recorder` records each process's part; this needs the whole, e.g. by "
+                "jax.experimental.multihost_utils.process_allgather(params, tiled=True)"
             )
 
 

@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer
 
 from recorders.adapter import Role
 from trajtools.errors import ArchitectureError
+from trajtools.wiring import listed
 
 NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -23,8 +24,6 @@ NORMS = (
 )
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-SHARDED = ("FullyShardedDataParallel", "FSDPModule")
-
 
 BIAS = Role("bias", -1, 0)
 
@@ -48,32 +47,34 @@ def clean(name: str) -> str:
 
 def refuse_sharded(model: nn.Module) -> None:
     """Raise if this process does not hold all parameters of a model."""
+    refuse_unreadable(model)
+    sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "device_mesh")]
+    if sharded or any(type(module).__name__.startswith("FSDP") for module in model.modules()):
+        raise ArchitectureError(
+            f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}): no process holds the "
+            "whole state, which this needs. `Recorder` records each rank's part; the rest needs the unsharded model"
+        )
+
+
+def refuse_unreadable(model: nn.Module) -> None:
+    """Raise if the parameters of a model have no values here."""
     for module in model.modules():
-        if any(cls.__name__ in SHARDED for cls in type(module).__mro__):
+        if any(cls.__name__ == "FullyShardedDataParallel" for cls in type(module).__mro__):
             raise ArchitectureError(
-                f"the module {type(module).__name__} is sharded (FSDP): no process holds the whole state. "
-                "Record the unsharded model (DDP records on rank 0), or gather the state on rank 0 with "
-                "torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True, cpu_offload=True) "
-                "and pass it to recorders.Recorder as {name: array}"
+                "the model is wrapped in FullyShardedDataParallel, which hides its parameters. Shard it with "
+                "torch.distributed.fsdp.fully_shard (FSDP2): each rank then records its part"
             )
     for name, parameter in model.named_parameters():
-        reason = _why_not_whole(parameter)
-        if reason:
-            raise ArchitectureError(f"parameter {name!r} {reason}")
-
-
-def _why_not_whole(parameter: nn.Parameter) -> str:
-    """Why a parameter cannot be read, with a remedy; empty if it can."""
-    if hasattr(parameter, "device_mesh"):
-        return (
-            "is a DTensor: it is spread over several processes. Gather it on rank 0 with .full_tensor() (or "
-            "get_model_state_dict(full_state_dict=True)) and hand {name: array} to recorders.Recorder"
-        )
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        return "is lazy and has no shape yet: run one batch through the model before the recorder opens"
-    if parameter.is_meta:
-        return "is on the meta device and has no values: materialise the model with .to_empty(device=...) first"
-    return ""
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ArchitectureError(
+                f"parameter {name!r} is lazy and has no shape yet: run one batch through the model before the recorder "
+                "opens"
+            )
+        if parameter.is_meta:
+            raise ArchitectureError(
+                f"parameter {name!r} is on the meta device and has no values: materialise the model with "
+                ".to_empty(device=...) first"
+            )
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -44,7 +44,7 @@ _OPTIONAL = {
     **dict.fromkeys(COLUMNS, ("row",)),
 }
 _ATTRIBUTES = {
-    "": (*TEXTS, "structure_xxh3"),
+    "": (*TEXTS, "shard", "structure_xxh3"),
     "weights": ("logical_dtype",),
     "optimizer": ("logical_dtype",),
     "sketch": ("settings",),

@@ -223,6 +223,7 @@ def _create(run: Survey, out: Path) -> RunWriter:
         distance_metric=run.distance_metric,
         optimizer=optimizer,
         metrics=list(run.metrics),
+        **({"uuid": run.uuid, "shard": run.texts["shard"]} if run.shard else {}),
     )
 
 

@@ -101,6 +101,8 @@ class RunWriter:
         Geometry of the optimiser's buffers.
     committed : int
         States that are whole on disk.
+    uuid : str
+        Of the run, where it is resumed or was chosen.
     last_step : int
         Step of the last committed state; -1 before the first.
     metrics : dict of str to tuple of int
@@ -118,6 +120,7 @@ class RunWriter:
         self.layout: StreamLayout = spec.layout
         self.optimizer_layout: StreamLayout | None = spec.optimizer_layout
         self.committed, self.last_step = 0, -1
+        self.uuid = spec.uuid
         self.metrics: dict[str, tuple[int, ...]] = {}
         self.unstored: tuple[str, ...] = ()
         self.tail: Tail | None = None
@@ -152,10 +155,13 @@ class RunWriter:
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
         metrics: Mapping[str, tuple[int, ...] | None] | Sequence[str] = (),
+        uuid: str = "",
+        shard: str = "",
     ) -> RunWriter:
         """Make the file and open it for appending; the path is claimed at once.
 
         There is room for the `metrics` that are declared, by name, or by shape for one state: (), (M,) or (M, k).
+        The files of one sharded network have a `uuid` in common, and each its own `shard` (`Shard.to_text`).
         """
         if mode not in MODES:
             raise ValueError(
@@ -180,6 +186,8 @@ class RunWriter:
             optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
             metrics=sum(not shape for shape in shapes.values()),
             member_metrics=sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes.values()),
+            uuid=uuid,
+            shard=shard,
         )
         if compress == "zstd":
             zstandard_module()  # missing packages are for the opening to say, not for the first block
@@ -213,6 +221,7 @@ class RunWriter:
         sketch: Mapping[str, Any] | None = None,
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
+        shard: str = "",
         durable: bool = False,
         provenance: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -233,10 +242,12 @@ class RunWriter:
             distance_metric=distance_metric,
             optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
             optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
+            shard=shard,
         )
         writer = cls(Path(os.path.abspath(path)), spec, durable=durable)
         with Run(writer.path) as run:
             _require_same(run, spec)
+            writer.uuid = run.uuid
             if any(on_disk.ZSTD in stream.filters for stream in run.axis.streams.values()):
                 zstandard_module()
         writer._open(None, resumed=provenance or {}, force=force, keep=keep)
@@ -901,6 +912,8 @@ def _require_same(run: Run, spec: RunSpec) -> None:
         differences.append(f"the metric is {run.distance_metric} in the file, {spec.distance_metric} now")
     if run.sketch_settings != (None if spec.sketch is None else dict(spec.sketch)):
         differences.append(f"the sketch is {run.sketch_settings} in the file, {spec.sketch} now")
+    if run.texts.get("shard", "") != spec.shard:
+        differences.append("the file holds another part of the sharded network than this rank does now")
     if differences:
         more = f" (and {len(differences) - 3} more differences)" if len(differences) > 3 else ""
         raise ArchitectureError(
