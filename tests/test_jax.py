@@ -256,7 +256,7 @@ def test_recording_while_tracing_is_refused_and_names_the_way(path):
 
 
 def test_another_architecture_is_refused(path):
-    with Recorder(path, WHOLE, quiet=True) as rec:
+    with Recorder(path, WHOLE, strict=True, quiet=True) as rec:
         with pytest.raises(ArchitectureError, match="Record a changed network as a separate run"):
             rec.record({**WHOLE, "new": jnp.ones(2)})
         with pytest.raises(ArchitectureError, match="shape"):

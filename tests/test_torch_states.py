@@ -138,7 +138,7 @@ def test_new_groups_and_late_metrics_are_recorded(tmp_path, buffers):
 
 def test_a_replaced_layer_is_seen(tmp_path):
     model = network()
-    with opened(tmp_path, model) as recorder:
+    with opened(tmp_path, model, strict=True) as recorder:
         model[3] = nn.Linear(9, 3)
         recorder.record(step=1)
         model[3] = nn.Linear(9, 4)

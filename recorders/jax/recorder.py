@@ -52,6 +52,10 @@ class Recorder(framework_free.Recorder):
 
     Notes
     -----
+    Of a flax.nnx module the `Param`s are the state, and no other variables (statistics of BatchNorm, ...). With
+    `optax.MultiSteps` pass its state as `buffers`, or ``step=opt_state.gradient_step``: micro-steps between two updates
+    then add to the metrics only, which are averaged.
+
     Leaves other than floating-point arrays (functions, Python numbers, integers, random keys) do not belong to the
     state; see `recorders.jax.trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
     (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); other names follow the rules of
@@ -135,6 +139,8 @@ class Recorder(framework_free.Recorder):
             options["plantings"] = self._twins._newest_plantings()
             self._twins.attach(self)
         self._buffer_layout: Layout | None = None
+        if options.get("step") is None:
+            options["step"] = _updates(buffers)
         try:
             with self._shards.opening(self) if self._shards else nullcontext():
                 place = self._shards.path if self._shards else path
@@ -241,11 +247,11 @@ class Recorder(framework_free.Recorder):
 
         Raises
         ------
-        ArchitectureError
-            If the state differs in structure, shapes or dtypes from the first one.
         RecordingError
             If the state was donated or is being traced, or as in `recorders.Recorder.record`.
         """
+        if step is None and buffers is not None:
+            step = _updates(buffers)
         super().record(state, step=step, buffers=buffers, **metrics)
         if state is not None:
             self._remember(() if isinstance(state, OnHost) else state)
@@ -264,7 +270,7 @@ class Recorder(framework_free.Recorder):
 
         Raises
         ------
-        ArchitectureError, RecordingError
+        RecordingError
             As in `record`.
         """
         super().advance(state, step, buffers)
@@ -397,6 +403,20 @@ def _arrays(state: Any) -> list[Any]:
     """The separate arrays of a state, by identity."""
     leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
     return [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
+
+
+def _updates(buffers: Any) -> int | None:
+    """Number of updates that optax.MultiSteps has made, which counts micro-steps apart; None for other optimisers."""
+    if buffers is None:
+        return None
+    for one in jax.tree_util.tree_leaves(buffers, is_leaf=_is_multi_steps):
+        if _is_multi_steps(one):
+            return int(np.max(np.asarray(one.gradient_step)))
+    return None
+
+
+def _is_multi_steps(node: Any) -> bool:
+    return hasattr(node, "gradient_step") and hasattr(node, "mini_step")
 
 
 def _alike(trees: Sequence[Any]) -> bool:

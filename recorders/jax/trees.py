@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import jax
@@ -40,7 +41,8 @@ class Layout:
 
     Notes
     -----
-    The state consists of the floating-point arrays (and complex ones, which raise an error). Excluded are functions and
+    The state consists of the floating-point arrays (and complex ones, which raise an error); of flax.nnx, the
+    `Param`s among them. Excluded are functions and
     Python numbers (equinox), integer counters (optax) and random keys. The order is that of JAX, except that dict keys
     are sorted naturally: ``Dense_2`` before ``Dense_10``. It does not depend on the insertion order of a dict.
     """
@@ -63,6 +65,11 @@ class Layout:
             )
         weights.sort(key=_order([path for path, _ in weights]))
         chains = [_owners(tree, path) for path, _ in weights]
+        params = [bool(chain) and _is_nnx(chain[-1], "Param") for chain in chains]
+        if any(params):  # of flax.nnx, other variables are statistics and counters
+            others = [bool(chain) and _is_nnx(chain[-1], "Variable") for chain in chains]
+            keep = [mine or not other for mine, other in zip(params, others, strict=True)]
+            weights, chains = (list(compress(one, keep)) for one in (weights, chains))
         paths = tuple(_keys(path, chain) for (path, _), chain in zip(weights, chains, strict=True))
         names = tuple(SEPARATOR.join(path) for path in paths)
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
@@ -167,8 +174,13 @@ def _owners(tree: Any, path: Sequence[Any]) -> list[Any]:
 def _keys(path: Sequence[Any], chain: Sequence[Any]) -> tuple[str, ...]:
     """Keys of a path as strings, without the ``.value`` of flax.nnx."""
     keys = tuple(str(_key(entry)) for entry in path) or ("weights",)
-    wrapped = chain and any(cls.__module__.startswith("flax.nnx") for cls in type(chain[-1]).__mro__)
+    wrapped = chain and _is_nnx(chain[-1], "Variable")
     return keys[:-1] if len(keys) > 1 and keys[-1] == "value" and wrapped else keys
+
+
+def _is_nnx(owner: Any, name: str) -> bool:
+    """Whether an object is of a class of flax.nnx, or of one derived from it."""
+    return any(cls.__name__ == name and cls.__module__.startswith("flax.nnx") for cls in type(owner).__mro__)
 
 
 def _order(paths: Sequence[Sequence[Any]]) -> Any:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from recorders.adapter import Role
+from recorders.wiring import ATTENTION, LAYER, STACKS, Rules, wire
 from trajtools.errors import ArchitectureError
-from trajtools.wiring import listed
+from trajtools.wiring import Ends, listed
 
 NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -116,7 +117,7 @@ def roles(model: nn.Module) -> dict[str, Role]:
 
 def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
     """What the parameter `name` of `module` is."""
-    if isinstance(module, NORMS):
+    if isinstance(module, NORMS) or type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
         return Role("norm")
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return BIAS if name.startswith("bias") else Role("recurrent", 1, 0)
@@ -138,6 +139,28 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
         # The transformers package writes dense layers as (source, target) under this name.
         return Role("dense", 0, 1)
     return Role("other")
+
+
+def wiring(model: nn.Module) -> dict[str, Ends | None] | None:
+    """Return what the kernels of a network with attention connect; None for a network without, which is a chain."""
+    stacks: dict[str, tuple[Rules, str]] = {}
+    for raw, module in model.named_modules():
+        prefix = clean(f"{raw}.").rstrip(".")
+        around, _, _ = prefix.rpartition(".")
+        known = STACKS.get(type(module).__name__)
+        if known is not None:
+            stacks[prefix] = known, f"{prefix}:residual" if prefix else "residual"
+        elif isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            # The layers of a stack, and of a Sequential, share the stream.
+            outer = model.get_submodule(raw.rpartition(".")[0]) if "." in raw else model
+            shared = isinstance(outer, nn.Sequential) or around.rpartition(".")[2] == "layers"
+            owner = around if shared else prefix
+            stacks[prefix] = LAYER, f"{owner}:residual" if owner else "residual"
+        elif isinstance(module, nn.MultiheadAttention) and not any(
+            prefix.startswith(f"{one}." if one else "") for one in stacks
+        ):
+            stacks[prefix] = ATTENTION, ""
+    return wire(roles(model), stacks) if stacks else None
 
 
 class Walk:

@@ -17,13 +17,13 @@ from recorders import recorder as framework_free
 from recorders.adapter import Beside, Pending
 from recorders.opening import member_table
 from recorders.shards import OtherRank
-from recorders.torch.modules import Walk, describe, innermost, refuse_unreadable, roles, unwrap
+from recorders.torch.modules import Walk, describe, innermost, refuse_unreadable, roles, trainable, unwrap, wiring
 from recorders.torch.shards import TorchShards, is_sharded, shards_of
 from recorders.torch.transfer import HostReader, distances
 from recorders.torch.twins import MARK, Twins
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.wiring import listed
+from trajtools.wiring import listed, select
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
 """Scalar buffers that count or schedule steps; `eta` and `mu` belong to ASGD, `mu_product` to NAdam."""
@@ -156,6 +156,7 @@ class Recorder(framework_free.Recorder):
             roles_by_name = roles(first)
             options.setdefault("kinds", {name: role.kind for name, role in roles_by_name.items()})
             options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in roles_by_name.items()})
+            self._wire(first, options)
             self._origin = _provenance(first)
         if isinstance(state, Twins):
             options["members"] = list(state.members)
@@ -175,6 +176,15 @@ class Recorder(framework_free.Recorder):
         self._writes = self._count_writes(self._state)
         self._changes = 0  # how often weights were seen to change without a step
         self._hook_up(optimizer)
+
+    @staticmethod
+    def _wire(model: nn.Module, options: dict[str, Any]) -> None:
+        """Add what attention connects to the wiring of the user, of the parameters that are recorded."""
+        known = wiring(model)
+        if known is not None:
+            names = select(list(trainable(model)), options.get("include", ()), options.get("exclude", ()))
+            own = options.get("wiring") or {}
+            options["wiring"] = {name: ends for name, ends in known.items() if name in names} | dict(own)
 
     # -- reading a state, for recorders.recorder
 
@@ -297,12 +307,9 @@ class Recorder(framework_free.Recorder):
         self._advance(step)
 
     def _advance(self, step: int | None = None) -> None:
-        """Store the state after an update; a network that has changed ends the recording, not the training."""
+        """Store the state after an update."""
         self._updates += 1
-        try:
-            self.advance(self._state, step=step)
-        except ArchitectureError as error:
-            self._tape.stop(str(error), error)
+        self.advance(self._state, step=step)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state after a step; the signature is that of torch."""
@@ -334,7 +341,7 @@ class Recorder(framework_free.Recorder):
 
         Raises
         ------
-        ArchitectureError, RecordingError
+        RecordingError
             As in `recorders.Recorder.record`, and for a state that the optimiser does not train.
         """
         self._calls += 1

@@ -173,14 +173,14 @@ class Piece:
             return None
         axes = np.unravel_index(chosen[mine], self.shape) if self.shape else ()
         local = [np.asarray(axis) - start for axis, start in zip(axes, self.box.start, strict=True)]
-        inside = np.ones(len(mine), bool)
+        held = np.ones(len(mine), bool)
         for axis, size in zip(local, self.box.shape, strict=True):
-            inside &= (axis >= 0) & (axis < size)
-        if not inside.any():
+            held &= (axis >= 0) & (axis < size)
+        if not held.any():
             return None
-        there = [axis[inside] for axis in local]
-        flat = np.ravel_multi_index(there, self.box.shape) if there else np.zeros(int(inside.sum()), np.int64)
-        return np.asarray(flat + self.at, np.int64), mine[inside]
+        there = tuple(axis[held] for axis in local)
+        flat = np.ravel_multi_index(there, self.box.shape) if there else np.zeros(int(held.sum()), np.int64)
+        return np.asarray(flat + self.at, np.int64), mine[held]
 
     def _before(self, column: int) -> int:
         """Count the entries of the box that stand before an entry of the whole."""
@@ -236,7 +236,8 @@ class Shard:
         value = from_json(text, f"{where}: shard")
         rank, ranks, mesh, nodes = (value.get(name) for name in ("rank", "ranks", "mesh", "nodes"))
         if not (
-            isinstance(ranks, list)
+            isinstance(rank, int)
+            and isinstance(ranks, list)
             and all(isinstance(one, int) for one in ranks)
             and sorted(set(ranks)) == ranks
             and rank in ranks
