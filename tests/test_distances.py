@@ -24,8 +24,10 @@ class _Members:
         self._states = states
         self.largest = 0
 
-    def read(self, rows, members=None, columns=None):
-        block = self._states[rows][:, members][:, :, columns]
+    chunk = 4, 10
+
+    def by_member(self, rows, members, columns):
+        block = self._states[rows][:, members][:, :, columns].transpose(1, 0, 2)
         self.largest = max(self.largest, block.nbytes)
         return block
 
@@ -193,11 +195,20 @@ def test_ensemble_read_in_small_blocks_gives_the_same(metric, monkeypatch):
     zero = np.zeros(50)
     sizes = [max(naive.distance(x, zero, metric) for x in states[2:69, r]) for r in (0, 3)]
     assert_allclose(whole.scale, sizes, rtol=1e-13)
+    assert np.isnan(whole.speed[0]).all()
+    for r, member in enumerate((0, 3)):
+        path = states[2:69, member]
+        assert_allclose(whole.speed[1:, r], naive.between(path[1:], path[:-1], "l1"), rtol=1e-13)
     monkeypatch.setattr(equal_times, "BLOCK_BYTES", 20_000)
     members = _Members(states)
     small = to_references(members, twins, reference, find_metric(metric), **options)
     assert members.largest <= 20_000
-    for name in ("distance", "floor", "scale"):
+    monkeypatch.setattr(equal_times, "FEWEST_TWINS", 1)
+    monkeypatch.setattr(equal_times, "BLOCK_BYTES", 100)  # each twin alone with its reference, ten weights at a time
+    for name in ("distance", "floor", "scale", "speed") if metric in ("l1", "l2", "linf", "rms") else ():
+        alone = to_references(_Members(states), twins, reference, find_metric(metric), **options)
+        assert_allclose(getattr(alone, name), getattr(whole, name), rtol=1e-12)
+    for name in ("distance", "floor", "scale", "speed"):
         assert_allclose(getattr(small, name), getattr(whole, name), rtol=1e-12)
 
 

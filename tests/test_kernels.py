@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools._kernels import distances
+from trajtools.types import L1, L2, LINF
 
 PAIRS = (distances.pairs_l1, distances.pairs_l2, distances.pairs_linf)
 LEFT, RIGHT = np.array([0, 2, 1]), np.array([1, 1, 0])
@@ -28,12 +29,34 @@ def test_compiled_equals_interpreted(kernel, blocks):
         assert_allclose(kernel(*blocks, LEFT, RIGHT), kernel.py_func(*blocks, LEFT, RIGHT), rtol=1e-14)
 
 
-def test_rounding_compiled_equals_interpreted(blocks):
+def test_rounding_is_the_sum_of_spacings_over_all_finite_weights(blocks):
     block = blocks[0].copy()
-    block[0, 0, :4] = [0.0, np.inf, np.nan, 1e-30]
-    compiled = distances.rounding_rows(block, 23, -126)
-    assert_allclose(compiled, distances.rounding_rows.py_func(block, 23, -126), rtol=1e-14)
-    assert np.isfinite(compiled).all()
+    block[0, 0, :6] = [0.0, np.inf, np.nan, 1e-30, -np.inf, -5e-324]
+    block[1, 1] = 0.0
+    block[2, 2] *= 2.0**100
+    single = block.dtype == np.float32
+    layout = (23, 127, 23, -126) if single else (52, 1023, 52, -1022)
+    bits = block.view(np.uint32 if single else np.uint64)
+    spacing = np.spacing(np.abs(np.where(np.isfinite(block), block, 0))).astype(np.float64)
+    spacing[~np.isfinite(block)] = 0
+    expected = [spacing.sum(axis=2), np.sqrt((spacing**2).sum(axis=2)), spacing.max(axis=2)]
+    assert_allclose(distances.rounding_rows(bits, *layout), expected, rtol=1e-14, atol=0)
+    with np.errstate(all="ignore"):
+        assert_allclose(distances.rounding_rows.py_func(bits, *layout), expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("code", [L1, L2, LINF])
+def test_one_pass_over_an_ensemble_is_that_of_each_pair(code, blocks):
+    states = np.ascontiguousarray(blocks[0].transpose(1, 0, 2))
+    kernel = {L1: PAIRS[0], L2: PAIRS[1], LINF: PAIRS[2]}[code]
+    centre, zero = np.array([0, 2]), np.zeros_like(blocks[0][:, :1])
+    distance, norm = distances.twin_rows(states, LEFT, RIGHT, centre, code)
+    assert_array_equal(distance, kernel(blocks[0], blocks[0], LEFT, RIGHT))
+    assert_array_equal(norm, kernel(blocks[0], zero, centre, np.zeros(2, np.int64)))
+    for found, own in zip(
+        distances.twin_rows.py_func(states, LEFT, RIGHT, centre, code), (distance, norm), strict=True
+    ):
+        assert_allclose(found, own, rtol=1e-14)
 
 
 @pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)

@@ -103,6 +103,15 @@ def test_any_bits_come_back_as_they_were(  # noqa: PLR0917
         np.testing.assert_array_equal(part.view(kind), bits[rows][:, chosen][:, :, columns])
         strided = run.states.read(slice(None, None, 7), slice(0, 1), slice(1, None, 3), raw=True)
         np.testing.assert_array_equal(strided.view(kind), bits[::7, :1, 1::3])
+        whole = run.states.by_member(slice(None), range(n_members), slice(None))
+        np.testing.assert_array_equal(whole, run.states.read().transpose(1, 0, 2))
+        few = run.states.by_member(slice(1, None), chosen, slice(1, n_parameters - 1))
+        np.testing.assert_array_equal(few, run.states.read(slice(1, None), chosen, slice(1, -1)).transpose(1, 0, 2))
+    with Run(path) as run:
+        for row in range(0, n_states, 11):  # first out of chunks that nobody has read, then out of known ones
+            for own in (slice(None), slice(1, None), slice(0, 1)):
+                state = run.states.read(slice(row, row + 1), own, slice(1, None), raw=True)
+                np.testing.assert_array_equal(state.view(kind), bits[row : row + 1, own, 1:])
 
 
 @settings(ANYWHERE, max_examples=15)

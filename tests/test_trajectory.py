@@ -170,7 +170,7 @@ def test_arrays_that_are_no_states_are_refused() -> None:
 def test_nothing_is_read_before_it_is_asked_for_and_too_much_is_refused() -> None:
     x = Trajectory(DeclaredStates((100_000, 1_000_000)), step=np.arange(100_000)).window(0, 90_000)
     assert x.shape == (90_000, 1_000_000)
-    assert "90000 states" in repr(x)
+    assert "90,000 states" in repr(x)
     with pytest.raises(TooLargeError, match=r"335\.3 GiB as one array.*blocks\(\)"):
         np.asarray(x)
 
@@ -220,7 +220,10 @@ def test_blocks_joined_are_the_selection(rows: tuple[int, int, int], max_bytes: 
 
 def test_blocks_are_whole_chunks_where_they_can_be() -> None:
     x = Trajectory.from_array(np.zeros((1000, 4)))
+    assert [where.start for where, _ in x.blocks(max_bytes=32 * 150)] == list(range(0, 1000, 150))
+    x.source.chunk = 64, 4
     assert [where.start for where, _ in x.blocks(max_bytes=32 * 150)] == list(range(0, 1000, 128))
+    assert [where.start for where, _ in x.blocks(max_bytes=32 * 50)] == list(range(0, 1000, 50))
 
 
 def test_a_pickled_trajectory_is_the_same_view() -> None:

@@ -26,7 +26,7 @@ def as_pairs(walks):
 
 def stored(states):
     """States in memory that read like those of a file."""
-    return SimpleNamespace(read=lambda rows, m, c: states[rows][:, m][:, :, c])
+    return SimpleNamespace(chunk=(3, 2), by_member=lambda rows, m, c: states[rows][:, m][:, :, c].transpose(1, 0, 2))
 
 
 def as_run(walks, **more):

@@ -117,6 +117,7 @@ CODES: dict[str, str] = {
     "hidden-state": "the optimiser's buffers, which are part of the state, are missing",
     "noise": "the series looks like noise",
     "no-dimension": "no embedding dimension up to the limit is large enough",
+    "thinned": "a long record was thinned or cut, to bound the time",
     "oversampled": "successive samples barely differ",
     "not-euclidean": "the distances are not Euclidean",
     "missing-distances": "distances between some states are missing",
@@ -181,7 +182,7 @@ CODES: dict[str, str] = {
     "k": "the statistic K",
     "k-between": "K is neither near 0 nor near 1",
     "k-varies": "K depends on the frequency",
-    "not-converged": "the value would change with more data or more computation",
+    "not-converged": "the value would change with more data, more computation, or another epsilon",
     "wanders": "the transformed series behaves like a random walk",
     # correlation, cycles and recurrence
     "long-lags": "long lags average few pairs",

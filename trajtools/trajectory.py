@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.clocks import Duration, duration
 from trajtools.errors import DataError, InputWarning, SelectionError, TooLargeError
+from trajtools.results import Shown
 from trajtools.values import read_values
 from trajtools.wiring import NodeSet, Parameter
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     import networkx
@@ -24,10 +26,10 @@ MAX_ARRAY_BYTES = 4 * 2**30
 """Largest trajectory that `numpy.asarray` converts."""
 
 
-CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read each chunk once
+BLOCK_BYTES = 16 * 2**20  # memory of this size is used again by the next block; more is new, and slower
 
 
-class Trajectory:
+class Trajectory(Shown):
     """T states of one network, shape (T, P), read lazily.
 
     Parameters
@@ -210,10 +212,10 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __repr__(self) -> str:
+    def _sentence(self) -> str:
         label = f"{self._name!r}, " if self._name else ""
-        span = f", steps {self._step[0]}..{self._step[-1]}" if len(self) else ""
-        return f"Trajectory({label}{len(self)} states of {self._width} x {self.dtype}{span})"
+        span = f", steps {self._step[0]} to {self._step[-1]}" if len(self) else ""
+        return f"{label}{counted(len(self), 'state')} of {counted(self._width, 'number')} ({self.dtype}){span}."
 
     @overload
     def __getitem__(self, index: slice) -> Trajectory: ...
@@ -373,9 +375,9 @@ class Trajectory:
         states : ndarray, shape (t, P)
             Possibly a read-only view.
         """
-        rows = max(1, max_bytes // max(1, self._width * self.dtype.itemsize))
-        if rows > CHUNK_ROWS:
-            rows -= rows % CHUNK_ROWS
+        size = max(1, self._width * self.dtype.itemsize)
+        rows, tall = min(max_bytes, BLOCK_BYTES) // size, getattr(self._source, "chunk", (1, 1))[0]
+        rows = max(1, rows - rows % tall, min(tall, max_bytes // size))
         for start in range(0, len(self), rows):
             stop = min(start + rows, len(self))
             yield slice(start, stop), self.read(start, stop)

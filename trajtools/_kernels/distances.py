@@ -1,4 +1,4 @@
-"""Distances between states: at equal times, of all pairs, and along the coupling of two paths."""
+"""Distances between states: at equal times, and of all pairs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,55 @@ import numpy as np
 from trajtools._kernels._jit import kernel
 from trajtools.types import L1, L2
 
+# Sums may be taken in any order, so that the compiler fills the vectors of the machine: the last bits depend on it, not
+# on threads. Nothing else is relaxed: NaN and inf stay what they are.
+_SUM = {"reassoc"}
+
+
+@kernel(fastmath=_SUM)
+def _sum_l1(x: Any, y: Any) -> Any:
+    total = 0.0
+    for p in range(x.shape[0]):
+        total += abs(np.float64(x[p]) - np.float64(y[p]))
+    return total
+
+
+@kernel(fastmath=_SUM)
+def root_l2(x: Any, y: Any) -> Any:
+    """Root of the sum of squared differences of two rows."""
+    total = 0.0
+    for p in range(x.shape[0]):
+        difference = np.float64(x[p]) - np.float64(y[p])
+        total += difference * difference
+    if 1e-280 <= total <= 1e300 or math.isnan(total):
+        return math.sqrt(total)
+    # Squares of very small or very large differences underflow or overflow: divide by the largest.
+    largest = _largest(x, y)
+    if not 0.0 < largest < np.inf:
+        return largest
+    total = 0.0
+    for p in range(x.shape[0]):
+        difference = (np.float64(x[p]) - np.float64(y[p])) / largest
+        total += difference * difference
+    return largest * math.sqrt(total)
+
+
+@kernel()
+def _largest(x: Any, y: Any) -> Any:
+    # Magnitudes are ordered as their bits are, NaN above inf.
+    largest = np.uint64(0)
+    for p in range(x.shape[0]):
+        largest = max(largest, np.float64(abs(np.float64(x[p]) - np.float64(y[p]))).view(np.uint64))
+    return np.uint64(largest).view(np.float64)
+
 
 @kernel(nogil=True)
 def pairs_l1(a: Any, b: Any, left: Any, right: Any) -> Any:
     """Sum of absolute differences of a[t, left[k]] and b[t, right[k]]; see trajtools.distances.METRICS."""
     out = np.empty((a.shape[0], left.shape[0]))
-    size = a.shape[2]
     for t in range(a.shape[0]):
         for k in range(left.shape[0]):
-            i, j = left[k], right[k]
-            # Four running sums hide the latency of the additions.
-            s0 = s1 = s2 = s3 = 0.0
-            whole = size - size % 4
-            for p in range(0, whole, 4):
-                s0 += abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
-                s1 += abs(np.float64(a[t, i, p + 1]) - np.float64(b[t, j, p + 1]))
-                s2 += abs(np.float64(a[t, i, p + 2]) - np.float64(b[t, j, p + 2]))
-                s3 += abs(np.float64(a[t, i, p + 3]) - np.float64(b[t, j, p + 3]))
-            for p in range(whole, size):
-                s0 += abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
-            out[t, k] = (s0 + s1) + (s2 + s3)
+            out[t, k] = _sum_l1(a[t, left[k]], b[t, right[k]])
     return out
 
 
@@ -39,16 +68,7 @@ def pairs_linf(a: Any, b: Any, left: Any, right: Any) -> Any:
     out = np.empty((a.shape[0], left.shape[0]))
     for t in range(a.shape[0]):
         for k in range(left.shape[0]):
-            i, j = left[k], right[k]
-            largest = 0.0
-            broken = False
-            for p in range(a.shape[2]):
-                difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
-                if difference > largest:
-                    largest = difference
-                elif math.isnan(difference):
-                    broken = True
-            out[t, k] = np.nan if broken else largest
+            out[t, k] = _largest(a[t, left[k]], b[t, right[k]])
     return out
 
 
@@ -56,59 +76,62 @@ def pairs_linf(a: Any, b: Any, left: Any, right: Any) -> Any:
 def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
     """Root of the sum of squared differences; see trajtools.distances.METRICS."""
     out = np.empty((a.shape[0], left.shape[0]))
-    size = a.shape[2]
     for t in range(a.shape[0]):
         for k in range(left.shape[0]):
-            i, j = left[k], right[k]
-            s0 = s1 = 0.0
-            whole = size - size % 2
-            for p in range(0, whole, 2):
-                d0 = np.float64(a[t, i, p]) - np.float64(b[t, j, p])
-                d1 = np.float64(a[t, i, p + 1]) - np.float64(b[t, j, p + 1])
-                s0 += d0 * d0
-                s1 += d1 * d1
-            if whole < size:
-                d0 = np.float64(a[t, i, whole]) - np.float64(b[t, j, whole])
-                s0 += d0 * d0
-            total = s0 + s1
-            if total < 1e-280 or total > 1e300:
-                # Squares of very small or very large differences underflow or overflow: divide by the largest.
-                largest = 0.0
-                for p in range(size):
-                    difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
-                    largest = max(largest, difference)
-                if largest > 0.0 and largest < np.inf:
-                    total = 0.0
-                    for p in range(size):
-                        d0 = (np.float64(a[t, i, p]) - np.float64(b[t, j, p])) / largest
-                        total += d0 * d0
-                    out[t, k] = largest * math.sqrt(total)
-                else:
-                    out[t, k] = largest
-            else:
-                out[t, k] = math.sqrt(total)
+            out[t, k] = root_l2(a[t, left[k]], b[t, right[k]])
+    return out
+
+
+@kernel(nogil=True, fastmath=_SUM)
+def rounding_rows(bits: Any, shift: int, bias: int, mantissa: int, smallest: int) -> Any:
+    """Sum, root sum of squares and maximum of the spacings of a[t, m]; see trajtools.distances.rounding_floor.
+
+    `bits` are the states (t, m, p) as unsigned integers, whose exponents begin at bit `shift` and are raised by `bias`.
+    """
+    out = np.empty((3, bits.shape[0], bits.shape[1]))
+    mask = np.uint64(2 * bias + 1)
+    low = np.uint64(smallest + bias)
+    raised = np.uint64(1023 - bias)
+    scale = math.ldexp(1.0, -mantissa)
+    for t in range(bits.shape[0]):
+        for m in range(bits.shape[1]):
+            total = squares = 0.0
+            largest = np.uint64(0)
+            for p in range(bits.shape[2]):
+                exponent = (np.uint64(bits[t, m, p]) >> np.uint64(shift)) & mask
+                power = (max(exponent, low) + raised) << np.uint64(52)
+                # Where a weight is inf or NaN, the state has no floor, and its distance is NaN.
+                power = power if exponent != mask else np.uint64(0)
+                largest = max(largest, power)
+                value = np.uint64(power).view(np.float64)
+                total += value
+                squares += value * value
+            out[0, t, m] = total * scale
+            out[1, t, m] = math.sqrt(squares) * scale
+            out[2, t, m] = np.uint64(largest).view(np.float64) * scale
     return out
 
 
 @kernel(nogil=True)
-def rounding_rows(a: Any, mantissa: int, smallest: int) -> Any:
-    """Sum, root sum of squares and maximum of the spacings of a[t, m]; see trajtools.distances.rounding_floor."""
-    out = np.empty((3, a.shape[0], a.shape[1]))
-    for t in range(a.shape[0]):
-        for m in range(a.shape[1]):
-            total = squares = largest = 0.0
-            for p in range(a.shape[2]):
-                value = abs(np.float64(a[t, m, p]))
-                if value < np.inf:  # also false for NaN: such a state has no floor, and its distance is NaN
-                    exponent = math.frexp(value)[1] - 1 if value > 0.0 else smallest
-                    spacing = math.ldexp(1.0, max(exponent, smallest) - mantissa)
-                    total += spacing
-                    squares += spacing * spacing
-                    largest = max(largest, spacing)
-            out[0, t, m] = total
-            out[1, t, m] = math.sqrt(squares)
-            out[2, t, m] = largest
-    return out
+def twin_rows(block: Any, left: Any, right: Any, centre: Any, metric: int) -> Any:
+    """Distances (t, k) of members left[k] to right[k] of states (m, t, p), and (t, r) of centre[r] to zero."""
+    length = block.shape[1]
+    distance = np.empty((length, left.shape[0]))
+    norm = np.empty((length, centre.shape[0]))
+    zero = np.zeros(block.shape[2], block.dtype)
+    for t in range(length):
+        for r in range(centre.shape[0]):
+            norm[t, r] = _distance(block[centre[r], t], zero, metric)
+        for k in range(left.shape[0]):
+            distance[t, k] = _distance(block[left[k], t], block[right[k], t], metric)
+    return distance, norm
+
+
+@kernel()
+def _distance(x: Any, y: Any, metric: int) -> Any:
+    if metric == L1:
+        return _sum_l1(x, y)
+    return root_l2(x, y) if metric == L2 else _largest(x, y)
 
 
 # Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call.
@@ -177,23 +200,3 @@ def distance_rows(points: Any, metric: Any, first: Any, last: Any, matrix: Any) 
                 if metric == L2:
                     matrix[i, j] = np.sqrt(matrix[i, j])
                 matrix[j, i] = matrix[i, j]
-
-
-@kernel(nogil=True)
-def coupled_rows(distances: Any, before: Any, begun: bool) -> Any:
-    """Last row of the discrete Frechet table after the rows of `distances`, given the row before them.
-
-    See trajtools.stability.pairs.
-    """
-    row = before.copy()
-    for i in range(distances.shape[0]):
-        # The first pair has no predecessor: the coupling starts there.
-        diagonal = np.inf if begun or i > 0 else -np.inf
-        left = np.inf
-        for j in range(distances.shape[1]):
-            above = row[j]
-            reach = min(above, diagonal, left)
-            left = max(reach, distances[i, j])
-            row[j] = left
-            diagonal = above
-    return row

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
+from trajtools.distances.metric import (
+    OPERATIONS,
+    Metric,
+    MetricLike,
+    bind_metric,
+    block_floor,
+    find_metric,
+    in_time,
+    kernel_ready,
+)
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.inputs import graph_states, of_one_direction, takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import Parameter
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from trajtools.trajectory import Trajectory
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 16 * 2**20  # memory of this size is used again by the next block; more is new, and slower
 ONE = np.zeros(1, dtype=np.int64)
-ROWS = 64  # The chunks of a file are 64 states of one member: reading fewer rows reads the same chunk twice.
+FEWEST_TWINS = 8  # read with their reference, however large the chunks are
 PARTS = ("layer", "parameter", "kind")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contributions(Result):
     """What each part of a network contributes to the distance of two trajectories.
 
@@ -67,6 +78,20 @@ class Contributions(Result):
     share: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "distance": ("step", "names"),
+        "share": ("step", "names"),
+        "whole": ("step",),
+        "sizes": ("names",),
+    }
+
+    def _sentence(self) -> str:
+        share = np.nanmean(self.share, axis=0) if np.isfinite(self.share).any() else np.full(len(self.names), np.nan)
+        ranked = np.argsort(-np.nan_to_num(share, nan=-1.0))[:3]
+        text = f"{self.metric} distance per {self.per} at {counted(len(self.step), 'state')}"
+        if not np.isfinite(share).any():
+            return f"{text}; its parts do not add up to the whole."
+        return f"{text}; on average {', '.join(f'{share[k]:.0%} from {self.names[k]}' for k in ranked)}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the contributions; see `trajtools.plots.contributions`.
@@ -122,7 +147,7 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1", scale: 
     check_alike(left, right)
     bound = in_time(bind_metric(find_metric(metric), left, right))
     size = left.shape[1]
-    rows = max(1, BLOCK_BYTES // (2 * 8 * max(size, 1)))
+    rows = rows_of_chunks(BLOCK_BYTES // (2 * 8 * max(size, 1)), left)
     out = np.empty(len(left))
     for start in range(0, len(left), rows):
         stop = min(start + rows, len(left))
@@ -186,9 +211,11 @@ def common(a: Any, b: Any) -> tuple[Any, Any]:
     return a, b
 
 
-def read_rows(x: Any, start: int, stop: int) -> Any:
-    """Return the states start .. stop of a Trajectory or array, (t, P)."""
-    return np.asarray(x.read(start, stop)) if hasattr(x, "read") else x[start:stop]
+def read_rows(x: Any, start: int, stop: int, columns: slice | None = None) -> Any:
+    """Return the states start .. stop of a Trajectory or array, (t, P), or some entries of them."""
+    if hasattr(x, "read"):
+        return np.asarray(x.read(start, stop, columns))
+    return x[start:stop] if columns is None else x[start:stop, columns]
 
 
 @takes_states("a", "b", single=True, aligned=True)
@@ -279,22 +306,18 @@ def _parts(table: list[Parameter], size: int, per: str) -> dict[str, list[slice]
 
 def _sums(metric: Metric, a: Any, b: Any, parts: list[list[slice]]) -> NDArray[np.float64]:
     """Unfinished distances (T, L) of the parts; reads both trajectories once."""
-    rows = max(1, BLOCK_BYTES // (2 * 8 * max(a.shape[1], 1)))
+    rows = rows_of_chunks(BLOCK_BYTES // (2 * 8 * max(a.shape[1], 1)), a)
     out = np.zeros((len(a), len(parts)))
     for start in range(0, len(a), rows):
         stop = min(start + rows, len(a))
         for k, stretches in enumerate(parts):
             total = None
             for stretch in stretches:
-                x, y = common(*(_entries(each, start, stop, stretch)[:, None] for each in (a, b)))
+                x, y = common(*(read_rows(each, start, stop, stretch)[:, None] for each in (a, b)))
                 part = metric.pairs(x, y, ONE, ONE)[:, 0]
                 total = part if total is None or metric.merge is None else metric.merge(total, part)
             out[start:stop, k] = total
     return out
-
-
-def _entries(x: Any, start: int, stop: int, columns: slice) -> Any:
-    return np.asarray(x.read(start, stop, columns)) if hasattr(x, "read") else x[start:stop, columns]
 
 
 def _finished(metric: Metric, distance: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -326,16 +349,17 @@ def to_references(
         np.full((count, len(references)), np.nan),
         references,
     )
-    tall = min(ROWS, max(count, 1))
-    for units in _batches(twins, reference, tall * size * 8):
+    sequential = in_time(metric)
+    for units in _batches(twins, reference, 8 * ensemble.chunk[0] * min(ensemble.chunk[1], size)):
         members = np.unique(np.concatenate([twins[units], reference[units]]))
         where = np.searchsorted(references, np.unique(reference[units]))
-        height, columns = _shape(metric, tall, len(members), size)
         left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
         centre = np.searchsorted(members, references[where])
-        sequential = in_time(metric)
-        for start in range(rows.start, rows.stop, height):
-            stop = min(start + height, rows.stop)
+        height, columns = _shape(metric, ensemble.chunk, len(members), size)
+        # Blocks of rows start where chunks do.
+        edges = [rows.start, *range(rows.start // height * height + height, rows.stop, height), rows.stop]
+        before: list[Any] = []
+        for start, stop in pairwise(edges):
             here = slice(start - rows.start, stop - rows.start)
             distance, floor, norm, speed = _block(
                 ensemble,
@@ -346,13 +370,14 @@ def to_references(
                 units=(left, right, centre),
                 metric=sequential,
                 dtype=dtype,
+                before=before,
             )
             out.distance[here, units] = distance
             out.floor[here, where] = floor
             out.speed[here, where] = speed
-            out.scale[where] = np.fmax(
-                out.scale[where], np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
-            )
+            if len(norm):
+                largest = np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
+                out.scale[where] = np.fmax(out.scale[where], largest)
     return out
 
 
@@ -369,7 +394,7 @@ class ReferenceDistances:
     scale : ndarray of float64, shape (R,)
         Largest distance of each reference to the zero state; NaN where it is never finite.
     speed : ndarray of float64, shape (T, R)
-        L1 distance of each reference to its previous state; NaN in the first row of every block that was read.
+        L1 distance of each reference to its previous state; NaN in the first row.
     references : ndarray of int64, shape (R,)
         The members that are references, ascending.
     """
@@ -384,34 +409,53 @@ class ReferenceDistances:
 class Ensemble(Protocol):
     """States of members that advance together: those of a `Run`, or of a reference with its perturbed copies."""
 
-    def read(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
-        """Return the states of some members, (t, m, p)."""
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """States and entries of a chunk: rectangles along its edges are read once."""
+
+    def by_member(self, rows: slice, members: Any, columns: slice) -> Any:
+        """Return the states of some members, (m, t, p)."""
+
+
+def chunk_of(x: Any) -> tuple[int, int]:
+    """States and entries of a chunk of a Trajectory or array; (1, 1) of what is in memory."""
+    shape: tuple[int, int] = getattr(getattr(x, "source", x), "chunk", (1, 1))
+    return shape
+
+
+def rows_of_chunks(rows: int, x: Any) -> int:
+    """Return a number of rows to read at a time, whole chunks of a file."""
+    tall = chunk_of(x)[0]
+    return max(tall, rows - rows % tall)
 
 
 def _batches(twins: Ints, reference: Ints, bytes_per_member: int) -> list[Ints]:
-    """Group the units by reference, with as many references as fit into a block."""
+    """Group the units by reference, with as many as fit into a block; of a large family, some at a time."""
     order = np.argsort(reference, kind="stable")
     ends = np.flatnonzero(np.diff(reference[order])) + 1
+    most = max(FEWEST_TWINS, BLOCK_BYTES // bytes_per_member - 1)
     batches: list[list[Any]] = []
     room = 0
     for family in np.split(order, ends):
-        size = (len(family) + 1) * bytes_per_member
-        if not batches or size > room:
-            batches.append([])
-            room = BLOCK_BYTES
-        batches[-1].append(family)
-        room -= size
+        for part in np.array_split(family, -(-len(family) // most)):
+            size = (len(part) + 1) * bytes_per_member
+            if not batches or size > room:
+                batches.append([])
+                room = BLOCK_BYTES
+            batches[-1].append(part)
+            room -= size
     return [np.concatenate(batch) for batch in batches]
 
 
-def _shape(metric: Metric, rows: int, members: int, size: int) -> tuple[int, int]:
-    """Choose rows and columns of a block: split columns first, rows only if the metric needs whole states."""
-    columns = max(1, BLOCK_BYTES // (8 * rows * members))
-    if columns >= size:
-        return rows, size
+def _shape(metric: Metric, chunk: tuple[int, int], members: int, size: int) -> tuple[int, int]:
+    """Choose rows and columns of a block, whole chunks; fewer rows only if the metric needs whole states."""
+    tall, wide = chunk
+    entries = BLOCK_BYTES // (8 * members)
+    if tall * size <= entries:
+        return entries // (tall * size) * tall, size
     if metric.merge is not None:
-        return rows, columns
-    height = BLOCK_BYTES // (8 * members * size)
+        return tall, min(size, max(1, entries // (tall * wide)) * wide)
+    height = entries // size
     if height < 1:
         raise TooLargeError(
             f"metric {metric.name!r} needs whole states, and one state of {members} members is {8 * members * size:,} "
@@ -431,27 +475,53 @@ def _block(
     units: tuple[Ints, Ints, Ints],
     metric: Metric,
     dtype: str,
+    before: list[Any],
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return distance (t, u), floor, distance to zero and speed (t, r) of a block of rows, merged over columns."""
-    left, right, centre = units
-    origin = np.zeros(len(centre), dtype=np.int64)
-    sums: list[Any] = []
-    speed = np.full((rows.stop - rows.start, len(centre)), np.nan)
-    speed[1:] = 0.0
-    for start in range(0, size, columns):
-        block = kernel_ready(ensemble.read(rows, members.tolist(), slice(start, min(start + columns, size))))
-        zero = np.zeros((block.shape[0], 1, block.shape[2]), dtype=block.dtype)
-        with np.errstate(invalid="ignore", over="ignore"):
-            speed[1:] += np.abs(np.diff(block[:, centre], axis=0)).sum(axis=2, dtype=np.float64)
-        features = metric.described(block)
-        parts = [
-            metric.pairs(features, features, left, right),
-            block_floor(block[:, centre], metric, dtype, size),
-            metric.pairs(features, metric.described(zero), centre, origin),
-        ]
-        if sums and metric.merge is not None:
-            parts = [metric.merge(old, new) for old, new in zip(sums, parts, strict=True)]
-        sums = parts
+    """Return distance (t, u), floor, distance to zero and speed (t, r) of a block of rows, merged over columns.
+
+    `before` holds the last states of the references in the previous block, by columns, and takes those of this one.
+    """
+    centre = units[2]
+    merged: list[Any] = []
+    for part, start in enumerate(range(0, size, columns)):
+        block = kernel_ready(ensemble.by_member(rows, members.tolist(), slice(start, min(start + columns, size))))
+        one = slice(int(centre[0]), int(centre[0]) + 1)
+        states = block[one] if len(centre) == 1 else block[centre]
+        distance, norm = _compared(metric, block, units)
+        floor = block_floor(states, metric, dtype, size).T
+        speed = _speed(states, before[part] if part < len(before) else None)
+        before[part : part + 1] = [states[:, -1:].copy()]
+        parts = [distance, floor, norm, speed]
+        if merged and metric.merge is not None:
+            parts = [*(metric.merge(old, new) for old, new in zip(merged[:3], parts, strict=False)), merged[3] + speed]
+        merged = parts
+    distance, floor, norm, speed = merged
     if metric.finish is not None:
-        sums = [metric.finish(sums[0], size), sums[1], metric.finish(sums[2], size)]
-    return sums[0], sums[1], sums[2], speed
+        distance, norm = metric.finish(distance, size), metric.finish(norm, size)
+    return distance, floor, norm, speed
+
+
+def _compared(metric: Metric, block: Any, units: tuple[Ints, Ints, Ints]) -> tuple[Floats, Floats]:
+    """Return distances (t, u) and distances to zero (t, r) of states (m, t, p)."""
+    from trajtools._kernels.distances import twin_rows
+
+    left, right, centre = units
+    sums = metric.sums
+    if sums is not None and metric.merge is not None and not sums.signs:  # l1, l2, linf and what is made of them
+        distance, norm = twin_rows(block, left, right, centre, OPERATIONS[sums.operation])
+        return distance, norm
+    states = np.ascontiguousarray(block.transpose(1, 0, 2))
+    features, zero = metric.described(states), metric.described(np.zeros_like(states[:, :1]))
+    origin = np.zeros(len(centre), dtype=np.int64)
+    return metric.pairs(features, features, left, right), metric.pairs(features, zero, centre, origin)
+
+
+def _speed(states: Any, before: Any) -> Floats:
+    """L1 distances (t, r) of states (r, t, p) to the previous ones; NaN in the first row where `before` is None."""
+    from trajtools._kernels.distances import pairs_l1
+
+    each = np.arange(states.shape[1])
+    speed = np.empty(states.shape[1::-1])
+    speed[1:] = pairs_l1(states, states, each[1:], each[:-1]).T
+    speed[0] = np.nan if before is None else pairs_l1(states, before, each[:1], each[:1])[:, 0]
+    return speed

@@ -262,7 +262,10 @@ def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
         return np.full(block.shape[:2], np.nan)
     from trajtools._kernels.distances import rounding_rows
 
-    sums = rounding_rows(kernel_ready(block), *FORMATS[dtype])
+    states = kernel_ready(block)
+    single = states.dtype == np.float32
+    bits, shift, bias = (np.uint32, 23, 127) if single else (np.uint64, 52, 1023)
+    sums = rounding_rows(states.view(bits), shift, bias, *FORMATS[dtype])
     return np.asarray(metric.rounding(sums, size), dtype=np.float64)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Bools, Ints
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from trajtools.recurrences.rows import Pair
@@ -21,7 +22,7 @@ _WORD = 64
 _NO_BITS = np.zeros(0, dtype=np.uint64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lines(Result):
     """Histograms of the lines of a recurrence plot by length, and of recurrences by lag.
 
@@ -53,6 +54,24 @@ class Lines(Result):
     square_recurrences: Ints
     square_cells: Ints
     shape: tuple[int, int]
+    _dims: ClassVar[AxisNames] = dict.fromkeys(
+        ("diagonal", "one_end", "both_ends", "vertical", "white", "white_cut", "times"), ("length",)
+    ) | dict.fromkeys(("recurrences", "cells", "square_recurrences", "square_cells"), ("lag",))
+
+    def _arrays(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        """Histograms of one length: each ends with its longest line."""
+        arrays = super()._arrays()
+        longest = max(len(array) for dims, array in arrays.values() if dims == ("length",))
+        padded = {name: np.pad(array, (0, longest - len(array))) for name, (dims, array) in arrays.items()
+                  if dims == ("length",)}  # fmt: skip
+        return arrays | {name: (("length",), array) for name, array in padded.items()}
+
+    def _sentence(self) -> str:
+        rows, columns = self.shape
+        return (
+            f"{counted(int(self.diagonal.sum()), 'diagonal line')} and {int(self.vertical.sum()):,} vertical ones in a "
+            f"recurrence plot of {rows} x {columns} states."
+        )
 
     def counts(self, kind: str) -> Ints:
         """Return the histogram of the lengths of one kind of lines.
@@ -75,6 +94,26 @@ class Lines(Result):
         if kind not in KINDS:
             raise DataError(f"kind={kind!r} is not a kind of line; choose from {', '.join(KINDS)}")
         return np.asarray(getattr(self, kind))
+
+    def time_apart(self, theiler: int) -> float:
+        """Mean time between states that recur, over that between all states.
+
+        Parameters
+        ----------
+        theiler : int, in samples
+            Lags closer to zero are excluded.
+
+        Returns
+        -------
+        float
+            About 1 where a trajectory returns, small where it drifts; NaN without recurrences.
+        """
+        lag = np.abs(np.arange(len(self.cells)) - (self.shape[1] - 1))
+        apart = lag >= max(theiler, 1)
+        lag, recurrences, cells = lag[apart], self.recurrences[apart], self.cells[apart]
+        if not recurrences.sum() or not cells.sum():
+            return float("nan")
+        return float((lag @ recurrences) / recurrences.sum() * (cells.sum() / (lag @ cells)))
 
     def outside(self, theiler: int) -> tuple[int, int]:
         """Count recurrences and cells outside a Theiler window.

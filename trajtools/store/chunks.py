@@ -20,8 +20,10 @@ from trajtools.store.layout import SHUFFLE, SLOTS, ZSTD, Axis, Stream, checksum
 
 Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
-FETCH_BYTES = 2 * 2**20  # what is hashed and copied while it is in the cache of the processor
+FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
+MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
 SUMS_BYTES = 2**14
+_GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
 _LOOKUPS = 10**6
 
@@ -115,18 +117,23 @@ class Blocks:
                     result[index] = checksum(_prefix(stream, chunk, self.rows_of(block)), block, index)
         return result
 
-    def fetch(self, name: str, block: int, chunks: Sequence[int], span: slice) -> NDArray[Any]:
-        """Rows of chunks of one block, (len(chunks), rows, entries), valid until the next call in this thread."""
+    def fetch(
+        self, name: str, block: int, chunks: Sequence[int], span: slice, rooms: list[NDArray[Any]] | None = None
+    ) -> Sequence[NDArray[Any]]:
+        """Rows of chunks of one block, each (rows, entries): in `rooms`, or valid until the next call in this thread.
+
+        `rooms` are contiguous arrays that take whole chunks; the span is then the whole block.
+        """
         stream = self.axis.streams[name]
         index = np.asarray(chunks, np.int64)
         known = self._verified[name][block, index].all()
         if known and not stream.filters:
-            return self._read(stream, block, index, span)
-        data, bad = self._verify(stream, block, index)
+            return self._read(stream, block, index, span, rooms)
+        data, bad = self._verify(stream, block, index, rooms)
         if len(bad):
             raise DamagedError(self.describe(name, block, bad))
         self._verified[name][block, index] = True
-        return data[:, span]
+        return data if rooms is not None else data[:, span]
 
     def damaged(self, name: str, block: int) -> list[int]:
         """Chunks of a stream in a block that do not match their checksums."""
@@ -135,9 +142,11 @@ class Blocks:
         parts = [np.arange(at, min(at + group, stream.n_chunks)) for at in range(0, stream.n_chunks, group)]
         return [int(chunk) for part in parts for chunk in self._verify(stream, block, part)[1]]
 
-    def _verify(self, stream: Stream, block: int, index: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def _verify(
+        self, stream: Stream, block: int, index: NDArray[np.int64], rooms: list[NDArray[Any]] | None = None
+    ) -> tuple[Any, NDArray[np.int64]]:
         for trial in range(_TRIES):
-            data = self._read(stream, block, index, slice(0, stream.rows))
+            data = self._read(stream, block, index, slice(0, stream.rows), rooms)
             bad = self._mismatches(stream, block, index, data)
             if not len(bad) or block < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
@@ -167,43 +176,55 @@ class Blocks:
             return f"cannot be reached (HDF5's own index of {' and '.join(broken)} is damaged)"
         return "do not match their checksums"
 
-    def _read(self, stream: Stream, block: int, index: NDArray[np.int64], span: slice) -> NDArray[Any]:
+    def _read(
+        self, stream: Stream, block: int, index: NDArray[np.int64], span: slice, rooms: list[NDArray[Any]] | None = None
+    ) -> Any:
         """Rows of chunks as they are in the file; NaN where a sparse stream has none, zeros past the end."""
         row_bytes = stream.chunk_bytes // stream.rows
         count = span.stop - span.start
-        shape = (len(index), count, row_bytes // stream.dtype.itemsize)
-        data = self._scratch(len(index) * count * row_bytes)[: len(index) * count * row_bytes]
-        offsets = self._offsets[stream.name][block, index]
-        if len(index) == 1 and not stream.filters and offsets[0] >= 0:
-            got = self._raw.read_into(int(offsets[0]) + span.start * row_bytes, data.data)
-            data[got:] = 0
-            return data.view(stream.dtype).reshape(shape)
+        size = count * row_bytes
+        offsets = self._offsets[stream.name][block, index].tolist()
+        if rooms is None:
+            data = self._scratch(len(index) * size)[: len(index) * size]
+            views = [data[at : at + size] for at in range(0, len(data), size)] if len(index) > 1 else [data]
+        else:
+            views = [room.reshape(-1).view(np.uint8) for room in rooms]
         if stream.filters:
             sizes = self._sizes[stream.name][block, index].tolist()
-            for at, (offset, size) in enumerate(zip(offsets.tolist(), sizes, strict=True)):
-                whole = self._inflated(stream, offset, size)
-                data[at * count * row_bytes : (at + 1) * count * row_bytes] = whole[
-                    span.start * row_bytes : span.stop * row_bytes
-                ]
-            return data.view(stream.dtype).reshape(shape)
-        if stream.sparse or (offsets < 0).any():
-            data.view(stream.dtype)[:] = np.nan if stream.sparse else 0
-        # Chunks that lie behind each other come in one read.
-        whole_chunks = count == stream.rows
-        cuts = np.flatnonzero((np.diff(offsets) != stream.chunk_bytes) | ~np.bool_(whole_chunks)) + 1
-        view = data.data
-        for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(index)], strict=True):
-            if offsets[a] >= 0:
-                at, size = int(offsets[a]) + span.start * row_bytes, count * row_bytes
-                got = self._raw.read_into(at, view[a * size : b * size])
-                if got < (b - a) * size:
-                    data[a * size + got : b * size] = 0
-        return data.view(stream.dtype).reshape(shape)
+            for view, offset, length in zip(views, offsets, sizes, strict=True):
+                whole = self._inflated(stream, offset, length)
+                view[:] = whole[span.start * row_bytes : span.stop * row_bytes]
+        else:
+            self._read_runs(stream, offsets, views, span.start * row_bytes if count < stream.rows else 0)
+        if rooms is not None:
+            return rooms
+        return data.view(stream.dtype).reshape(len(index), count, row_bytes // stream.dtype.itemsize)
+
+    def _read_runs(self, stream: Stream, offsets: list[int], views: list[NDArray[np.uint8]], skipped: int) -> None:
+        """Fill views from their chunks; what lies behind each other, but for the gaps of an alignment, in one read."""
+        parts: list[NDArray[np.uint8]] = []
+        start = end = -1
+        for offset, view in zip(offsets, views, strict=True):
+            if offset < 0:
+                view.view(stream.dtype)[:] = np.nan if stream.sparse else 0
+                continue
+            gap = offset + skipped - end
+            if parts and 0 <= gap < len(_GAP):
+                if gap:
+                    parts.append(_GAP[:gap])
+            else:
+                if parts:
+                    self._raw.read_parts(start, parts)
+                parts, start = [], offset + skipped
+            parts.append(view)
+            end = offset + skipped + len(view)
+        if parts:
+            self._raw.read_parts(start, parts)
 
     def _mismatches(self, stream: Stream, block: int, index: NDArray[np.int64], data: NDArray[Any]) -> NDArray[Any]:
         first, needed = self.axis.first[stream.name], self.rows_of(block)
         low, high = int(index.min()), int(index.max()) + 1
-        counts, sums = (part.tolist() for part in self.slots(block, first + low, first + high))
+        counts, sums = self._claims(block, first + low, first + high)
         usable = [(counts[s], sums[s]) for s in range(SLOTS) if needed <= counts[s] <= stream.rows]
         offsets = self._offsets[stream.name][block, index].tolist()
         bad = []
@@ -225,6 +246,17 @@ class Blocks:
             if not ok:
                 bad.append(chunk)
         return np.asarray(bad, np.int64)
+
+    def _claims(self, block: int, first: int, stop: int) -> tuple[list[int], list[list[int]]]:
+        """What `slots` says, remembered for the next chunks of the same block where no writer changes it any more."""
+        if block == self.n_blocks - 1 or 8 * SLOTS * self.axis.width > SUMS_BYTES:
+            counts, sums = self.slots(block, first, stop)
+            return counts.tolist(), sums.tolist()
+        known = getattr(self._local, "claims", None)
+        if known is None or known[0] != block:
+            counts, sums = self.slots(block)
+            known = self._local.claims = (block, counts.tolist(), sums.tolist())
+        return known[1], [values[first:stop] for values in known[2]]
 
     def _raw_chunk(self, name: str, block: int, at: int) -> NDArray[Any] | None:
         if self._offsets[name][block, at] < 0:
@@ -261,24 +293,57 @@ class Blocks:
             out[a - start : b - start] = data[0] if len(chunks) == 1 else np.concatenate(list(data), axis=1)
         return out
 
-    def rectangle(self, name: str, rows: Indices, members: Indices, columns: Indices) -> NDArray[Any]:
-        """States of a (T, M, P) stream."""
+    def rectangle(
+        self, name: str, rows: Indices, members: Indices, columns: Indices, *, by_member: bool = False
+    ) -> NDArray[Any]:
+        """States of a (T, M, P) stream; `by_member`: (M, T, P), into which whole chunks come without a copy."""
         stream = self.axis.streams[name]
-        out = np.empty((_count(rows), _count(members), _count(columns)), stream.dtype)
-        if out.size == 0:
-            return out
+        shape = (_count(rows), _count(members), _count(columns))
+        result = np.empty((shape[1], shape[0], shape[2]) if by_member else shape, stream.dtype)
+        if result.size == 0:
+            return result
+        out = result.transpose(1, 0, 2) if by_member else result
         numbers = np.arange(members.start, members.stop) if isinstance(members, slice) else members
         pieces = _pieces(columns, stream.chunk[1])
         targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
                    for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
-        group = max(1, FETCH_BYTES // stream.chunk_bytes)
+        whole = (stream.rows, stream.chunk[1])
+        group = min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        every = np.array([chunk for _, _, chunk in targets])
         for row in _pieces(rows, stream.rows):
+            band = out[row.place]
+            one = len(band) == 1 and isinstance(row.part, slice)
+            if one and self._read_state(stream, row, every, targets, band[0]):
+                continue
             for at in range(0, len(targets), group):
                 part = targets[at : at + group]
-                data = self.fetch(name, row.chunk, [chunk for _, _, chunk in part], row.span)
+                chunks = [chunk for _, _, chunk in part]
+                if isinstance(row.part, slice) and not stream.filters:
+                    rooms = [band[:, place, piece.place] for place, piece, _ in part if isinstance(piece.part, slice)]
+                    if len(rooms) == len(part) and all(r.shape == whole and r.flags.c_contiguous for r in rooms):
+                        self.fetch(name, row.chunk, chunks, slice(0, stream.rows), rooms)
+                        continue
+                data = self.fetch(name, row.chunk, chunks, row.span)
                 for (place, piece, _), chunk in zip(part, data, strict=True):
                     out[:, place][_both(row.place, piece.place)] = chunk[:, piece.span][_both(row.part, piece.part)]
-        return out
+        return result
+
+    def _read_state(
+        self, stream: Stream, row: _Piece, chunks: NDArray[np.int64], targets: list[Any], out: NDArray[Any]
+    ) -> bool:
+        """Read one state (M, P) out of chunks that are known to be whole, no more than is wanted; False if not so."""
+        if stream.filters or not out.flags.c_contiguous or not all(isinstance(p.part, slice) for _, p, _ in targets):
+            return False
+        offsets = self._offsets[stream.name][row.chunk, chunks]
+        if offsets.min() < 0 or not self._verified[stream.name][row.chunk, chunks].all():
+            return False
+        size, begin, width = stream.dtype.itemsize, row.span.start * stream.chunk[1], out.shape[1]
+        view = out.data.cast("B")
+        for offset, (place, piece, _) in zip(offsets.tolist(), targets, strict=True):
+            at = (place * width + piece.place.start) * size
+            length = (piece.span.stop - piece.span.start) * size
+            self._raw.read_into(offset + (begin + piece.span.start) * size, view[at : at + length])
+        return True
 
 
 def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, *, value: int, block: int, index: int) -> bool:
@@ -299,17 +364,17 @@ def _places(
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
     strides = np.cumprod((1, *stream.grid[:0:-1]))[::-1].tolist()
-    seen = 0
+    n_visited = 0
 
     def note(info: Any) -> bool | None:
-        nonlocal seen
+        nonlocal n_visited
         block = info.chunk_offset[0] // stream.rows
         at = sum(o // c * s for o, c, s in zip(info.chunk_offset[1:], stream.chunk, strides, strict=False))
         if block < n_blocks and at < stream.n_chunks and info.byte_offset < end:
             offsets[block, at] = info.byte_offset
             sizes[block, at] = min(info.size, 2**40)
-        seen += 1
-        return True if seen > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
+        n_visited += 1
+        return True if n_visited > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
 
     try:
         dataset.chunk_iter(note)

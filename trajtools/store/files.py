@@ -115,6 +115,21 @@ class RawFile:
             done += count
         return done
 
+    def read_parts(self, offset: int, parts: list[Any]) -> None:
+        """Fill arrays of bytes from one place on, with zeros past the end of the file."""
+        done = 0
+        if len(parts) > 1 and hasattr(os, "preadv"):
+            if self.descriptor < 0:
+                self.reopen()
+            done = os.preadv(self.descriptor, parts, offset)
+        for part in parts:  # what one call did not give
+            if done >= len(part):
+                done -= len(part)
+                offset += len(part)
+                continue
+            part[done + self.read_into(offset + done, part[done:].data) :] = 0
+            offset, done = offset + len(part), 0
+
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write bytes."""
         view = memoryview(data).cast("B")

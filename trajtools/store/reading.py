@@ -6,10 +6,11 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,14 +20,19 @@ import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, SelectionError, TooLargeError, UnsafeFileError
+from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
 from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
 from trajtools.store.layout import Axis, Cells, DatasetGeometry, Stream
 from trajtools.store.shards import Shard
 from trajtools.wiring import Member, NodeSet, Parameter
+from trajtools.wording import WIDTH, counted
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+    from xarray import Dataset
+
     from trajtools.trajectory import Trajectory
 
 LARGEST_BYTES = 4 * 2**30
@@ -40,7 +46,7 @@ COLUMNS = {
 }
 
 
-class Run:
+class Run(Shown):
     """One training, open for reading: M members that advance in lock-step, T states of each.
 
     A run shows the states that were committed when it was opened; `refresh` shows those written since. Every chunk is
@@ -99,6 +105,7 @@ class Run:
             kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
+        self._planted: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
         self.places: dict[str, int] = {}
         self.is_cut = False
         try:
@@ -116,11 +123,82 @@ class Run:
         opener, where = self.origin
         return (opener, (where,))
 
-    def __repr__(self) -> str:
-        return (
-            f"<run {self.name!r}: {self.n_states} states, {self.n_members} members, {self.n_parameters} parameters, "
-            f"{self.status}>"
-        )
+    def _head(self) -> str:
+        return f"{self.name!r}, {self.status}"
+
+    def _sentence(self) -> str:
+        references = sum(member.reference < 0 for member in self.members)
+        copies = counted(self.n_members - references, "perturbed copy", "perturbed copies")
+        networks = counted(references, "network") + (f" and {copies}" if self.n_members > references else "")
+        steps = self.step
+        span = f", {self.time_unit}s {steps[0]} to {steps[-1]}" if len(steps) else ""
+        size = f"{counted(self.n_parameters, 'parameter')} ({self.logical_dtype})"
+        return f"{counted(self.n_states, 'state')}{span}, of {networks} with {size}."
+
+    def _lines(self) -> Sequence[str]:
+        named = (("hyper-parameters", [f"{k} = {v}" for k, v in self.hparams.items()]), ("metrics", list(self.metrics)))
+        lines = [f"{title}: {', '.join(items)}" for title, items in named if items]
+        return [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ")]
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        facts = [("file", str(self.path)), *((name, str(value)) for name, value in self.hparams.items())]
+        if not self.n_states:
+            return facts
+        for name, values in self.latest(1)[1].items():
+            known = values[np.isfinite(values)]
+            if len(known):
+                middle = f"{np.median(known):.4g}" + (" (median)" if known.size > 1 else "")
+                facts.append((f"{name}, last state", middle))
+        return facts
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the metrics to a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `step` and every metric, one row a state; with `member`, one row a state and member, where a metric has one
+            value for each member. Metrics of several numbers become one column each.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        frame = import_optional("pandas").DataFrame
+        metrics = dict(self.metrics)
+        by_member = any(name in self.member_metrics for name in metrics)
+        columns: dict[str, Any] = {"step": self.step}
+        repeats = self.n_members if by_member else 1
+        if by_member:
+            columns = {"step": np.repeat(self.step, repeats), "member": np.tile(np.arange(repeats), self.n_states)}
+        for name, values in metrics.items():
+            rows = values if name in self.member_metrics or not by_member else np.repeat(values, repeats, axis=0)
+            flat = rows.reshape(self.n_states * repeats, -1)
+            columns |= {name if flat.shape[1] == 1 else f"{name}_{k}": flat[:, k] for k in range(flat.shape[1])}
+        return frame(columns)
+
+    def to_xarray(self) -> Dataset:
+        """Convert the metrics to a dataset of xarray.
+
+        Returns
+        -------
+        xarray.Dataset
+            Every metric over `step`, and over `member` where it has one value for each.
+
+        Raises
+        ------
+        MissingDependencyError
+            If xarray is not installed.
+        """
+        data = {}
+        for name, values in self.metrics.items():
+            dims = ["step", *(["member"] if name in self.member_metrics else [])]
+            dims += [f"{name}_entry"] * (values.ndim - len(dims))
+            data[name] = (dims, values)
+        attributes = {name: v for name, v in self.hparams.items() if isinstance(v, (int, float, str))}
+        coords = {"step": self.step, "member": [member.name for member in self.members]}
+        return import_optional("xarray").Dataset(data, coords=coords, attrs=attributes)
 
     def __enter__(self) -> Self:
         return self
@@ -195,6 +273,11 @@ class Run:
         return Metrics(self)
 
     @property
+    def member_metrics(self) -> frozenset[str]:
+        """Names of the metrics with one value for each member."""
+        return frozenset(name for name in self.metrics if not self._metric_columns[name].numbers)
+
+    @property
     def metric_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name of a metric -> its shape, without reading it."""
         shapes = {}
@@ -251,8 +334,12 @@ class Run:
             Each from the first state that shows a planting to the last one before the next; before the first planting,
             and for a member without any, from the first state on. Empty stretches are left out.
         """
-        planted = self.plantings["step"][self.plantings["member"] == member]
-        edges = [0, *np.searchsorted(self.step, np.sort(planted)).tolist(), self.n_states]
+        if self._planted is None:  # asked member by member
+            n = self.planting_blocks.n
+            planted, members = (self._planting_series(name, n) for name in ("step", "member"))
+            self._planted = self.step, planted, members
+        steps, planted, members = self._planted
+        edges = [0, *np.searchsorted(steps, np.sort(planted[members == member])).tolist(), self.n_states]
         return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
@@ -379,7 +466,7 @@ class Run:
         values = self.blocks.series(name, column, start, stop)
         return values.reshape(-1) if name == "step" else values
 
-    def rectangle(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
+    def rectangle(self, name: str, rows: Any, members: Any, columns: Any, *, by_member: bool = False) -> NDArray[Any]:
         """Read states of a (T, M, P) stream, as stored.
 
         Parameters
@@ -388,10 +475,12 @@ class Run:
             ``"weights"``, ``"sketch"`` or ``"optimizer"``.
         rows, members, columns : slice or ndarray of int64
             Which states, members and entries.
+        by_member : bool
+            Put the members first: whole chunks are then read without a copy.
 
         Returns
         -------
-        ndarray, shape (rows, members, columns)
+        ndarray, shape (rows, members, columns) or (members, rows, columns)
 
         Raises
         ------
@@ -399,7 +488,7 @@ class Run:
             If a chunk does not match its checksum.
         """
         self._locate(self.blocks, name)
-        return self.blocks.rectangle(name, rows, members, columns)
+        return self.blocks.rectangle(name, rows, members, columns, by_member=by_member)
 
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
@@ -478,6 +567,7 @@ class Run:
                     FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
                 )
             self.stored_names = {name: _read_names(file, self._raw, name) for name in ("metric", "member_metric")}
+            self._planted = None
             self.blocks = Blocks(self._raw, self.axis, self.n_states)
             self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
             if self.blocks.n_blocks <= _EAGER_BLOCKS:  # everybody asks for the steps, and few for nothing else
@@ -600,7 +690,7 @@ class Run:
 
     def _check_shapes(self) -> None:
         members, entries = self.n_members, self.n_parameters
-        wanted: dict[str, tuple[int | None, ...]] = {
+        expected: dict[str, tuple[int | None, ...]] = {
             "step": (),
             "metrics": (None,),
             "member_metrics": (None, members),
@@ -611,7 +701,7 @@ class Run:
             "buffers": (members, None),
         }
         for name, stream in self.axis.streams.items():
-            shape = wanted[name]
+            shape = expected[name]
             if len(stream.shape) != len(shape) or any(
                 b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
             ):
@@ -768,6 +858,28 @@ class StoredArray:
         result = self._run.rectangle(self._name, *chosen)
         return on_disk.widen(result) if self._widened and not raw else result
 
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """States and entries of one chunk of the file: rectangles along its edges are read once."""
+        stream = self._run.axis.streams[self._name]
+        return stream.rows, stream.chunk[1]
+
+    def by_member(self, rows: Selection, members: Selection, columns: Selection) -> NDArray[Any]:
+        """Read a rectangle with the members first.
+
+        Parameters
+        ----------
+        rows, members, columns : slice or sequence of int
+            Which states, members and entries.
+
+        Returns
+        -------
+        ndarray, shape (members, rows, columns)
+        """
+        chosen = [indices(k, n) for k, n in zip((rows, members, columns), self.shape, strict=True)]
+        result = self._run.rectangle(self._name, *chosen, by_member=True)
+        return on_disk.widen(result) if self._widened else result
+
 
 def _positions(key: Any, length: int) -> NDArray[np.int64]:
     array = np.atleast_1d(np.asarray(key))
@@ -795,6 +907,8 @@ class StoredStates:
         (T, P).
     dtype : numpy.dtype
         Of what `read` gives.
+    chunk : tuple of int
+        States and entries of one chunk of the file.
     """
 
     def __init__(self, run: Run, member: int, stream: str = "weights") -> None:
@@ -802,7 +916,7 @@ class StoredStates:
         self._origin: tuple[type[Run], Any] = run.origin
         self._array = StoredArray(run, stream)
         self.shape: tuple[int, int] = (self._array.shape[0], self._array.shape[2])
-        self.dtype = self._array.dtype
+        self.dtype, self.chunk = self._array.dtype, self._array.chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (*self._origin, self.member, self.stream, self.shape[0]))

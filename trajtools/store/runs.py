@@ -8,20 +8,25 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import DataError, FormatError, SelectionError
+from trajtools.errors import DataError, FormatError, SelectionError, TrajtoolsError
+from trajtools.results import Shown, import_optional
 from trajtools.store.chunks import Selection
 from trajtools.store.isolation import open_isolated
 from trajtools.store.reading import Run
 from trajtools.store.shards import Place
+from trajtools.wording import MOST_ROWS, columns, counted, short
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _RANK = re.compile(r"(.+)\.rank(\d+)(\.\w+)$")
 
@@ -390,7 +395,7 @@ def whole_runs(files: Sequence[Path]) -> list[Path]:
 # ---------------------------------------------------------------------------------------------------------- many runs
 
 
-class Runs(Mapping[str, Run]):
+class Runs(Shown, Mapping[str, Run]):
     """Many runs by name, each opened when it is used.
 
     The names are those of the files without their ending; where two are equal, with the folders that tell them apart.
@@ -423,9 +428,69 @@ class Runs(Mapping[str, Run]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __repr__(self) -> str:
-        names = ", ".join(map(repr, list(self.paths)[:8]))
-        return f"<{len(self)} runs: {names}{', ...' if len(self) > 8 else ''}>"
+    def _sentence(self) -> str:
+        return f"{counted(len(self), 'run')}."
+
+    def _lines(self) -> Sequence[str]:
+        head, *rows = self._cells(MOST_ROWS)
+        return columns(head, rows, len(self))
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        return [tuple(row) for row in self._cells(len(self))]
+
+    def _cells(self, most: int) -> list[list[str]]:
+        """A head, and a row for each of the first runs."""
+        read = [_read_about(self, name) for name in list(self.paths)[:most]]
+        keys = dict.fromkeys(key for about in read for key in about.hparams)
+        varied = [key for key in keys if len({repr(about.hparams.get(key)) for about in read}) > 1]
+        head = ["run", *varied, "states", "networks", "parameters", "status"]
+        rows = []
+        for about in read:
+            own = [short(about.hparams.get(key, "")) for key in varied]
+            rows.append([about.name, *own, *(about.cells or ["", "", "", about.problem])])
+        return [head, *rows]
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the runs to a table of pandas, one row a run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Name, path, hyper-parameters, sizes and status. A file that cannot be read has its error as status.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        frame = import_optional("pandas").DataFrame
+        rows = []
+        for name, path in self.paths.items():
+            about = _read_about(self, name)
+            row: dict[str, Any] = {"run": name, "path": str(path)} | about.hparams
+            sizes = dict(zip(("states", "networks", "parameters"), map(int, about.cells[:3]), strict=False))
+            rows.append(row | sizes | {"status": about.cells[3] if about.cells else about.problem})
+        return frame(rows)
+
+
+@dataclass(frozen=True)
+class _About:
+    """A run in a table of runs."""
+
+    name: str
+    hparams: dict[str, Any] = field(default_factory=dict)
+    cells: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def _read_about(runs: Runs, name: str) -> _About:
+    """Read what a table says about a run; a file that cannot be read says why."""
+    try:
+        run = runs[name]
+    except (TrajtoolsError, OSError) as problem:
+        return _About(name, problem=f"cannot be read: {problem}"[:60])
+    sizes = (run.n_states, run.n_members, run.n_parameters)
+    return _About(name, dict(run.hparams), (*map(str, sizes), run.status))
 
 
 def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
