@@ -26,6 +26,8 @@ Buffers of the optimiser (``buffers=``) are read with the state, by one call of 
 
 ``_named_buffers(buffers) -> list[Mapping[str, leaf]]``
     As `_named`, of what the user gave as buffers; an adapter that knows the optimiser looks there instead.
+``_named_own(state) -> list[Mapping[str, leaf]]``
+    As `_named`, the network's own buffers (running statistics, ...) where the user wants them; none by default.
 ``_beside(state, buffers) -> state | Beside``
     The state together with its buffers, for `_read`; the state itself in a run that records none.
 
@@ -62,6 +64,7 @@ class Adapter:
     _store: str
     _origin: Mapping[str, Any] = {}  # what the adapter adds to the provenance, beside what the user gives
     _buffers: Structure | None = None  # of the optimiser's buffers; None where the run records none
+    _own: Structure | None = None  # of the network's own buffers, likewise
     _shards: Shards | None = None  # what this process holds of a network that is sharded over processes
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
@@ -85,10 +88,13 @@ class Adapter:
 
     def _checked(self, state: Any, lead: tuple[int, ...] = ()) -> list[Any]:
         """The leaves of a state, and of the buffers beside it, after the checks."""
-        if not isinstance(state, Beside) or self._buffers is None:
-            return self._structure.check(self._named(state), lead)
-        weights = self._structure.check(self._named(state.state), lead)
-        return weights + self._buffers.check(self._named_buffers(state.buffers), lead)
+        beside = state if isinstance(state, Beside) else Beside(state)
+        leaves = self._structure.check(self._named(beside.state), lead)
+        if self._buffers is not None and beside is state:
+            leaves = leaves + self._buffers.check(self._named_buffers(beside.buffers), lead)
+        if self._own is not None:
+            leaves = leaves + self._own.check(self._named_own(beside.state), lead)
+        return leaves
 
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
         """The optimiser's buffers as mappings name -> leaf."""
@@ -101,9 +107,12 @@ class Adapter:
             f"{type(buffers).__name__}"
         )
 
-    def _structure_of_buffers(self, buffers: Any) -> Structure | None:
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        """The network's own buffers as mappings name -> leaf, where they are recorded."""
+        return []
+
+    def _structure_of_buffers(self, mappings: Sequence[Mapping[str, Any]]) -> Structure | None:
         """Structure of the buffers of every state; None where there are none."""
-        mappings = [] if buffers is None else self._named_buffers(buffers)
         if not any(mappings):
             return None
         return Structure.of(mappings, n_members=self._structure.n_members, stacked=self._structure.stacked)

@@ -26,6 +26,8 @@ class RecorderHooks:
         The file.
     buffers : bool
         Record the variables of the optimiser (momenta, second moments, ...) with every state, in a separate table.
+    model_buffers : bool
+        Record the other variables of the model (moving statistics of BatchNorm, ...) beside every state.
     **options : object
         Options of `recorders.Recorder`: ``every``, ``store``, ``resume``, ... A second ``fit`` with the callback, or a
         notebook cell that is run again, finds its file there: ``mode="next"`` takes the next free name, ``mode="w"``
@@ -61,12 +63,14 @@ class RecorderHooks:
 
     model: Any
 
-    def __init__(self, path: str | os.PathLike[str], *, buffers: bool = False, **options: Any) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, buffers: bool = False, model_buffers: bool = False, **options: Any
+    ) -> None:
         super().__init__()
         self.path = path
         self.options = options
         self.recorder: framework_free.Recorder | None = None
-        self._buffers = buffers
+        self._buffers, self._model_buffers = buffers, model_buffers
         self._means: dict[str, tuple[float, float]] = {}  # total and count of each metric before the batch
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -89,7 +93,7 @@ class RecorderHooks:
                 f"{_updates(model)}. Give it an input shape, or call model.build(...), to record step 0"
             )
             return
-        metrics = {}
+        metrics: dict[str, Any] = {}
         for name, (total, count) in _running_means(model):
             before = self._means.get(name, (0.0, 0.0))
             if count > before[1]:
@@ -141,23 +145,27 @@ class RecorderHooks:
                 model.optimizer.build(model.trainable_variables)
             options["buffers"] = model
         with explain_taken("fit", "RecorderCallback"):
-            self.recorder = _ModelRecorder(self.path, model, **options)
+            self.recorder = _ModelRecorder(self.path, model, self._model_buffers, **options)
         self.recorder.record(learning_rate=_learning_rate(model))
 
 
 class _ModelRecorder(framework_free.Recorder):
     """Records the trainable variables of a Keras model."""
 
-    def __init__(self, path: str | os.PathLike[str], state: Any, **options: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], state: Any, model_buffers: bool, **options: Any) -> None:
         import keras
 
         self._to_numpy = keras.ops.convert_to_numpy
-        self._variables: tuple[list[str], Any] | None = None
+        self._with_own = model_buffers
         self._origin = {"keras": {"version": keras.__version__, "backend": keras.backend.backend()}}
         super().__init__(path, state, **options)
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
         return [_named_variables(state.trainable_variables)]
+
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        variables = state.non_trainable_variables if self._with_own else []
+        return [_named_variables([v for v in variables if str(v.dtype).startswith(("float", "bfloat"))])]
 
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
         optimizer = buffers.optimizer

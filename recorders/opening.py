@@ -89,6 +89,7 @@ class Opening:
     strict: bool = False
     name: str = ""
     buffers: Structure | None = None
+    model_buffers: Structure | None = None
     shards: Shards | None = None
     parameters: tuple[Parameter, ...] = ()
     nodes: tuple[NodeSet, ...] = ()
@@ -113,9 +114,10 @@ class Opening:
             raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
         if self.stored == "sketch" and self.sketch is None:
             self.sketch = Sketch(1024)
-        if self.buffers is not None and self.stored != "weights":
+        if (self.buffers or self.model_buffers) is not None and self.stored != "weights":
             raise RecordingError(
-                f"buffers= are stored with the weights, got store={self.stored!r}; omit them, or store='weights'"
+                f"buffers= and model_buffers= are stored with the weights, got store={self.stored!r}; omit them, or "
+                "store='weights'"
             )
 
     def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
@@ -160,9 +162,16 @@ class Opening:
         return None if self.buffers is None else self.layout.beside(self.buffers.n_entries, self.buffers.dtype)
 
     @property
+    def model_layout(self) -> StreamLayout | None:
+        """Geometry of the network's own buffers, before the file says so."""
+        one = self.model_buffers
+        return None if one is None else self.layout.beside(one.n_entries, one.dtype)
+
+    @property
     def block_bytes(self) -> int:
-        """Size of a block in memory, buffers of the optimiser included."""
-        return self.layout.block_bytes + (self.buffer_layout.block_bytes if self.buffer_layout else 0)
+        """Size of a block in memory, buffers included."""
+        beside = (self.buffer_layout, self.model_layout)
+        return self.layout.block_bytes + sum(layout.block_bytes for layout in beside if layout is not None)
 
     def forecast(self, states: int | None) -> Forecast:
         """Say what the run will take; refuse where it cannot fit."""
@@ -205,19 +214,30 @@ class Opening:
         else:
             writer = self._created(hparams, origin, reference, table)
         try:
-            if (writer.layout, writer.optimizer_layout) != (self.layout, self.buffer_layout):
-                storage = self._new_storage(writer.layout, writer.optimizer_layout)
+            layouts = (writer.layout, writer.optimizer_layout, writer.buffer_layout)
+            if layouts != (self.layout, self.buffer_layout, self.model_layout):
+                storage = self._new_storage(*layouts)
             self.committed, self.last_step, self.uuid = writer.committed, writer.last_step, writer.uuid
             return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace), strict=self.strict)
         except BaseException:
             writer.abort()
             raise
 
-    def _new_storage(self, layout: StreamLayout | None = None, beside: StreamLayout | None = None) -> Storage:
+    def _new_storage(
+        self,
+        layout: StreamLayout | None = None,
+        beside: StreamLayout | None = None,
+        of_model: StreamLayout | None = None,
+    ) -> Storage:
         """What fills the blocks, in the geometry of the file or, before there is one, in ours."""
-        layout, beside = layout or self.layout, beside or self.buffer_layout
+        layout = layout or self.layout
+        buffers = {}
         if self.buffers is not None:
-            return WithBuffers(self.structure, layout, self.buffers, beside)
+            buffers["optimizer_tiles"] = self.buffers, beside or self.buffer_layout
+        if self.model_buffers is not None:
+            buffers["buffer_tiles"] = self.model_buffers, of_model or self.model_layout
+        if buffers:
+            return WithBuffers(self.structure, layout, buffers)
         if self.stored == "weights":
             return Weights(self.structure, layout)
         if self.sketch is not None:
@@ -235,6 +255,7 @@ class Opening:
             "sketch": self.sketch.settings if self.sketch else None,
             "distance_metric": self.metric if self.stored == "distances" else None,
             "optimizer": {"parameters": unwired(b.described()), "dtype": b.dtype} if (b := self.buffers) else None,
+            "buffers": {"parameters": unwired(m.described()), "dtype": m.dtype} if (m := self.model_buffers) else None,
             "shard": self.shard,
         }
 
@@ -346,7 +367,7 @@ class Opening:
         """One state, and the buffers beside it, in the file."""
         if self.stored != "weights":
             return [np.asarray(getattr(run, self.stored)[at])]
-        streams = (run.states, run.optimizer)
+        streams = (run.states, run.optimizer, run.buffers)
         return [stream.read(slice(at, at + 1), raw=True)[0] for stream in streams if stream is not None]
 
     def _as_stored(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -356,7 +377,7 @@ class Opening:
         storage.put(probe, 0, arrays)
         if self.stored != "weights":
             return [probe.stored[self.stored][0]]
-        layouts = zip(TILES, (self.layout, self.buffer_layout), strict=True)
+        layouts = zip(TILES, (self.layout, self.buffer_layout, self.model_layout), strict=True)
         return [layout.take(probe.stored[name], 1)[0] for name, layout in layouts if layout is not None]
 
 

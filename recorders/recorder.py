@@ -198,7 +198,8 @@ class Recorder(Adapter):
         self._structure = Structure.of(
             mappings, n_members=len(table), stacked=stacked, include=include, exclude=exclude
         )
-        self._buffers = self._structure_of_buffers(buffers)
+        self._buffers = self._structure_of_buffers([] if buffers is None else self._named_buffers(buffers))
+        self._own = self._structure_of_buffers(self._named_own(state))
         self._store, self.metric = store, metric
         opening = Opening(
             path=path,
@@ -215,6 +216,7 @@ class Recorder(Adapter):
             compress=compress,
             durable=durable,
             buffers=self._buffers,
+            model_buffers=self._own,
             shards=self._shards,
         )
         opening.replanted = bool(plantings)

@@ -150,7 +150,7 @@ def _last_number(path: Path) -> int:
 class OtherRank:
     """Mixin for the recorder of a rank that writes no file: every call does nothing."""
 
-    _shards: Shards | None
+    _shards: Any
 
     def __init__(self, path: Any, state: Any, **options: Any) -> None:
         del path, state, options

@@ -7,7 +7,7 @@ its row by strided assignments, without a flat copy on the way, and a full block
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from trajtools.errors import RecordingError
 from trajtools.wiring import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
-TILES = ("tiles", "optimizer_tiles")  # what of a block goes to the file as it lies in memory
+TILES = ("tiles", "optimizer_tiles", "buffer_tiles")  # what of a block goes to the file as it lies in memory
 _ENTRIES = 2**16
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -151,18 +151,23 @@ class Weights:
 
 
 class WithBuffers(Weights):
-    """Every entry of the weights, and of the optimiser's buffers beside them."""
+    """Every entry of the weights, and of the buffers of the optimiser and of the network beside them.
 
-    def __init__(self, structure: Structure, layout: Any, buffers: Structure, buffer_layout: Any) -> None:
+    `beside`: name of the tiles -> structure and layout, in the order of `TILES`.
+    """
+
+    def __init__(self, structure: Structure, layout: Any, beside: Mapping[str, tuple[Structure, Any]]) -> None:
         super().__init__(structure, layout)
-        self._beside = Weights(buffers, buffer_layout)
-        self.bytes_per_state += self._beside.bytes_per_state
+        self._beside = {name: Weights(*one) for name, one in beside.items()}
+        self.bytes_per_state += sum(one.bytes_per_state for one in self._beside.values())
 
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
-        block, beside = super().new_block(start), self._beside.new_block(start)
-        block.stored["optimizer_tiles"] = beside.stored["tiles"]
-        block.places += beside.places
+        block = super().new_block(start)
+        for name, one in self._beside.items():
+            other = one.new_block(start)
+            block.stored[name] = other.stored["tiles"]
+            block.places += other.places
         return block
 
 
@@ -314,7 +319,8 @@ class Block:
     metrics : dict of str to ndarray (rows, ...)
         Float64, NaN where nothing was given.
     stored : dict of str to ndarray
-        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` beside tiles.
+        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` and ``buffer_tiles``
+        beside tiles.
     places : list
         Where the arrays of a state, those of its buffers behind them, go in the tiles (see `CopyPlan.places`).
     pending : list

@@ -88,13 +88,13 @@ def wire(roles: Mapping[str, Role], stacks: Mapping[str, tuple[Rules, str]]) -> 
     """
     result: dict[str, Ends | None] = {}
     for name, role in roles.items():
-        if role.kind not in KERNELS:
+        if role.kind not in KERNELS or role.kind == "recurrent":  # a cell has its own rules
             continue
-        if -1 in (role.source_axis, role.target_axis) or role.kind == "recurrent":
+        if -1 in (role.source_axis, role.target_axis):
             result[name] = None
             continue
         low = _LORA.match(name)
-        layer = low[1] if low else re.sub(r"\.?weight$", "", name).replace(".base_layer", "")
+        layer = low[1] if low else re.sub(r"\.?(weight|kernel|embedding)$", "", name).replace(".base_layer", "")
         ends = _known(layer, stacks) or _head(layer, stacks, roles)
         if ends is None:
             ends = (f"{layer}:{'vocabulary' if role.kind == 'embedding' else 'in'}", layer)

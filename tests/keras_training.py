@@ -55,7 +55,9 @@ def fit(model, *callbacks, epochs=2, **options):
 plain, seen = network(), Snapshots()
 plain_log = fit(plain, validation_data=(X, Y)).history
 recorded = network()
-log = fit(recorded, seen, RecorderCallback(FOLDER / "run.h5", buffers=True), validation_data=(X, Y)).history
+log = fit(
+    recorded, seen, RecorderCallback(FOLDER / "run.h5", buffers=True, model_buffers=True), validation_data=(X, Y)
+).history
 np.save(FOLDER / "states.npy", seen.states)
 
 fit(network(gradient_accumulation_steps=2), RecorderCallback(FOLDER / "accumulated.h5"))

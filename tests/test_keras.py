@@ -49,6 +49,9 @@ def test_training_is_the_same_and_states_are_those_of_a_callback_of_our_own(fitt
             "net/hidden/kernel", "net/hidden/bias", "net/norm/gamma", "net/norm/beta", "net/out/kernel", "net/out/bias"
         ]  # fmt: skip
         assert run.parameters[4].source == run.parameters[0].target
+        assert [p.name for p in run.buffer_parameters] == ["net/norm/moving_mean", "net/norm/moving_variance"]
+        assert run.buffers[0, 0].tolist() == [0.0] * 4 + [1.0] * 4
+        assert (run.buffers[1] != run.buffers[0]).all()
         assert run.provenance["keras"]["backend"] == backend
         assert run.optimizer.shape == (9, 1, 2 * run.n_parameters)
         assert np.abs(run.optimizer[0]).max() == 0 < np.abs(run.optimizer[1]).min()

@@ -13,14 +13,18 @@ import numpy as np
 
 from recorders import recorder as framework_free
 from recorders.adapter import Beside
-from recorders.jax.shards import JaxShards, shards_of
+from recorders.jax.shards import shards_of
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
 from recorders.shards import OtherRank
 from recorders.twins import Twin
+from recorders.wiring import wire
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import digest
-from trajtools.wiring import Member
+from trajtools.wiring import Member, select
+
+ATTENTION_KEYS = frozenset(("query", "key", "value", "query_proj", "key_proj", "value_proj"))
+"""Keys of the kernels of attention in flax and equinox."""
 
 
 class Recorder(framework_free.Recorder):
@@ -39,6 +43,8 @@ class Recorder(framework_free.Recorder):
     buffers : pytree of arrays, list of them, or None
         State of the optimiser at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded with
         every state in a separate table. Its integer counters are not recorded.
+    model_buffers : bool
+        Of a flax.nnx module, record the variables that are no `Param`s (statistics of BatchNorm, ...) beside states.
     **options : object
         Options of `recorders.Recorder`: ``name``, ``hparams``, ``every``, ``include``, ``store``, ... ``kinds`` and
         ``axes`` correct the roles inferred from names, by name.
@@ -84,13 +90,15 @@ class Recorder(framework_free.Recorder):
     >>> folder.cleanup()
     """
 
-    _shards: JaxShards | None
+    _shards: Any
 
     def __new__(  # noqa: D102
         cls, path: str | os.PathLike[str], state: Any, *, members: Any = None, **options: Any
     ) -> Self:
         tree = state.state if isinstance(state, Twins) else state
         shards = shards_of(tree)
+        if shards is not None and options.get("model_buffers"):
+            raise RecordingError("model_buffers= are those of a whole network, not of one sharded over processes")
         if shards is not None:
             first = tree[0] if members is not None and isinstance(tree, list | tuple) else tree
             if members is not None and first is tree:
@@ -111,6 +119,7 @@ class Recorder(framework_free.Recorder):
         *,
         members: int | Sequence[Member] | TwinList | None = None,
         buffers: Any = None,
+        model_buffers: bool = False,
         **options: Any,
     ) -> None:
         self._programs: dict[Any, Any] = {}
@@ -124,10 +133,16 @@ class Recorder(framework_free.Recorder):
         table, self._listed = (list(who.members), False) if who is self._twins and who else _members(state, who)
         first = state[0] if self._listed else state
         self._layout = Layout.of(first)
+        self._own_layout = Layout.of(first, statistics=True) if model_buffers else None
         cut = 0 if self._listed or table is None else 1
         roles = self._layout.roles([leaf.shape[cut:] for leaf in self._layout.pick(first)])
         kinds = {name: role.kind for name, role in roles.items()}
         axes = {name: (role.source_axis, role.target_axis) for name, role in roles.items()}
+        if any(ATTENTION_KEYS & set(path) for path in self._layout.paths):  # no chain of layers
+            mine = wire(roles, {})
+            chosen = select(self._layout.names, options.get("include", ()), options.get("exclude", ()))
+            own = options.get("wiring") or {}
+            options["wiring"] = {name: ends for name, ends in mine.items() if name in chosen} | dict(own)
         options["kinds"] = {**kinds, **(options.get("kinds") or {})}
         options["axes"] = {**axes, **(options.get("axes") or {})}
         self._origin = _provenance()
@@ -175,6 +190,12 @@ class Recorder(framework_free.Recorder):
             self._buffer_layout = Layout.of(trees[0])
         return [self._readable(self._buffer_layout, tree) for tree in trees]
 
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        """Return name -> variable other than a parameter, for each member."""
+        if self._own_layout is None:
+            return []
+        return [self._readable(self._own_layout, tree) for tree in (state if self._listed else [state])]
+
     def _readable(self, layout: Layout, tree: Any) -> Mapping[str, Any]:
         """Return name -> leaf, of arrays that are sharded over processes what this one holds."""
         leaves = layout.pick(tree)
@@ -186,7 +207,7 @@ class Recorder(framework_free.Recorder):
 
     def _beside(self, state: Any, buffers: Any) -> Any:
         """Return the state with its buffers; scans and taps have none."""
-        if self._buffers is not None and isinstance(state, OnHost):
+        if (self._buffers or self._own) is not None and isinstance(state, OnHost):
             raise RecordingError(
                 "record_scan and tap record parameters only, but this run also records buffers: call "
                 "record(params, buffers=opt_state), or record_block(...) the stacked output of your own scan"
@@ -203,7 +224,8 @@ class Recorder(framework_free.Recorder):
             held = jax.device_get([leaf.arrays for leaf in leaves])
             return [leaf.on_host(arrays) for leaf, arrays in zip(leaves, held, strict=True)]
         copies = 1 if self._structure.stacked else self._structure.n_members
-        names = self.names * copies + (self._buffers.names * copies if self._buffers else ())
+        beside = [one.names * copies for one in (self._buffers, self._own) if one is not None]
+        names = sum(beside, self.names * copies)
         refuse_unreadable(names[: len(leaves)], leaves)
         return jax.device_get(list(leaves))
 

@@ -54,8 +54,8 @@ class Layout:
     owners: tuple[Any, ...]
 
     @classmethod
-    def of(cls, tree: Any) -> Layout:
-        """Read the layout of a tree."""
+    def of(cls, tree: Any, *, statistics: bool = False) -> Layout:
+        """Read the layout of a tree; `statistics`: of its variables of flax.nnx that are no parameters."""
         leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
         weights = [(path, position) for position, (path, leaf) in enumerate(leaves) if is_weight(leaf)]
         if not weights:
@@ -68,9 +68,14 @@ class Layout:
         params = [bool(chain) and _is_nnx(chain[-1], "Param") for chain in chains]
         if any(params):  # of flax.nnx, other variables are statistics and counters
             others = [bool(chain) and _is_nnx(chain[-1], "Variable") for chain in chains]
-            keep = [mine or not other for mine, other in zip(params, others, strict=True)]
-            weights, chains = (list(compress(one, keep)) for one in (weights, chains))
+            keep = [(mine or not other) != statistics for mine, other in zip(params, others, strict=True)]
+            weights, chains = list(compress(weights, keep)), list(compress(chains, keep))
         paths = tuple(_keys(path, chain) for (path, _), chain in zip(weights, chains, strict=True))
+        if statistics and (not weights or not any(params)):
+            raise ArchitectureError(
+                f"a {type(tree).__name__} has no floating-point variables of flax.nnx beside its parameters: omit "
+                "model_buffers="
+            )
         names = tuple(SEPARATOR.join(path) for path in paths)
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:

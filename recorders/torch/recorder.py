@@ -17,13 +17,23 @@ from recorders import recorder as framework_free
 from recorders.adapter import Beside, Pending
 from recorders.opening import member_table
 from recorders.shards import OtherRank
-from recorders.torch.modules import Walk, describe, innermost, refuse_unreadable, roles, trainable, unwrap, wiring
-from recorders.torch.shards import TorchShards, is_sharded, shards_of
+from recorders.torch.modules import (
+    Walk,
+    clean,
+    describe,
+    innermost,
+    refuse_unreadable,
+    roles,
+    trainable,
+    unwrap,
+    wiring,
+)
+from recorders.torch.shards import is_sharded, shards_of
 from recorders.torch.transfer import HostReader, distances
 from recorders.torch.twins import MARK, ModuleTwins
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.wiring import listed, select
+from trajtools.wiring import is_selected, listed, select
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
 """Scalar buffers that count or schedule steps; `eta` and `mu` belong to ASGD, `mu_product` to NAdam."""
@@ -68,6 +78,9 @@ class Recorder(framework_free.Recorder):
         ``<parameter>.<buffer>`` in a separate table. True: every tensor of ``optimizer.state`` of the recorded
         parameters, except step counts. Names: only those, each of the size of its parameter. A buffer that the
         optimiser has not created yet is zero.
+    model_buffers : bool, str or sequence of str
+        Record the buffers of the module (running statistics of BatchNorm, ...) beside every state, never in it: all of
+        floating-point numbers, or those that match globs.
     learning_rate : bool or None
         Record the learning rates of the optimiser as metrics ``learning_rate`` (several parameter groups:
         ``learning_rate_0``, ...). None: True with one optimiser, and for twins.
@@ -110,12 +123,16 @@ class Recorder(framework_free.Recorder):
     `recorders.torch.transfer.CudaReader`.
     """
 
-    _shards: TorchShards | None
+    _shards: Any
 
     def __new__(  # noqa: D102
         cls, path: str | PathLike[str], state: Any, *, every_rank: bool = False, **options: Any
     ) -> Self:
         shards = shards_of(_simplest(state))
+        if options.get("model_buffers") and (shards is not None or isinstance(state, ModuleTwins)):
+            raise RecordingError(
+                "model_buffers= are those of one whole network or of a list of them, not of twins or of a sharded one"
+            )
         if shards is None:
             records = every_rank or _is_first_rank()
         else:
@@ -132,6 +149,7 @@ class Recorder(framework_free.Recorder):
         *,
         optimizer: Optimizer | Sequence[Optimizer] | str | None = None,
         buffers: bool | str | Sequence[str] = False,
+        model_buffers: bool | str | Sequence[str] = False,
         learning_rate: bool | None = None,
         every_rank: bool = False,
         **options: Any,
@@ -143,6 +161,7 @@ class Recorder(framework_free.Recorder):
         self._by_hook = optimizer is not None or isinstance(state, ModuleTwins)
         self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
         self._optimizers = followed(optimizer, state)
+        self._own_globs = ("*",) if model_buffers is True else names_of(model_buffers)
         self._held = OptimizerBuffers(self._optimizers, buffers) if buffers else None
         one = isinstance(state, ModuleTwins) or len(self._optimizers) == 1
         self._with_rate = one if learning_rate is None else learning_rate
@@ -246,6 +265,20 @@ class Recorder(framework_free.Recorder):
         known = set(self._buffers.all_names)
         self._leave_out(set().union(*found) - known, "buffers that the optimiser did not have when the recorder opened")
         return [{name: value for name, value in one.items() if name in known} for one in found]
+
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        """Return name -> buffer of the module, for each member."""
+        if not self._own_globs or isinstance(state, Mapping):
+            return []
+        models = [unwrap(model) for model in ([state] if isinstance(state, nn.Module) else state)]
+        return [
+            {
+                name: buffer
+                for name, buffer in ((clean(raw), one) for raw, one in model.named_buffers())
+                if buffer.is_floating_point() and is_selected(name, self._own_globs, ())
+            }
+            for model in models
+        ]
 
     def _leaves(self) -> list[Mapping[str, Any]]:
         """Return name -> parameter for each member, as the optimiser knows it."""
@@ -433,6 +466,11 @@ class Recorder(framework_free.Recorder):
                 self._tape.remark(*self._unseen())
         finally:
             super().close(*args, **kwargs)
+
+
+def names_of(selection: bool | str | Sequence[str]) -> tuple[str, ...]:
+    """Return the globs of a selection; none for False."""
+    return () if isinstance(selection, bool) else (selection,) if isinstance(selection, str) else tuple(selection)
 
 
 class _OtherRank(OtherRank, Recorder):

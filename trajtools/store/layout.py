@@ -549,6 +549,8 @@ class RunSpec:
     distance_metric: str | None = None
     optimizer_parameters: tuple[Parameter, ...] = ()
     optimizer_dtype: str = "float32"
+    buffer_parameters: tuple[Parameter, ...] = ()
+    buffer_dtype: str = "float32"
     metrics: int = 0
     member_metrics: int = 0
     uuid: str = ""
@@ -587,11 +589,18 @@ class RunSpec:
             return None
         return self.layout.beside(check_parameters(self.optimizer_parameters), self.optimizer_dtype)
 
+    @property
+    def buffer_layout(self) -> StreamLayout | None:
+        """Geometry of the network's own buffers."""
+        if not self.buffer_parameters:
+            return None
+        return self.layout.beside(check_parameters(self.buffer_parameters), self.buffer_dtype)
+
     def streams(self) -> list[Stream]:
         """The streams of the states, in the order of their checksums."""
         layout, members, filters = self.layout, len(self.members), COMPRESSIONS[self.compress]
         rows = layout.rows
-        tiles = {self.stored: layout, "optimizer": self.optimizer_layout}
+        tiles = {self.stored: layout, "optimizer": self.optimizer_layout, "buffers": self.buffer_layout}
         columns, member_columns = max(N_COLUMNS, 2 * self.metrics), max(N_MEMBER_COLUMNS, 2 * self.member_metrics)
         double = np.dtype("<f8")
         result = [
@@ -714,6 +723,7 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "members": member_columns(spec.members),
         "nodes": node_columns(spec.nodes),
         "optimizer_parameters": parameter_columns(spec.optimizer_parameters),
+        "buffer_parameters": parameter_columns(spec.buffer_parameters),
     }
     digest = xxhash.xxh3_64()
     for table, content in tables.items():
@@ -722,6 +732,7 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
     texts = {
         "weights.logical_dtype": spec.dtype,
         "optimizer.logical_dtype": spec.optimizer_dtype,
+        "buffers.logical_dtype": spec.buffer_dtype,
         "sketch.settings": to_json(spec.sketch),
         "distances.metric": spec.distance_metric or "",
     }

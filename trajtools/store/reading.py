@@ -43,6 +43,7 @@ COLUMNS = {
     "members": "name reference epsilon norm seed noise",
     "nodes": "name size",
     "optimizer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
+    "buffer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
 }
 
 
@@ -73,8 +74,8 @@ class Run(Shown):
         Unit of `step`.
     reference : str or None
         Name of the run that this one was perturbed from.
-    parameters, optimizer_parameters : tuple of Parameter
-        Which edge of the graph each entry of the state is; which buffer each entry of `optimizer` is.
+    parameters, optimizer_parameters, buffer_parameters : tuple of Parameter
+        Which edge of the graph each entry of the state is; which buffer each entry of `optimizer` and `buffers` is.
     nodes : tuple of NodeSet
         Node sets of the graph.
     members : tuple of Member
@@ -256,6 +257,11 @@ class Run(Shown):
     def optimizer(self) -> StoredArray | None:
         """Buffers of the optimiser, shape (T, M, P'), or None."""
         return StoredArray(self, "optimizer") if "optimizer" in self.axis.streams else None
+
+    @property
+    def buffers(self) -> StoredArray | None:
+        """Buffers of the network (running statistics, ...), shape (T, M, P''), or None."""
+        return StoredArray(self, "buffers") if "buffers" in self.axis.streams else None
 
     @property
     def step(self) -> NDArray[np.int64]:
@@ -630,6 +636,9 @@ class Run(Shown):
         self.optimizer_parameters: tuple[Parameter, ...] = (
             on_disk.parameters_from(tables["optimizer_parameters"]) if tables["optimizer_parameters"] else ()
         )
+        self.buffer_parameters: tuple[Parameter, ...] = (
+            on_disk.parameters_from(tables["buffer_parameters"]) if tables["buffer_parameters"] else ()
+        )
         self.nodes: tuple[NodeSet, ...] = on_disk.nodes_from(tables["nodes"]) if tables["nodes"] else ()
         self.members: tuple[Member, ...] = on_disk.members_from(tables["members"])
         text = self.texts.get("shard")
@@ -698,7 +707,7 @@ class Run(Shown):
             "distances": (members,),
             "sketch": (members, None),
             "optimizer": (members, sum(p.size for p in self.optimizer_parameters)),
-            "buffers": (members, None),
+            "buffers": (members, sum(p.size for p in self.buffer_parameters)),
         }
         for name, stream in self.axis.streams.items():
             shape = expected[name]
@@ -962,6 +971,7 @@ def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
     for stream, name in (
         ("weights", "logical_dtype"),
         ("optimizer", "logical_dtype"),
+        ("buffers", "logical_dtype"),
         ("sketch", "settings"),
         ("distances", "metric"),
     ):

@@ -140,7 +140,7 @@ class ShardedRun(Run):
         self.shards = tuple(run for _, run in sorted(zip([s.rank for s in shards if s], self.shards, strict=True)))
         first = self.shards[0]
         for name in ("path", "uuid", "name", "time_unit", "reference", "hparams", "provenance", "members", "stored",
-                     "n_members", "texts", "notes", "cells", "places", "is_newer"):  # fmt: skip
+                     "n_members", "texts", "notes", "cells", "places", "is_newer", "planting_blocks"):  # fmt: skip
             setattr(self, name, getattr(first, name))
         whole = first.shard
         assert whole is not None
@@ -170,6 +170,10 @@ class ShardedRun(Run):
             None if (step[: len(common)] == common).all() else np.searchsorted(step, common) for step in steps
         ]
         self.n_states = len(common)
+        self._planted = None
+
+    def _planting_series(self, name: str, n: int) -> NDArray[Any]:
+        return self.shards[0]._planting_series(name, n)
 
     def _check_ranks(self) -> None:
         runs = self.shards
@@ -322,8 +326,12 @@ class ShardedRun(Run):
             return np.sqrt((stack**2 * sizes).sum(axis=0) / self.n_parameters)
         raise FormatError(f"distances in the metric {metric!r} do not add over shards")
 
-    def rectangle(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
+    def rectangle(self, name: str, rows: Any, members: Any, columns: Any, *, by_member: bool = False) -> NDArray[Any]:
         """Read states of the whole network as stored, see `Run.rectangle`."""
+        result = self._assembled(name, rows, members, columns)
+        return np.ascontiguousarray(result.transpose(1, 0, 2)) if by_member else result
+
+    def _assembled(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
         parts = list(zip(self.shards, [_taken(mine, rows) for mine in self._rows], strict=True))
         if name == "sketch":
             return np.asarray(sum(run.rectangle(name, mine, members, columns) for run, mine in parts))
@@ -331,12 +339,13 @@ class ShardedRun(Run):
         result = np.zeros(shape, self.axis.streams[name].dtype)
         for (run, mine), places in zip(parts, self._places, strict=True):
             pieces = places[name].cut(columns)
+            together = [(local, target) for local, target in pieces if isinstance(local, slice)]
             if not pieces:
                 continue
-            if all(isinstance(local, slice) for local, _ in pieces):  # one read of what lies together
-                begin = min(local.start for local, _ in pieces)
-                block = run.rectangle(name, mine, members, slice(begin, max(local.stop for local, _ in pieces)))
-                for local, target in pieces:
+            if len(together) == len(pieces):  # one read of what lies together
+                begin = min(local.start for local, _ in together)
+                block = run.rectangle(name, mine, members, slice(begin, max(local.stop for local, _ in together)))
+                for local, target in together:
                     result[:, :, target] = block[:, :, local.start - begin : local.stop - begin]
             else:
                 block = run.rectangle(name, mine, members, np.concatenate([np.asarray(local) for local, _ in pieces]))
