@@ -24,7 +24,7 @@ _ENTRIES = 2**16
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK = 2**16
-_CACHED = 2**24
+_CACHED = 2**27
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sketch:
         \quad b_i = \lfloor h_i / 2 \rfloor \bmod k, \quad s_i = 1 - 2 (h_i \bmod 2)
 
     with m the finaliser of splitmix64 and g = 0x9E3779B97F4A7C15. The sketch is linear, and over seeds
-    E |Sx|² = |x|² with variance at most 2 |x|⁴ / k, so the l2 distance of two states is kept within about
+    ``E |Sx|² = |x|²`` with variance at most ``2 |x|⁴ / k``, so the l2 distance of two states is kept within about
     1 / sqrt(2k) of itself; other distances are not.
 
     References
@@ -81,10 +81,18 @@ class Sketch:
         sign : ndarray of int8, (n,)
             s_i, -1 or 1.
         """
-        key = _mix(np.array([self.seed], dtype=np.uint64))
-        h = _mix(key + (entries.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
-        place = ((h >> np.uint64(1)) % np.uint64(self.k)).astype(np.int64)
-        return place, (1 - 2 * (h & np.uint64(1)).astype(np.int8)).astype(np.int8)
+        packed = self._packed(entries)
+        return (packed >> 1).astype(np.int64), (1 - 2 * (packed & 1).astype(np.int8)).astype(np.int8)
+
+    def _packed(self, entries: np.ndarray) -> np.ndarray:
+        """Places and, in the lowest bit, signs of entries of the state."""
+        # Imported here: numba is slow to import, and only a sketch needs it.
+        from trajtools._kernels.sketch import place_entries
+
+        key = _mix(np.array([self.seed], dtype=np.uint64))[0]
+        packed = np.empty(len(entries), np.uint32 if self.k <= 2**31 else np.uint64)
+        place_entries(entries.astype(np.int64, copy=False), key, self.k, packed)
+        return packed
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The sketch of states.
@@ -272,34 +280,29 @@ class Sketches:
 
 
 class Sketcher:
-    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each).
+    """Adds stretches of a state to its sketch; keeps the places of states up to 2**27 entries (4 bytes each).
 
     `entries(start, stop)` are the indices in the whole network, of which a state may be a shard.
     """
 
     def __init__(self, sketch: Sketch, n_entries: int, entries: Callable[[int, int], np.ndarray] = np.arange) -> None:
-        self._sketch, self._entries = sketch, entries
-        self._place: np.ndarray | None = None
+        from trajtools._kernels.sketch import add_placed
+
+        self._sketch, self._entries, self._add = sketch, entries, add_placed
+        self._packed = None
         if n_entries <= _CACHED:
-            self._place = np.empty(n_entries, np.int32)
-            self._sign = np.empty(n_entries, np.int8)
-            for at in range(0, n_entries, _BLOCK):
-                end = min(at + _BLOCK, n_entries)
-                self._place[at:end], self._sign[at:end] = sketch.places(entries(at, end))
+            cuts = range(0, n_entries, _BLOCK)
+            parts = [sketch._packed(entries(at, min(at + _BLOCK, n_entries))) for at in cuts]
+            self._packed = np.concatenate(parts) if parts else np.empty(0, np.uint32)
 
     def add(self, flat: np.ndarray, offset: int, out: np.ndarray) -> None:
         """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64."""
-        at, end = offset, offset + flat.size
-        while at < end:
-            stop = min(end, at + _BLOCK)
-            if self._place is None:
-                place, sign = self._sketch.places(self._entries(at, stop))
-            else:
-                place, sign = self._place[at:stop], self._sign[at:stop]
-            signed = flat[at - offset : stop - offset] * sign.astype(np.float64)
-            # One entry after the other: every bit is independent of how the state is split into parameters and blocks.
-            np.add.at(out, place, signed)
-            at = stop
+        if self._packed is not None:
+            self._add(flat, self._packed[offset : offset + flat.size], out)
+            return
+        for at in range(0, flat.size, _BLOCK):
+            part = flat[at : at + _BLOCK]
+            self._add(part, self._sketch._packed(self._entries(offset + at, offset + at + part.size)), out)
 
 
 @dataclass
