@@ -232,7 +232,7 @@ def test_a_table_has_the_numbers_of_the_arrays_with_their_labels() -> None:
 def test_a_sweep_answers_in_a_sentence() -> None:
     assert swept().summary() == (
         "At learning rates up to 0.3 nearby trainings stay together; from 0.5 on they part, twice as far every 2.3 to "
-        "3.5 steps. Training is fastest at learning rate 1 (10 steps to 0.9), an end of the range."
+        "3.5 steps. Training is fastest at learning rate 1 (10 steps to accuracy 0.9), an end of the range."
     )
     same = made([point(x, 0.2, "chaotic", times=()) for x in (0.1, 1.0)])
     assert same.summary() == ("At learning rates 0.1 and 1 nearby trainings part, twice as far every 3.5 steps.")

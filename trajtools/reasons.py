@@ -118,6 +118,7 @@ CODES: dict[str, str] = {
     "noise": "the series looks like noise",
     "measurement-noise": "noise in the states makes the exponent too low, beyond its interval",
     "no-dimension": "no embedding dimension up to the limit is large enough",
+    "thinned": "a long record was thinned or cut, to bound the time",
     "oversampled": "successive samples barely differ",
     "not-euclidean": "the distances are not Euclidean",
     "missing-distances": "distances between some states are missing",

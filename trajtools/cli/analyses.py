@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from trajtools.cli.runner import (
     Request,
     Source,
     analysis_command,
+    bullets,
     check_target,
     executor,
     labels,
@@ -56,13 +58,25 @@ def stability(request: Request, *, seed: int, **chosen: Any) -> None:
     import trajtools as tt
 
     request = replace(request, together=True)
-    request.run(lambda source: tt.orbital_stability(source.twins(), **chosen, rng=seed), _stability_text)
+
+    def analyse(source: Source, progress: Callable[[int, int], None]) -> Any:
+        return tt.orbital_stability(source.twins(), **chosen, rng=seed, progress=progress)
+
+    request.run(analyse, _stability_text, in_steps=True)
 
 
 def _stability_text(outcomes: list[Outcome]) -> list[Block]:
     head = ["run", "twins", "verdict", "equal times x", "interval", "orbit x", "interval", "Frechet", "tube", "lag"]
     rows = [[label, *_stability_row(one.result)] for label, one in zip(labels(outcomes), outcomes, strict=True)]
-    return with_reasons(table(head, rows, right=(1, 3, 5, 7, 8, 9)), outcomes)
+    blocks = with_reasons(table(head, rows, right=(1, 3, 5, 7, 8, 9)), outcomes)
+    notes = (
+        "equal times x, orbit x: factor by which the distance changes, at equal times and to the nearest point of the "
+        "orbit; below 1 copies come back",
+        "Frechet: how far apart the two paths are, at the best alignment in time (median)",
+        "tube: largest distance of a copy to the orbit (median)",
+        "lag: how far the copy runs ahead (+) or behind (-) along the orbit at the end (median)",
+    )
+    return [*blocks, bullets("How to read it:", notes)]
 
 
 def _stability_row(result: OrbitalStability) -> list[str]:
@@ -147,10 +161,14 @@ def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block
         return f"{value:,.0f}" if abs(value) >= 1 and float(value).is_integer() else number(value)
 
     results, names = [one.result for one in outcomes], labels(outcomes)
-    rows = [[name, *(cell(result[name]) for result in results)] for name in MEASURES]
-    rows.append(["threshold", *(number(float(result.threshold)) for result in results)])
-    rows.append(["theiler", *(str(result.theiler) for result in results)])
-    blocks = with_reasons(table(["measure", *names], rows, right=range(1, len(outcomes) + 1)), outcomes)
+    rows = [[name, *(cell(result[name]) for result in results), meaning] for name, meaning in MEASURES.items()]
+    rows.append(["threshold", *(number(float(r.threshold)) for r in results), "largest distance of a recurrence"])
+    rows.append(["theiler", *(str(r.theiler) for r in results), "states closer in time are not counted"])
+    chance = results[0].in_random_order()
+    for row in rows:
+        if row[0] in chance:
+            row[-1] += f" (states in random order: {number(chance[row[0]])})"
+    blocks = with_reasons(table(["measure", *names, "meaning"], rows, right=range(1, len(outcomes) + 1)), outcomes)
     if windows is not None:
         blocks += [_windowed_text(name, result, windows) for name, result in zip(names, results, strict=True)]
     return blocks

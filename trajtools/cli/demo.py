@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from trajtools.errors import DataError, RecordingError
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
     from trajtools.report.collect import Analysis
+    from trajtools.sweeps.sweep import Sweep
 
 PARAMETERS = 83
 ROWS_PER_CHUNK = 64
@@ -86,7 +88,7 @@ def demo(
     report_errors(errors)
     answers: list[Analysis] = [one.result for one in outcomes]
     sizes = {"initial conditions": str(inits), "copies of each": str(copies), "steps": str(steps)}
-    page.write_text(demo_page(answers, _recording(folder, sizes, epsilon, seed)), encoding="utf-8")
+    page.write_text(demo_page(answers, _recording(folder, sizes, epsilon, seed), _sweep(answers)), encoding="utf-8")
     if as_json:
         results = [lyapunov.with_curve(answer) for answer in answers]
         emit(document("demo/1", folder=str(folder), report=str(page), results=results, errors=plain_errors(errors)))
@@ -117,6 +119,17 @@ def _train(folder: Path, *, quiet: bool, **chosen: Any) -> None:
     status = subprocess.run(command, env=module_environment(), check=False).returncode
     if status:
         raise RecordingError(f"the training ended with exit status {status}; its messages are above")
+
+
+def _sweep(answers: list[Analysis]) -> Sweep | None:
+    """The runs as a sweep, with the exponents that are known already; None for a single learning rate."""
+    import trajtools as tt
+
+    if len(answers) < 2:
+        return None
+    exponents = {answer.run: answer.exponent for answer in answers}
+    swept = tt.sweep([answer.file for answer in answers], "learning_rate", exponent=None)
+    return replace(swept, points=tuple(replace(p, exponent=exponents.get(p.run)) for p in swept.points))
 
 
 def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -> dict[str, str]:

@@ -59,7 +59,8 @@ class Exponent(Result):
     values : ndarray of float64, shape (n_total,)
         The exponent of each initial condition; NaN for those not used.
     intercept : float
-        ``intercept + value * t`` is the line through the mean curve, for plots; NaN if nothing was fitted.
+        ``intercept + value * t`` is the fitted line, for plots: of twins, through the median start of the fitted
+        stretches (``settings["stretches"]``); NaN if nothing was fitted.
     method, unit : str
         Estimator, and unit of the exponent (``"1/step"``).
     settings : dict

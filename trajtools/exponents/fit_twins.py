@@ -491,7 +491,7 @@ def _exponent(fit: TwinFit, judgement: Any, *, region: Any, null: str | None, le
     window, intercept = (nan, nan), nan
     if len(fitted):
         window = (float(np.median(time[fit.first[fitted]])), float(np.median(time[fit.last[fitted]])))
-        intercept = float(np.mean(cells.at(fit.first)[fitted] - fit.ratio.value * time[fit.first[fitted]]))
+        intercept = float(np.median(cells.at(fit.first)[fitted] - fit.ratio.value * time[fit.first[fitted]]))
     p_shape = fit.shape.p_power_law if fit.shape is not None and null == POWER_LAW else fit.p_null
     # A rate of zero and the null must both be rejected: the p-value of their union is the larger one.
     p_value = max(p_shape, fit.ratio.p_positive) if np.isfinite([p_shape, fit.ratio.p_positive]).all() else nan
@@ -608,6 +608,13 @@ def _window_values(fit: TwinFit) -> Floats:
     return np.array(values)
 
 
+def _stretches(fit: TwinFit) -> Floats:
+    """Both ends of what was fitted, one row a curve: time and ln d at the start, time and ln d at the end."""
+    cells, rows = fit.fitted_cells, fit.fitted
+    ends = [(cells.time[at], cells.values[rows, at]) for at in (fit.first[rows], fit.last[rows])]
+    return np.column_stack([part for pair in ends for part in pair]) if len(rows) else np.empty((0, 4))
+
+
 def _settings(fit: TwinFit, *, region: Any, null: str | None, level: float, rng: RNGLike) -> dict[str, Any]:
     """Settings of the fit, including automatic choices."""
     window, decay, shape = fit.window, fit.decay, fit.shape
@@ -629,6 +636,7 @@ def _settings(fit: TwinFit, *, region: Any, null: str | None, level: float, rng:
         "decay_floor": decay.floor if decay is not None else nan,
         "settled": window.settled if window is not None else True,
         "null_band": fit.band,
+        "stretches": _stretches(fit),
         "n_reached": int(window.reached.sum()) if window is not None else 0,
         "n_points_at_floor": fit.cells.at_floor,
         "n_curves": len(fit.cells),

@@ -1,5 +1,6 @@
 """Figures of results; the first one imports matplotlib."""
 
+from trajtools.plots._axes import style
 from trajtools.plots.exponents import divergence, divergences, draw_windows as windows
 from trajtools.plots.states import (
     change_points,
@@ -44,6 +45,7 @@ __all__ = [
     "recurrence_windows",
     "scaling",
     "stability",
+    "style",
     "sweep",
     "system_states",
     "to_orbit",

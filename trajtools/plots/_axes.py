@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,24 +21,80 @@ if TYPE_CHECKING:
 
     from trajtools.exponents.exponent import Exponent
 
+# Okabe and Ito's colours, which the colour-blind tell apart.
+BLUE, RED, GREEN, ORANGE, PINK = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7"
+BROWN = "#7a5230"
 VERDICT_COLORS = {
-    "chaotic": "tab:red",
-    "transient": "tab:orange",
-    "sensitive": "tab:pink",
-    "regular": "tab:blue",
-    "diverging": "tab:brown",
+    "chaotic": RED,
+    "transient": ORANGE,
+    "sensitive": PINK,
+    "regular": BLUE,
+    "diverging": BROWN,
     "inconclusive": "0.5",
 }
+VERDICT_MARKERS = {
+    "chaotic": "^", "transient": "v", "sensitive": "D", "regular": "o", "diverging": "X", "inconclusive": "s",
+}  # fmt: skip
+LETTER = 0.52  # mean width of a letter over the size of its font
+COLUMN = 3.5  # inches, width of a column of a paper
+style: dict[str, Any] = {
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.0,
+}
 THUMBNAIL_DPI = 110  # of a figure in a notebook
+F = TypeVar("F", bound=Callable[..., Any])
+_SHOWN_OTHERWISE = ContextVar("shown otherwise", default=False)  # figures are not shown below the cell as well
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Create a figure (size in inches) independent of the user's backend."""
+    """Create a figure (size in inches); in a notebook one that is shown below the cell, as figures of pyplot are."""
+    if _in_notebook():
+        from matplotlib import pyplot
+
+        return pyplot.figure(figsize=(width, height), layout="constrained")
     from matplotlib.figure import Figure
 
     # Not pyplot, which needs a window system and keeps every figure alive.
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def styled(plot: F) -> F:
+    """Draw with `style` where the function makes the figure; in axes of the caller, with the caller's style."""
+
+    @wraps(plot)
+    def draw(*arguments: Any, **options: Any) -> Any:
+        import matplotlib
+        from cycler import cycler
+
+        bound = signature(plot).bind(*arguments, **options).arguments
+        if bound.get("ax") is not None or bound.get("figure") is not None:
+            return plot(*arguments, **options)
+        cycle = cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, BROWN, "0.4"])
+        with matplotlib.rc_context(style | {"axes.prop_cycle": cycle}):
+            return plot(*arguments, **options)
+
+    return draw  # type: ignore[return-value]
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return (
+        not _SHOWN_OTHERWISE.get()
+        and ipython is not None
+        and getattr(ipython.get_ipython(), "kernel", None) is not None
+    )
 
 
 def save_figure(figure: Figure, target: Any, **options: Any) -> None:
@@ -52,11 +113,16 @@ def save_figure(figure: Figure, target: Any, **options: Any) -> None:
         figure.savefig(target, metadata=undated.get(kind), **options)
 
 
-def thumbnail(plotted: Axes | Figure) -> str:
+def thumbnail(plot: Callable[[], Axes | Figure]) -> str:
     """Draw a figure for a notebook; returns a data URL."""
     import io
     from base64 import b64encode
 
+    token = _SHOWN_OTHERWISE.set(True)
+    try:
+        plotted = plot()
+    finally:
+        _SHOWN_OTHERWISE.reset(token)
     figure: Any = plotted if hasattr(plotted, "savefig") else plotted.figure
     target = io.BytesIO()
     save_figure(figure, target, format="png", dpi=THUMBNAIL_DPI)
@@ -90,8 +156,36 @@ def legend(ax: Axes, **options: Any) -> None:
 
 
 def legend_above(ax: Axes) -> None:
-    """Add a legend above the axes, where it hides no data."""
-    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    """Add a legend above the axes, where it hides no data, in as many columns as fit; the title moves above it."""
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        size = 0.83 * _font_size()
+        figure = cast("Figure", ax.get_figure(root=True))
+        width = ax.get_position().width * figure.get_size_inches()[0] * 72
+        ncols = max(1, min(3, len(labels), int(width / (LETTER * size * max(map(len, labels)) + 3.2 * size))))
+        legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols, frameon=False, borderaxespad=0.2,
+               handlelength=1.6, columnspacing=1.2)  # fmt: skip
+        entitle(ax, ax.get_title())
+
+
+def _font_size() -> float:
+    import matplotlib
+
+    return float(matplotlib.rcParams["font.size"])
+
+
+def entitle(ax: Axes, text: str) -> None:
+    """Set the title, above a legend that is above the axes."""
+    box: Any = ax.get_legend()
+    rows, size = 0, 0.0
+    if box is not None and box.get_texts():
+        rows, size = -(-len(box.get_texts()) // max(box._ncols, 1)), float(box.get_texts()[0].get_fontsize())
+    ax.set_title(text, pad=6.0 + 1.5 * size * rows)
+
+
+def in_words(name: str) -> str:
+    """A hyper-parameter in words."""
+    return "learning rate" if name in ("lr", "eta") else name.replace("_", " ")
 
 
 def literal(text: str) -> str:

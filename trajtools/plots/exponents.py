@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.plots._axes import VERDICT_COLORS, interval, legend, literal, new_figure, number
+from trajtools.plots._axes import (
+    BLUE,
+    COLUMN,
+    GREEN,
+    RED,
+    VERDICT_COLORS,
+    entitle,
+    interval,
+    legend_above,
+    literal,
+    new_figure,
+    number,
+    styled,
+)
+
+FLOOR_NEAR = 7.0  # e-folds below the curves within which the rounding floor is drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +34,7 @@ if TYPE_CHECKING:
     from trajtools.types import Floats
 
 
+@styled
 def divergence(
     growth: Divergence, exponent: Exponent | None = None, ax: Axes | None = None, *, max_curves: int | None = None
 ) -> Axes:
@@ -43,21 +59,24 @@ def divergence(
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(7, 4.6).add_subplot()
+        ax = new_figure(COLUMN, 3.3).add_subplot()
     twins = growth.method == "twins"
     _draw_curves(ax, growth, max_curves)
     mean, label = _mean(growth) if twins else (growth.log_distance, "mean")
-    ax.plot(growth.time, np.exp(mean), color="tab:blue", linewidth=2.5, label=label)
+    ax.plot(growth.time, np.exp(mean), color="0.15", linewidth=1.5, label=label)
     floor = growth.floor_curve()
-    if np.isfinite(floor).any():
+    near = np.nanmin(growth.log_distance, initial=np.inf) - FLOOR_NEAR
+    if np.isfinite(floor).any() and np.nanmax(floor) > near:
         ax.plot(growth.time, np.exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
     if exponent is not None:
-        _draw_fit(ax, exponent, "upper end of the fit, below saturation" if twins else "saturation")
+        _draw_fit(ax, exponent, max_curves)
         _draw_null(ax, exponent, with_record=not twins)
     ax.set_yscale("log")
     ax.set_xlabel(literal(f"time {'since the perturbation ' if twins else ''}({growth.time_unit})"))
     ax.set_ylabel(literal(f"distance {'to the reference' if twins else 'of neighbours'} ({growth.metric})"))
-    ax.legend(loc="lower right", fontsize="small")
+    if len(growth.time) > 1:
+        ax.set_xlim(growth.time[0], growth.time[-1])
+    legend_above(ax)
     return ax
 
 
@@ -69,7 +88,7 @@ def _mean(growth: Divergence) -> tuple[Floats, str]:
     until = int(np.median(last))
     kept = last >= until
     if last.min() == last.max() or until < 1:
-        return growth.log_distance, "mean"
+        return growth.log_distance, "mean of all curves"
     mean = np.full(curves.shape[1], np.nan)
     mean[: until + 1] = curves[kept, : until + 1].mean(axis=0)
     return mean, f"mean of the {int(kept.sum())} longest curves"
@@ -79,45 +98,50 @@ def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
     curves = growth.orbit_curves()
     most = len(curves) if most is None else min(most, len(curves))
     rows = np.unique(np.linspace(0, len(curves) - 1, most).round().astype(int))
-    total = f"{len(curves)} blocks"
-    if growth.method == "twins":
-        total = f"{growth.n_references} initial condition{'' if growth.n_references == 1 else 's'}"
-        if len(curves) > growth.n_references:  # several starts
-            total = f"{len(curves)} curves from {total}"
+    plural = "" if len(curves) == 1 else "s"
+    total = f"{len(curves)} {'curve' if growth.method == 'twins' else 'block'}{plural}"
     label = total if len(rows) == len(curves) else f"{len(rows)} of {total}"
     for place, row in enumerate(rows):
         ax.plot(growth.time, np.exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,
                 label=None if place else label)  # fmt: skip
 
 
-def _draw_fit(ax: Axes, exponent: Exponent, saturation_label: str) -> None:
+def _draw_fit(ax: Axes, exponent: Exponent, most: int | None) -> None:
     line = exponent.fitted_line()
     if line is None:
         ax.plot([], [], " ", label=f"{exponent.verdict}: nothing fitted")
         return
     time, log_distance = line
-    ax.axvspan(*time, color="tab:blue", alpha=0.12, linewidth=0)
+    stretches = np.asarray(exponent.settings.get("stretches", np.empty((0, 4))))
+    if len(stretches):
+        shown = np.unique(np.linspace(0, len(stretches) - 1, min(len(stretches), most or len(stretches))).round())
+        for place, (start, low, stop, high) in enumerate(stretches[shown.astype(int)]):
+            label = None if place else "fitted stretches"
+            ax.plot([start, stop], np.exp([low, high]), color=BLUE, linewidth=0.8, alpha=0.6, label=label)
+    else:
+        ax.axvspan(*time, color=BLUE, alpha=0.12, linewidth=0, label="fitted window")
     wedge = exponent.interval_lines()
     if wedge is not None:
         ends, low, high = wedge
-        ax.fill_between(ends, np.exp(low), np.exp(high), color="tab:red", alpha=0.15, linewidth=0)
-    label = f"{number(exponent.value)} {exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}"
-    ax.plot(time, np.exp(log_distance), color="tab:red", linestyle="--", linewidth=1.75, label=literal(label))
+        ax.fill_between(ends, np.exp(low), np.exp(high), color=RED, alpha=0.15, linewidth=0)
+    label = f"{number(exponent.value)} {interval(exponent)} {exponent.unit}"
+    ax.plot(time, np.exp(log_distance), color=RED, linestyle="--", linewidth=2, label=literal(label))
     level = exponent.settings.get("saturation_level")
     if isinstance(level, float | int) and np.isfinite(level):
-        ax.axhline(np.exp(level), color="0.3", linewidth=1, linestyle="-.", label=saturation_label)
+        ax.axhline(np.exp(level), color="0.3", linewidth=1, linestyle="-.", label="saturation")
 
 
 def _draw_null(ax: Axes, exponent: Exponent, *, with_record: bool) -> None:
     band = exponent.null_band()
     if band is None:
         return
-    low, high, color = np.exp(band["low"]), np.exp(band["high"]), "tab:green"
-    ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="middle 90% of the null")
+    low, high, color = np.exp(band["low"]), np.exp(band["high"]), GREEN
+    ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="null, middle 90%")
     if with_record:  # for twins this is the mean, already drawn
-        ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="curve tested against the null")
+        ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="tested curve")
 
 
+@styled
 def divergences(
     panels: Sequence[tuple[str, Divergence, Exponent | None]], windows: Sequence[tuple[str, Windows]] = ()
 ) -> Figure:
@@ -138,18 +162,20 @@ def divergences(
     count = len(panels) + len(windows)
     columns = min(2, count)
     rows = -(-count // columns)
-    figure = new_figure(7 * columns, 4.6 * rows)
+    figure = new_figure(COLUMN * columns, 3.1 * rows)
     first = None
     for place, (title, growth, exponent) in enumerate(panels):
         ax = figure.add_subplot(rows, columns, place + 1, sharey=first)
-        divergence(growth, exponent, ax=ax).set_title(literal(title))
+        entitle(divergence(growth, exponent, ax=ax), literal(title))
         first = ax if first is None else first
     for place, (title, result) in enumerate(windows, start=len(panels)):
         ax = figure.add_subplot(rows, columns, place + 1)
-        ax.set_title(f"{literal(title)}: {draw_windows(result, ax=ax).get_title()}", fontsize="small")
+        gain = draw_windows(result, ax=ax).get_title()
+        entitle(ax, f"{literal(title)}: {gain}" if gain else literal(title))
     return figure
 
 
+@styled
 def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
     """Plot the exponent of each window of the training, with its interval and its verdict.
 
@@ -166,7 +192,7 @@ def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(7, 4.0).add_subplot()
+        ax = new_figure(COLUMN, 2.6).add_subplot()
     ax.axhline(0, color="0.3", linewidth=0.8)
     named: set[str] = set()
     for w, verdict in enumerate(result.verdict):
@@ -180,14 +206,14 @@ def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
         label = None if verdict in named else verdict
         ax.plot(span, [result.value[w]] * 2, color=color, linewidth=3 if result.fresh[w] else 1.5, label=label)
         named.add(verdict)
-    for step in result.perturbed:
-        ax.axvline(step, color="0.3", linewidth=0.5, linestyle=":")
+    if len(result.perturbed):
+        bottom = ax.get_xaxis_transform()
+        ax.plot(result.perturbed, np.full(len(result.perturbed), 0.02), "|", color="0.3", transform=bottom,
+                markersize=5, markeredgewidth=0.6, label="perturbations")  # fmt: skip
     if np.isfinite(result.max_gain):
         low, high = result.max_gain_between
-        ax.set_title(
-            f"largest cumulative gain: {number(result.max_gain)} e-folds, steps {low} to {high}", fontsize="small"
-        )
+        ax.set_title(f"largest gain: {number(result.max_gain)} e-folds, steps {low} to {high}")
     ax.set_xlabel("step of the training")
     ax.set_ylabel(literal(f"exponent ({result.unit})"))
-    legend(ax)
+    legend_above(ax)
     return ax

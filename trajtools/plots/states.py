@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.plots._axes import legend, literal, logarithmic, new_figure
+from trajtools.plots._axes import BLUE, COLUMN, RED, legend_above, literal, logarithmic, new_figure, styled
+
+SHARES = ("acc", "auc", "f1", "precision", "recall", "fraction", "share")  # in names of metrics that are fractions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from trajtools.types import Floats
 
 
+@styled
 def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) -> Axes:
     """Plot all distances as an image, with excluded states blank.
 
@@ -41,7 +44,7 @@ def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) 
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(6, 5).add_subplot()
+        ax = new_figure(COLUMN, 3.3).add_subplot()
     rows, columns = (max(1, -(-n // pixels)) for n in result.shape)
     steps = [result.column_step[::columns], result.step[::rows]]
     edges = [np.concatenate([s[:1], s[1:] / 2 + s[:-1] / 2, s[-1:]]) if len(s) > 1 else np.array([0, 1]) for s in steps]
@@ -55,6 +58,7 @@ def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) 
     return ax
 
 
+@styled
 def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
     """Plot the distance to the orbit over time.
 
@@ -71,7 +75,7 @@ def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(6, 4).add_subplot()
+        ax = new_figure(COLUMN, 2.6).add_subplot()
     ax.plot(result.step, result.distance)
     if np.any(result.distance > 0):
         ax.set_yscale("log")
@@ -81,6 +85,7 @@ def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@styled
 def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
     """Plot the stacked share of each part, or the distances themselves if they are not additive.
 
@@ -97,7 +102,7 @@ def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(6, 4).add_subplot()
+        ax = new_figure(COLUMN, 2.6).add_subplot()
     names = [literal(name) for name in result.names]
     if np.isfinite(result.share).any():
         ax.stackplot(result.step, np.nan_to_num(result.share.T), labels=names)
@@ -108,10 +113,11 @@ def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
         ax.set_ylabel(literal(f"distance ({result.metric})"))
     ax.set_xlabel("step")
     ax.set_title(literal(f"{result.metric} per {result.per}"))
-    legend(ax)
+    legend_above(ax)
     return ax
 
 
+@styled
 def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
     """Plot the distance at equal times, the distance to the orbit and the lag of every perturbed trajectory.
 
@@ -129,7 +135,7 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
     """
     below = None
     if ax is None:
-        figure = new_figure(7, 6.4)
+        figure = new_figure(COLUMN, 4.0)
         ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     _draw_orbit_distances(ax, result)
     if below is not None:
@@ -143,8 +149,8 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
 
 def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
     curves = (
-        ("at equal times", result.distance, "tab:blue"),
-        ("to the orbit, flow direction removed", result.transverse, "tab:red"),
+        ("at equal times", result.distance, BLUE),
+        ("to the orbit", result.transverse, RED),
     )
     for label, rows, color in curves:
         positive = np.where(rows > 0, rows, np.nan)
@@ -153,15 +159,18 @@ def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
         ax.plot(result.time, _geometric_mean(positive), color=color, linewidth=2.2, label=label)
     for label, rows, style in (
         ("rounding floor", result.floor, ":"),
-        ("resolution of the orbit", result.resolution, "--"),
+        ("resolution", result.resolution, "--"),
     ):
         mean = _geometric_mean(np.where(rows > 0, rows, np.nan))
         if np.isfinite(mean).any():
             ax.plot(result.time, mean, color="0.4", linewidth=0.9, linestyle=style, label=label)
     ax.set_yscale("log")
+    lowest = min((float(rows[rows > 0].min()) for _, rows, _ in curves if (rows > 0).any()), default=0.0)
+    if lowest > 0:  # far below the curves, the rounding floor would leave them little room
+        ax.set_ylim(bottom=lowest / 30)
     ax.set_ylabel(literal(f"distance ({result.metric})"))
     ax.set_title(result.verdict, fontsize="medium")
-    legend(ax, loc="lower left")  # loc="best" is slow with many lines
+    legend_above(ax)  # loc="best" is slow with many lines
 
 
 def _geometric_mean(rows: Floats) -> Floats:
@@ -171,6 +180,7 @@ def _geometric_mean(rows: Floats) -> Floats:
     return np.where(count > 0, np.exp(total / np.maximum(count, 1)), np.nan)
 
 
+@styled
 def projection(result: Projection, ax: Axes | None = None) -> Axes:
     """Plot the trajectories in their first two coordinates, or the first one over time.
 
@@ -187,7 +197,7 @@ def projection(result: Projection, ax: Axes | None = None) -> Axes:
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(6, 4.8).add_subplot()
+        ax = new_figure(COLUMN, 3.1).add_subplot()
     plane = result.coordinates.shape[1] > 1
     for member, name in enumerate(result.names):
         rows, copy = result.member == member, result.reference[member] >= 0
@@ -200,10 +210,11 @@ def projection(result: Projection, ax: Axes | None = None) -> Axes:
     ax.set_ylabel(f"coordinate 2 ({result.share[1]:.0%})" if plane else f"coordinate 1 ({result.share[0]:.0%})")
     title = f"{result.method} ({result.metric}), correlation of distances {result.distance_correlation:.2f}"
     ax.set_title(literal(title))
-    legend(ax)
+    legend_above(ax)
     return ax
 
 
+@styled
 def observables(result: Observables, ax: Axes | None = None) -> Axes:
     """Plot norm, displacement and step length over time.
 
@@ -220,7 +231,7 @@ def observables(result: Observables, ax: Axes | None = None) -> Axes:
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(7, 4).add_subplot()
+        ax = new_figure(COLUMN, 2.2).add_subplot()
     for values, label in (
         (result.norm, "norm"),
         (result.displacement, "displacement"),
@@ -230,10 +241,11 @@ def observables(result: Observables, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel(literal(f"time ({result.time_unit})"))
     ax.set_ylabel(literal(result.metric))
-    legend(ax)
+    legend_above(ax)
     return ax
 
 
+@styled
 def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None) -> Axes:
     """Plot a recorded metric, such as the loss, over training.
 
@@ -242,7 +254,8 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
     step : array_like of float, shape (T,)
         Steps of the training.
     values : array_like of float, shape (T,)
-        The metric; values that are not positive are omitted.
+        The metric. The axis is logarithmic for a loss, and for positive values that span more than a decade; shares
+        such as the accuracy, and metrics with values at or below zero, have a linear one.
     name : str
         Name of the metric.
     ax : matplotlib.axes.Axes or None
@@ -251,23 +264,51 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
     Returns
     -------
     matplotlib.axes.Axes
-        The axes of the plot, with a logarithmic scale of at least one decade.
+        The axes of the plot. Values of a loss that are not positive are marks at its lower edge, and counted.
     """
     if ax is None:
-        ax = new_figure(7, 4).add_subplot()
-    heights = np.asarray(values, dtype=np.float64)
-    heights = np.where(heights > 0, heights, np.nan)
-    ax.plot(np.asarray(step), heights, color="tab:blue", linewidth=1.8)
-    logarithmic(ax, "y")
-    logs = np.log10(heights[np.isfinite(heights)])
-    if logs.size:
-        low = np.floor(logs.min())
-        ax.set_ylim(10**low, 10 ** max(np.ceil(logs.max()), low + 1))
+        ax = new_figure(COLUMN, 2.2).add_subplot()
+    steps, heights = np.asarray(step), np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(heights)
+    positive = finite & (heights > 0)
+    if _is_logarithmic(name, heights[finite]):
+        ax.plot(steps, np.where(positive, heights, np.nan), color=BLUE)
+        logarithmic(ax, "y")
+        low, high = heights[positive].min(), heights[positive].max()
+        ax.set_ylim(low / 1.15, max(high * 1.15, 2.0 * low))
+        rest = finite & ~positive
+        if rest.any():
+            mark: dict[str, Any] = {"color": RED, "clip_on": False, "label": f"{rest.sum()} at or below 0"}
+            ax.plot(steps[rest], np.full(rest.sum(), low / 1.15), "v", markersize=4, **mark)
+            legend_above(ax)
+    else:
+        ax.plot(steps, heights, color=BLUE)
+        if _is_share(name, heights[finite]):
+            ax.set_ylim(-0.02, 1.02)
+    if len(steps) > 1:
+        ax.set_xlim(steps[0], steps[-1])
     ax.set_xlabel("step")
     ax.set_ylabel(literal(name))
     return ax
 
 
+def _is_share(name: str, values: Floats) -> bool:
+    """Whether a metric is a fraction, by its name and its values."""
+    return (
+        any(word in name.lower() for word in SHARES) and len(values) > 0 and bool(np.all((values >= 0) & (values <= 1)))
+    )
+
+
+def _is_logarithmic(name: str, values: Floats) -> bool:
+    positive = values[values > 0]
+    if _is_share(name, values) or not len(positive):
+        return False
+    if "loss" in name.lower() and len(positive) > len(values) / 2:
+        return True
+    return len(positive) == len(values) and bool(positive.max() > 10 * positive.min())
+
+
+@styled
 def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
     """Plot the signal, the mean of each segment, and the changes.
 
@@ -284,22 +325,23 @@ def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(7, 4).add_subplot()
+        ax = new_figure(COLUMN, 2.2).add_subplot()
     signal = literal(result.signal)
     ax.plot(result.steps, result.values, color="0.6", linewidth=0.7, label=signal)
     edges = np.concatenate([result.steps[:1], result.step, result.steps[-1:]])
-    ax.hlines(result.segment_mean, edges[:-1], edges[1:], color="tab:blue", linewidth=2, label="mean of each segment")
+    ax.hlines(result.segment_mean, edges[:-1], edges[1:], color=BLUE, linewidth=2, label="mean of each segment")
     for step in result.step:
-        ax.axvline(step, color="tab:red", linewidth=1, linestyle="--")
+        ax.axvline(step, color=RED, linewidth=1, linestyle="--")
     count = len(result.index)
     title = f"{count} change{'s' * (count != 1)}"
     ax.set_title(f"{title}, p = {result.p_value:.3g}" if np.isfinite(result.p_value) else title)
     ax.set_xlabel("step")
     ax.set_ylabel(signal)
-    legend(ax)
+    legend_above(ax)
     return ax
 
 
+@styled
 def system_states(result: SystemStates, ax: Axes | None = None) -> Axes:
     """Plot the system state at each step.
 
@@ -316,9 +358,9 @@ def system_states(result: SystemStates, ax: Axes | None = None) -> Axes:
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(7, 3).add_subplot()
+        ax = new_figure(COLUMN, 1.7).add_subplot()
     labels = np.where(result.labels >= 0, result.labels + 1.0, np.nan)
-    ax.step(result.step, labels, where="post", color="tab:blue", linewidth=1)
+    ax.step(result.step, labels, where="post", color=BLUE, linewidth=1)
     ax.set_yticks(np.arange(1, result.count + 1))
     ax.set_ylim(0.5, result.count + 0.5)
     ax.set_xlabel("step")

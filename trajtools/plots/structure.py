@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.plots._axes import legend, literal, new_figure
+from trajtools.plots._axes import BLUE, COLUMN, RED, legend_above, literal, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trajtools.structure.zero_one import ZeroOne
 
 
+@styled
 def recurrence(
     result: Recurrence, *, distances: bool = False, pixels: int = 800, start: float = 0.0, ax: Axes | None = None
 ) -> Axes:
@@ -44,7 +45,7 @@ def recurrence(
     """
     image = result.image(pixels, distances=distances)
     if ax is None:
-        ax = new_figure(5.6, 5).add_subplot()
+        ax = new_figure(COLUMN, 3.5).add_subplot()
     low, *highs = (start + (n - 0.5) * result.dt for n in (0, *result.lines.shape))
     mappable = ax.imshow(
         image,
@@ -63,6 +64,7 @@ def recurrence(
     return ax
 
 
+@styled
 def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None = None) -> Axes:
     """Plot the histogram of line lengths.
 
@@ -87,7 +89,7 @@ def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None
     """
     counts = result.lines.counts(kind)
     if ax is None:
-        ax = new_figure(6, 4).add_subplot()
+        ax = new_figure(COLUMN, 2.6).add_subplot()
     lengths = np.flatnonzero(counts)
     ax.plot(lengths * result.dt, counts[lengths], "o", markersize=3)
     ax.set_yscale("log")
@@ -98,6 +100,7 @@ def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None
     return ax
 
 
+@styled
 def recurrence_windows(
     result: WindowedRecurrence, names: tuple[str, ...] = ("RR", "DET", "LAM"), ax: Axes | None = None
 ) -> Axes:
@@ -118,15 +121,16 @@ def recurrence_windows(
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(7, 4).add_subplot()
+        ax = new_figure(COLUMN, 2.2).add_subplot()
     for name in names:
         ax.plot(result.time, result[name], marker=".", label=name)
     ax.set_xlabel(literal(f"time ({result.time_unit})"))
-    ax.set_ylabel(f"in windows of {result.size} states")
-    legend(ax)
+    ax.set_ylabel(f"measure in windows of {result.size} states")
+    legend_above(ax)
     return ax
 
 
+@styled
 def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: Cycles | None = None) -> Axes:
     """Plot the autocorrelation, the band of its null, and the values of each layer.
 
@@ -145,7 +149,7 @@ def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: 
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(7, 4.2).add_subplot()
+        ax = new_figure(COLUMN, 2.4).add_subplot()
     if np.isfinite(result.low[1:]).any():
         label = f"{result.settings.get('level', 0.95):.0%} of {result.null}"
         ax.fill_between(result.time[1:], result.low[1:], result.high[1:], color="0.8", linewidth=0, label=label)
@@ -153,18 +157,19 @@ def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: 
             ax.axhline(sign * result.threshold, color="0.5", linewidth=0.8, linestyle=":")
     for name, values in zip(result.layers, result.layer_values, strict=True):
         ax.plot(result.time, values, linewidth=0.8, alpha=0.8, label=literal(name))
-    ax.plot(result.time, result.values, color="tab:blue", linewidth=1.8, label="network autocorrelation")
+    ax.plot(result.time, result.values, color=BLUE, linewidth=1.8, label="network autocorrelation")
     if cycles is not None and np.isfinite(cycles.period):
         for mark in np.arange(1, int(result.lag[-1] / cycles.period) + 1) * cycles.time:
-            ax.axvline(mark, color="tab:red", linewidth=0.5, alpha=0.6)
+            ax.axvline(mark, color=RED, linewidth=0.5, alpha=0.6)
         ax.set_title(f"{cycles.kind} period {cycles.time:.4g} {cycles.time_unit}", fontsize="medium")
     ax.axhline(0, color="0.3", linewidth=0.7)
     ax.set_xlabel(literal(f"lag ({result.time_unit})"))
     ax.set_ylabel("autocorrelation")
-    legend(ax)
+    legend_above(ax)
     return ax
 
 
+@styled
 def correlation_sum(result: CorrelationSum, ax: Axes | None = None) -> Axes:
     """Plot the correlation sum against the radius.
 
@@ -181,14 +186,15 @@ def correlation_sum(result: CorrelationSum, ax: Axes | None = None) -> Axes:
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(6.4, 4.4).add_subplot()
+        ax = new_figure(COLUMN, 2.7).add_subplot()
     some = result.counts > 0
-    ax.loglog(result.radii[some], result.correlation[some], color="tab:blue", marker=".", linewidth=1)
+    ax.loglog(result.radii[some], result.correlation[some], color=BLUE, marker=".", linewidth=1)
     ax.set_xlabel(literal(f"radius r ({result.metric})"))
     ax.set_ylabel("correlation sum C(r)")
     return ax
 
 
+@styled
 def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
     """Plot the local slopes of the correlation sums, the scaling region and the dimension.
 
@@ -205,7 +211,7 @@ def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(6.4, 4.4).add_subplot()
+        ax = new_figure(COLUMN, 2.7).add_subplot()
     embedded = len(result.correlation_sums) > 1
     for k, sums in enumerate(result.correlation_sums):
         middle = np.sqrt(sums.radii[1:] * sums.radii[:-1])
@@ -214,19 +220,23 @@ def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
     if np.isfinite(result.region).all():
         low, high = result.interval
         label = f"{result.value:.3f} [{low:.3f}, {high:.3f}], {result.verdict}"
-        ax.axvspan(*result.region, color="tab:blue", alpha=0.12, linewidth=0)
+        ax.axvspan(*result.region, color=BLUE, alpha=0.12, linewidth=0)
         ax.hlines(result.value, *result.region, color="black", linewidth=1.5, label=label)
     else:
         ax.plot([], [], " ", label=f"{result.verdict}: no scaling region")
     ax.set_xscale("log")
+    slopes = np.concatenate([sums.local_slope[np.isfinite(sums.local_slope)] for sums in result.correlation_sums])
     top = max([result.space or 1, *result.dims.tolist()]) + 0.5
-    ax.set_ylim(0, top if np.isnan(result.value) else max(top, result.value * 1.3))
+    if np.isnan(result.value):  # all that there is to be seen are the slopes
+        top = max(top, 1.1 * float(slopes.max(initial=0.0)))
+    ax.set_ylim(min(0.0, float(slopes.min(initial=0.0))), max(top, np.nan_to_num(result.value) * 1.3))
     ax.set_xlabel(literal(f"radius r ({result.correlation_sums[-1].metric})"))
     ax.set_ylabel("d ln C / d ln r")
-    legend(ax, loc="upper right")
+    legend_above(ax)
     return ax
 
 
+@styled
 def zero_one_test(result: ZeroOne, ax: Axes | None = None) -> Axes:
     """Plot K of the 0-1 test for every frequency, and their median.
 
@@ -243,13 +253,13 @@ def zero_one_test(result: ZeroOne, ax: Axes | None = None) -> Axes:
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(6.4, 4.0).add_subplot()
+        ax = new_figure(COLUMN, 2.5).add_subplot()
     ax.plot(result.frequencies, result.values, ".", color="0.5", label=f"K of {len(result.values)} frequencies")
-    ax.axhline(result.value, color="tab:blue", linewidth=2, label=f"median {result.value:.3f}: {result.verdict}")
+    ax.axhline(result.value, color=BLUE, linewidth=2, label=f"median {result.value:.3f}: {result.verdict}")
     for level in (result.settings["low"], result.settings["high"]):
         ax.axhline(level, color="0.3", linewidth=0.8, linestyle=":")
     ax.set_ylim(-0.6, 1.4)
     ax.set_xlabel("frequency c (radians per sample)")
     ax.set_ylabel(literal(f"K ({result.method})"))
-    legend(ax, loc="center right")
+    legend_above(ax)
     return ax

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.plots._axes import VERDICT_COLORS, legend, legend_above, literal, logarithmic, new_figure
+from trajtools.plots._axes import (
+    BLUE,
+    COLUMN,
+    GREEN,
+    RED,
+    VERDICT_COLORS,
+    VERDICT_MARKERS,
+    in_words,
+    legend_above,
+    literal,
+    logarithmic,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +35,7 @@ EVEN = 0.05  # smaller relative differences of spacings count as equal
 LINEAR = 0.01  # fraction of the largest exponent with linear colours
 
 
+@styled
 def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
     """Plot exponents (top) and training times (bottom), with the onset and the minimum.
 
@@ -47,29 +61,37 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
         If the sweep has two hyperparameters, or no such threshold.
     """
     curve = result.exponents()
-    figure = new_figure(7, 6) if figure is None else figure
+    figure = new_figure(COLUMN, 3.4) if figure is None else figure
     above, below = figure.subplots(2, 1, sharex=True)
     for verdict in dict.fromkeys(curve.verdict):
         here = np.array([v == verdict for v in curve.verdict])
-        color = VERDICT_COLORS.get(verdict, "tab:purple" if verdict == "mixed" else "0.5")
+        color = VERDICT_COLORS.get(verdict, "0.3")
         error = np.where(np.isfinite(curve.error), 1.96 * curve.error, 0.0)
         face = color if curve.votes[here].all() else "none"
         above.errorbar(
-            curve.x[here], curve.value[here], error[here], fmt="o", color=color, mfc=face, capsize=2, label=verdict
+            curve.x[here],
+            curve.value[here],
+            error[here],
+            fmt=VERDICT_MARKERS.get(verdict, "P"),
+            color=color,
+            mfc=face,
+            elinewidth=0.8,
+            markersize=3,
+            label=verdict,
         )
     above.axhline(0, color="0.7", linewidth=0.8)
-    above.set_ylabel("exponent (1/step)")
+    above.set_ylabel(f"exponent (1/{result.time_unit})")
     onset = result.onset()
     if onset.found:
         for ax in (above, below):
-            ax.axvspan(*onset.interval, color="tab:red", alpha=0.1, linewidth=0)
-            ax.axvline(onset.value, color="tab:red", linewidth=1, label=f"onset {onset.value:.3g}")
+            ax.axvspan(*onset.interval, color=RED, alpha=0.1, linewidth=0)
+            ax.axvline(onset.value, color=RED, linewidth=1, label=f"onset at {onset.value:.3g}")
     _draw_times(below, result, threshold)
     if len(curve.x) and (curve.x > 0).all():
         logarithmic(below, "x")
-    below.set_xlabel(literal(result.x_name))
+    below.set_xlabel(literal(in_words(result.x_name)))
     for ax in (above, below):
-        legend(ax)
+        legend_above(ax)
     return figure
 
 
@@ -80,11 +102,12 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
             ax.plot(x, np.where(np.isfinite(times), times, np.nan), style, label=label)
     fastest = result.fastest(accuracy)
     if np.isfinite(fastest.value) and fastest.time > 0:
-        ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=12, label=f"fastest {fastest.value:.3g}")
+        ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=8, label=f"fastest at {fastest.value:.3g}")
         logarithmic(ax, "y")
     ax.set_ylabel(literal(f"{result.time_unit}s to accuracy {accuracy:g}"))
 
 
+@styled
 def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax: Axes | None = None) -> Axes:
     """Plot the exponent over two hyperparameters, with the onset along x and its interval.
 
@@ -105,7 +128,7 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
         died; a cell without exponent is grey. Values spaced neither linearly nor logarithmically are drawn at equal
         distances.
     """
-    ax = new_figure(7, 5).add_subplot() if ax is None else ax
+    ax = new_figure(COLUMN, 2.8).add_subplot() if ax is None else ax
     from matplotlib.colors import SymLogNorm
 
     (x_scale, x, x_edges), (y_scale, y, y_edges) = _layout(result.x), _layout(result.y)
@@ -133,7 +156,7 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
             logarithmic(ax, which)
         if scale == "index":
             ax.set(**{f"{which}ticks": places, f"{which}ticklabels": [f"{value:g}" for value in values]})
-    x_name, y_name = names or (literal(result.x_name), literal(result.y_name))
+    x_name, y_name = names or (literal(in_words(result.x_name)), literal(in_words(result.y_name)))
     ax.set_xlabel(x_name)
     ax.set_ylabel(y_name)
     legend_above(ax)
@@ -161,6 +184,7 @@ def _position(at: Floats, values: Floats, places: Floats) -> Floats:
     return np.interp(np.log(at), np.log(values), places) if (values > 0).all() else np.interp(at, values, places)
 
 
+@styled
 def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -> Axes:
     """Plot training times against those of the scaling law.
 
@@ -186,7 +210,7 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
     """
     color = result.names[-1] if color is None else color
     values = result.factor(color)
-    ax = new_figure(6, 5).add_subplot() if ax is None else ax
+    ax = new_figure(COLUMN, 3.3).add_subplot() if ax is None else ax
     import matplotlib
 
     plotted = np.isfinite(result.predicted) & (result.times > 0)
@@ -218,6 +242,7 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
     return ax
 
 
+@styled
 def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
     """Plot rate x h_max with thresholds (1, 2, optimiser) and the entry into the edge of stability.
 
@@ -234,26 +259,27 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(7, 4.6).add_subplot()
+        ax = new_figure(COLUMN, 2.6).add_subplot()
     finite = np.isfinite(result.product)
     style = "." if finite.sum() < 200 else "-"
     source = literal(result.sources["h_max"])
-    ax.plot(result.step[finite], result.product[finite], style, color="tab:blue", label=source)
+    ax.plot(result.step[finite], result.product[finite], style, color=BLUE, label=source)
     for level in dict.fromkeys((1.0, 2.0, result.threshold)):
         if level == result.threshold:
-            ax.axhline(level, color="tab:red", linewidth=1, label=f"stable below {level:.3g}")
+            ax.axhline(level, color=RED, linewidth=1, label=f"stable below {level:.3g}")
         else:
             ax.axhline(level, color="0.5", linewidth=1, linestyle=":")
     if np.isfinite(result.entry):
         label = f"edge of stability from step {result.entry:.0f}"
-        ax.axvline(result.entry, color="tab:green", linewidth=1, label=label)
+        ax.axvline(result.entry, color=GREEN, linewidth=1, label=label)
     ax.set_ylim(0, 1.2 * max(result.threshold, float(np.nanquantile(result.product, 0.99)) if finite.any() else 0.0))
     ax.set_xlabel("step")
     ax.set_ylabel("learning rate x largest curvature")
-    legend(ax)
+    legend_above(ax)
     return ax
 
 
+@styled
 def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
     """Plot the path of a layer in the plane of J0/J and 1/J, with the mean-field boundary.
 
@@ -270,7 +296,7 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
         The axes of the plot.
     """
     if ax is None:
-        ax = new_figure(6, 4.6).add_subplot()
+        ax = new_figure(COLUMN, 3).add_subplot()
     finite = np.isfinite(result.J) & (result.J > 0)
     across, up = result.J0[finite] / result.J[finite], 1 / result.J[finite]
     edge, heights = result.boundary()
@@ -278,17 +304,18 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
     for side in (-1, 1):  # the sign of the mean does not matter
         ax.plot(side * edge, heights, color="0.3", linewidth=1)
     ax.plot([-1, 1], [1, 1], color="0.3", linewidth=1, label="edge of chaos (mean field)")
-    ax.plot(across, up, color="tab:blue", linewidth=1.5, label=literal(result.layer))
-    ax.plot(across[:1], up[:1], "o", color="tab:blue", markerfacecolor="white")
-    ax.plot(across[-1:], up[-1:], "o", color="tab:blue")
+    ax.plot(across, up, color=BLUE, linewidth=1.5, label=literal(result.layer))
+    ax.plot(across[:1], up[:1], "o", color=BLUE, markerfacecolor="white")
+    ax.plot(across[-1:], up[-1:], "o", color=BLUE)
     ax.set_xlim(left, right)
     ax.set_ylim(0, max(2.1, up.max(initial=0.0) * 1.05))
     ax.set_xlabel("J0 / J")
     ax.set_ylabel("1 / J")
-    legend(ax, loc="upper right")
+    legend_above(ax)
     return ax
 
 
+@styled
 def edge(result: Any, figure: Figure | None = None) -> Figure:
     """Plot late losses (top) and exponents (bottom) against the rate, with both answers.
 
@@ -305,7 +332,7 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
         The figure, with two axes that share the rate. Open circles are exponents that are not converged, open squares
         losses of trainings that ended before the last rung or do not train.
     """
-    figure = new_figure(7, 6) if figure is None else figure
+    figure = new_figure(COLUMN, 4.2) if figure is None else figure
     above, below = figure.subplots(2, 1, sharex=True)
     finite = np.isfinite(result.losses)
     last = finite & (result.steps == result.horizon) & np.isin(result.states, ("trains", "slow"))
@@ -314,25 +341,25 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
     above.plot(result.rates[rest], result.losses[rest], "s", color="0.6", markerfacecolor="white", label="earlier")
     above.set_ylabel("late training loss")
     spread = np.abs(result.intervals - result.exponents[:, None])
-    for part, face in ((result.converged, "tab:blue"), (~result.converged, "white")):
+    for part, face in ((result.converged, BLUE), (~result.converged, "white")):
         shown = part & np.isfinite(result.exponents)
         error = np.where(np.isfinite(spread), spread, 0.0).T[:, shown]
-        style = {"fmt": "o", "color": "tab:blue", "markerfacecolor": face, "capsize": 2}
+        style = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "capsize": 2}
         below.errorbar(result.rates[shown], result.exponents[shown], error, **style)
     below.axhline(0, color="0.7", linewidth=0.8)
-    below.set_ylabel("exponent (nats per step)")
+    below.set_ylabel("exponent (1/step)")
     below.set_xlabel("learning rate")
     logarithmic(above, "x")
     logarithmic(above, "y")
     for ax in (above, below):
         if np.isfinite(result.recommended):
             label = f"recommended {result.recommended:.3g}"
-            ax.axvline(result.recommended, color="tab:green", linewidth=1.5, linestyle="--", label=label)
+            ax.axvline(result.recommended, color=GREEN, linewidth=1.5, linestyle="--", label=label)
         if np.isfinite(result.recommended_long) and result.recommended_long != result.recommended:
             label = f"for long trainings {result.recommended_long:.3g}"
-            ax.axvline(result.recommended_long, color="tab:green", linewidth=1, linestyle=":", label=label)
+            ax.axvline(result.recommended_long, color=GREEN, linewidth=1, linestyle=":", label=label)
         if result.found:
-            ax.axvspan(*result.onset_interval, color="tab:red", alpha=0.1, linewidth=0)
-            ax.axvline(result.onset, color="tab:red", linewidth=1, label=f"onset {result.onset:.3g}")
-    legend(above)
+            ax.axvspan(*result.onset_interval, color=RED, alpha=0.1, linewidth=0)
+            ax.axvline(result.onset, color=RED, linewidth=1, label=f"onset {result.onset:.3g}")
+    legend_above(above)
     return figure

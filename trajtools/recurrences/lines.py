@@ -95,6 +95,26 @@ class Lines(Result):
             raise DataError(f"kind={kind!r} is not a kind of line; choose from {', '.join(KINDS)}")
         return np.asarray(getattr(self, kind))
 
+    def time_apart(self, theiler: int) -> float:
+        """Mean time between states that recur, over that between all states.
+
+        Parameters
+        ----------
+        theiler : int, in samples
+            Lags closer to zero are excluded.
+
+        Returns
+        -------
+        float
+            About 1 where a trajectory returns, small where it drifts; NaN without recurrences.
+        """
+        lag = np.abs(np.arange(len(self.cells)) - (self.shape[1] - 1))
+        apart = lag >= max(theiler, 1)
+        lag, recurrences, cells = lag[apart], self.recurrences[apart], self.cells[apart]
+        if not recurrences.sum() or not cells.sum():
+            return float("nan")
+        return float((lag @ recurrences) / recurrences.sum() * (cells.sum() / (lag @ cells)))
+
     def outside(self, theiler: int) -> tuple[int, int]:
         """Count recurrences and cells outside a Theiler window.
 

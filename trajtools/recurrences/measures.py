@@ -209,6 +209,36 @@ class Recurrence(Measures):
         """
         return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "plot_source"}
 
+    def in_random_order(self) -> dict[str, float]:
+        r"""Determinism and mean line length of the same number of recurrences, if the states came in random order.
+
+        Returns
+        -------
+        dict of str to float
+            ``"DET"`` and ``"L"``; where the measures do not exceed them, diagonal lines say nothing about motion.
+
+        Notes
+        -----
+        For independent states, the recurrences along a diagonal are independent with probability p, so that
+
+        .. math:: DET = p^{m-1} (m - (m - 1) p), \qquad L = m + p / (1 - p)
+
+        for lines of at least m = ``lmin`` states, where p is the recurrence rate outside the Theiler window.
+        """
+        recurrences, cells = self.lines.outside(self.theiler)
+        p, m = recurrences / cells if cells else float("nan"), int(self.settings["lmin"])
+        return {"DET": p ** (m - 1) * (m - (m - 1) * p), "L": m + p / (1 - p) if p < 1 else float("inf")}
+
+    def _lines(self) -> Sequence[str]:
+        null = self.in_random_order()
+        ends = {name: f" [in random order {spoken(value, 3)}]" for name, value in null.items()}
+        return [line + ends.get(line.split()[0], "") for line in super()._lines()]
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        null = self.in_random_order()
+        head = ("measure", "value", "in random order", "meaning")
+        return [head, *((n, v, spoken(null[n], 3) if n in null else "", m) for n, v, m in super()._facts())]
+
     def measures(
         self,
         *,

@@ -21,6 +21,8 @@ from trajtools.types import StatesLike, TimeStepLike
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
+# Least mean time between states that recur, relative to that between all states.
+RETURNS = 0.5
 # If a larger fraction of states recurs with the next one, lines reflect the sampling density.
 _TANGENTIAL = 0.9
 
@@ -260,6 +262,14 @@ def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any
         if recurrences > 1.01 * rule.rate * cells + 2:
             text = "{share:.4g} of the pairs recur, not {rate:.4g}: many distances are equal"
             warnings.append(Reason.of("equal-distances", text, share=recurrences / cells, rate=rule.rate))
+    share = lines.time_apart(theiler)
+    if kind == "auto" and share < RETURNS:
+        text = (
+            "states that recur are {share:.0%} as far apart in time as all states: the trajectory drifts and hardly "
+            "returns, so the measures describe how fast it moves, not how it recurs; detrend it, or choose a window "
+            "without drift"
+        )
+        warnings.append(Reason.of("drift", text, share=share))
     neighbors = lines.shape[1]
     if kind != "cross" and theiler == 1 and lines.recurrences[neighbors] > _TANGENTIAL * lines.cells[neighbors]:
         text = (

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from trajtools.types import Floats
 
 STATES = 1500  # most states of a trajectory that are compared with each other; longer ones are thinned
-METRICS = ("loss", "test_loss", "accuracy", "learning_rate", "lr")
+METRICS = ("loss", "test_loss", "accuracy", "test_accuracy")  # shown first
+ENTRIES = 4  # of a metric of several numbers that are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,19 +158,20 @@ def _compare_states(run: Any) -> tuple[Distances, Recurrence]:
 
 
 def _metrics(run: Any) -> dict[str, tuple[Any, Floats]]:
-    """Loss, accuracy and learning rate along training, mean over the references."""
+    """Every metric along training, mean over the references; loss and accuracy first."""
     out = {}
     references = [k for k, member in enumerate(run.members) if member.reference < 0]
-    for name in run.metrics:
-        if name.split(".")[-1] not in METRICS:
-            continue
+    step, by_member = run.step, run.member_metrics
+    for name in sorted(run.metrics, key=lambda name: (name.split(".")[-1] not in METRICS, name)):
         values = run.metrics[name]
-        if values.ndim == 2 and values.shape[1] == run.n_members:
-            values = values[:, references]
-        values = values.reshape(len(values), -1)
-        known = np.isfinite(values).any(axis=1)
-        if known.any():
-            out[name] = (run.step[known], np.array([row[np.isfinite(row)].mean() for row in values[known]]))
+        values = values[:, references] if name in by_member else values[:, None]
+        values = values.reshape(len(values), values.shape[1], -1)  # states, references, entries
+        for entry in range(min(values.shape[2], ENTRIES)):
+            series = values[:, :, entry]
+            known = np.isfinite(series).any(axis=1)
+            if known.any():
+                label = name if values.shape[2] == 1 else f"{name} [{entry}]"
+                out[label] = (step[known], np.array([row[np.isfinite(row)].mean() for row in series[known]]))
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from trajtools.recurrences.measures import MEASURES as MEANINGS
+from trajtools.wording import counted
+
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from trajtools.exponents.divergence import Divergence
+    from trajtools.exponents.exponent import Exponent
     from trajtools.recurrences.measures import Recurrence
     from trajtools.report.collect import Analysis, RunReport
     from trajtools.sweeps.sweep import Sweep
@@ -25,12 +31,15 @@ if TYPE_CHECKING:
 MAX_CURVES = 40  # more lines cannot be told apart in a figure of this size
 MAX_POINTS = 300  # of a line
 PIXELS = 300  # a side, of recurrence plots and distances
-MEASURES = ("RR", "DET", "L", "Lmax", "ENTR", "LAM", "TT")
+MEASURES = ("RR", "DET", "L", "Lmax", "ENTR", "LAM", "TT", "TREND")
+FEW = 12  # runs on a page up to which figures have every detail
 
 # The figures take the colours of the page, which has a light and a dark scheme.
 COLORS = {
-    "#000000": "--ink", "#4d4d4d": "--quiet", "#666666": "--quiet", "#808080": "--quiet", "#8c8c8c": "--curve",
-    "#ffffff": "--card", "#cccccc": "--rule", "#1f77b4": "--accent", "#d62728": "--fit", "#2ca02c": "--regular",
+    "#000000": "--ink", "#262626": "--ink", "#4d4d4d": "--quiet", "#666666": "--quiet", "#808080": "--quiet",
+    "#8c8c8c": "--curve", "#b3b3b3": "--rule", "#ffffff": "--card", "#cccccc": "--rule", "#0072b2": "--accent",
+    "#d55e00": "--fit", "#009e73": "--regular", "#cc79a7": "--sensitive", "#e69f00": "--transient",
+    "#7a5230": "--diverging",
 }  # fmt: skip
 STYLE = {
     "svg.fonttype": "none",  # text stays text: it is found, read aloud and small
@@ -41,7 +50,7 @@ STYLE = {
 }
 
 
-def demo_page(analyses: Sequence[Analysis], recording: dict[str, Any]) -> str:
+def demo_page(analyses: Sequence[Analysis], recording: dict[str, Any], sweep: Sweep | None = None) -> str:
     """Return the page of `trajtools demo`: one analysis for each learning rate; `recording` says how it was made."""
     limits = log10_range([a.growth for a in analyses])
     return _render(
@@ -49,6 +58,7 @@ def demo_page(analyses: Sequence[Analysis], recording: dict[str, Any]) -> str:
         lambda figures: {
             "analyses": analyses,
             "recording": recording,
+            **_opening([(a.run, a.exponent) for a in analyses], sweep, figures),
             "level": analyses[0].exponent.level if analyses else 0.95,
             "verdicts": {a.exponent.verdict for a in analyses},
             "max_curves": MAX_CURVES,
@@ -71,14 +81,74 @@ def runs_page(title: str, reports: Sequence[RunReport], sweep: Sweep | None, mad
             "sweep": sweep,
             "verdicts": {report.analysis.exponent.verdict for report in reports if report.analysis},
             "measures": MEASURES,
+            "meaning": MEANINGS,
+            "few": FEW,
             "figures": figures,
+            **_opening(
+                [(report.run, report.analysis.exponent if report.analysis else None) for report in reports],
+                sweep,
+                figures,
+                reports[0] if len(reports) == 1 else None,
+            ),
             **(_sweep_table(sweep) if sweep is not None else {}),
         },
+        fine=len(reports) <= FEW,
     )
 
 
-def _render(template: str, context: Callable[[Figures], dict[str, Any]]) -> str:
-    return _environment().get_template(template).render(context(Figures()))
+def _opening(
+    exponents: Sequence[tuple[str, Exponent | None]],
+    sweep: Sweep | None,
+    figures: Figures,
+    alone: RunReport | None = None,
+) -> dict[str, Any]:
+    """The sentence that answers, and the one figure."""
+    if sweep is not None and not sweep.y_name:
+        caption = (
+            "Above: exponent of each run, with its interval. Hollow marks do not enter the onset of sensitive "
+            "dependence, which lies in the shaded range. Below: training time."
+        )
+        return {"answer": sweep.summary(), "main_figure": figures.sweep(sweep), "main_caption": caption}
+    from trajtools.plots._axes import interval, number
+
+    if alone is not None:
+        parts = [one.summary() for one in (alone.stability, alone.curvature) if one is not None]
+        if "loss" in alone.metrics:
+            step, loss = alone.metrics["loss"]
+            parts.append(f"The loss went from {loss[0]:.3g} to {loss[-1]:.3g} in {counted(int(step[-1]), 'step')}.")
+        if alone.analysis is None:
+            few = "No perturbed copies were recorded, so how fast nearby trainings part is unknown."
+            return {"answer": " ".join([few, *parts]), "main_figure": "", "main_caption": ""}
+        exponent = alone.analysis.exponent
+        caption = (
+            f"Distance between the training and its perturbed copies. Exponent {number(exponent.value)} "
+            f"{exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}: {exponent.verdict}."
+        )
+        figure = figures.divergence(alone.analysis, width=8.0, height=4.6)
+        return {"answer": " ".join([exponent.summary(), *parts]), "main_figure": figure, "main_caption": caption}
+    return {"answer": _counts(exponents), "main_figure": "", "main_caption": ""}
+
+
+def _counts(exponents: Sequence[tuple[str, Exponent | None]]) -> str:
+    """How many runs have which verdict."""
+    words = {
+        "chaotic": "part exponentially whenever they are perturbed",
+        "transient": "part exponentially at first",
+        "sensitive": "part exponentially",
+        "regular": "stay together",
+        "diverging": "run away together with the training",
+        "inconclusive": "cannot be judged from the data",
+    }
+    counts = Counter(exponent.verdict for _, exponent in exponents if exponent is not None)
+    if not counts:
+        return "No perturbed copies were recorded, so how fast nearby trainings part is unknown."
+    parts = [f"{words[verdict]} in {counted(count, 'run')}" for verdict, count in counts.most_common()]
+    rest = len(exponents) - counts.total()
+    return f"Nearby trainings {'; '.join(parts)}." + (f" {counted(rest, 'run')} without copies." if rest else "")
+
+
+def _render(template: str, context: Callable[[Figures], dict[str, Any]], fine: bool = True) -> str:
+    return _environment().get_template(template).render(context(Figures(fine)))
 
 
 def _environment() -> Environment:
@@ -115,11 +185,13 @@ def _accuracy(analysis: Analysis) -> str:
 
 
 def _sweep_table(sweep: Sweep) -> dict[str, Any]:
+    from trajtools.sweeps.answer import label
     from trajtools.sweeps.sweep import header, rows
 
     comparison = sweep.coincidence()
     reasons = dict.fromkeys((*comparison.onset.reasons, *comparison.fastest.reasons, *comparison.reasons))
     return {
+        "x_label": label(sweep.x_name),
         "sweep_header": header(sweep),
         "sweep_rows": rows(sweep),
         "sweep_verdict": comparison.verdict,
@@ -128,8 +200,8 @@ def _sweep_table(sweep: Sweep) -> dict[str, Any]:
 
 
 def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
-    """Return whole powers of ten around all curves and floors, as log10, at least two decades apart."""
-    curves = [curve for growth in growths for curve in (growth.orbit_curves().ravel(), growth.floor_curve())]
+    """Return whole powers of ten around all curves, as log10, at least two decades apart."""
+    curves = [growth.orbit_curves().ravel() for growth in growths]
     values = np.concatenate([np.empty(0), *curves]) / math.log(10.0)
     values = values[np.isfinite(values)]
     if values.size == 0:
@@ -141,11 +213,19 @@ def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
 class Figures:
     """Draws the figures of one page as inline SVG."""
 
-    def __init__(self) -> None:
+    def __init__(self, fine: bool = True) -> None:
         self._count = 0
+        # A page about many runs has smaller figures.
+        self._curves, self._points, self._pixels = (MAX_CURVES, MAX_POINTS, PIXELS) if fine else (15, 100, 100)
 
-    def draw(self, label: str, plot: Callable[[Axes], Any], *, width: float = 5.6, height: float = 4.0) -> Markup:
+    def draw(self, label: str, plot: Callable[[Axes], Any], *, width: float = 5.6, height: float = 3.6) -> Markup:
         """Return what `plot(ax)` draws as an SVG element; `label` is what a screen reader says instead."""
+        return self.draw_figure(
+            label, lambda figure: plot(figure.add_subplot(facecolor="none")), width=width, height=height
+        )
+
+    def draw_figure(self, label: str, plot: Callable[[Figure], Any], *, width: float, height: float) -> Markup:
+        """Return what `plot(figure)` draws as an SVG element."""
         import matplotlib
         from markupsafe import Markup
         from matplotlib.figure import Figure
@@ -159,14 +239,24 @@ class Figures:
             # The salt of a figure makes the names of its clip paths and markers, which must be unique on the page.
             matplotlib.rcParams.update(STYLE | {"svg.hashsalt": f"trajtools {self._count}"})
             figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-            plot(figure.add_subplot(facecolor="none"))
+            plot(figure)
             for ax in figure.axes:
+                ax.set_facecolor("none")
                 for line in ax.lines:
-                    _thin(line)
+                    _thin(line, self._points)
             save_figure(figure, target, format="svg", dpi=96)
         return Markup(_inline(target.getvalue(), label))
 
-    def divergence(self, analysis: Analysis, limits: tuple[float, float] | None = None) -> Markup:
+    def sweep(self, result: Sweep) -> Markup:
+        """Draw exponents and training times against the hyper-parameter."""
+        from trajtools import plots
+
+        label = f"Exponent and training time against {result.x_name}"
+        return self.draw_figure(label, lambda figure: plots.sweep(result, figure=figure), width=8.0, height=6.0)
+
+    def divergence(
+        self, analysis: Analysis, limits: tuple[float, float] | None = None, *, width: float = 5.6, height: float = 3.6
+    ) -> Markup:
         """Draw the divergence of twins, on an axis of the distance whose limits are given as log10."""
         from trajtools import plots
         from trajtools.plots._axes import interval, number
@@ -175,12 +265,14 @@ class Figures:
         low, high = limits or log10_range([growth])
 
         def plot(ax: Axes) -> None:
-            plots.divergence(growth, exponent, ax, max_curves=MAX_CURVES)
+            plots.divergence(growth, exponent, ax, max_curves=self._curves)
+            legend = ax.get_legend()
+            if legend is not None:
+                legend.remove()  # the page has one for all figures
             ax.set_ylim(10**low, 10**high)
-            ax.set_xlim(float(growth.time[0]), float(growth.time[-1]) if len(growth.time) > 1 else 1.0)
 
         label = f"Distance over time: {number(exponent.value)} {exponent.unit} {interval(exponent)}, {exponent.verdict}"
-        return self.draw(label, plot)
+        return self.draw(label, plot, width=width, height=height)
 
     def metric(self, name: str, step: Any, values: Any) -> Markup:
         """Draw a recorded metric."""
@@ -199,7 +291,10 @@ class Figures:
         from trajtools import plots
 
         return self.draw(
-            "Distance between states", lambda ax: plots.distances(result, ax, pixels=PIXELS), width=5.6, height=4.8
+            "Distance between states",
+            lambda ax: plots.distances(result, ax, pixels=self._pixels),
+            width=5.6,
+            height=4.8,
         )
 
     def recurrence(self, result: Recurrence, start: float) -> Markup:
@@ -208,16 +303,16 @@ class Figures:
 
         return self.draw(
             "Recurrence plot",
-            lambda ax: plots.recurrence(result, pixels=PIXELS, start=start, ax=ax),
+            lambda ax: plots.recurrence(result, pixels=self._pixels, start=start, ax=ax),
             width=5.6,
             height=4.8,
         )
 
 
-def _thin(line: Any) -> None:
+def _thin(line: Any, most: int) -> None:
     x, y = line.get_data()
-    if len(x) > MAX_POINTS:
-        shown = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).round().astype(int))
+    if len(x) > most:
+        shown = np.unique(np.linspace(0, len(x) - 1, most).round().astype(int))
         line.set_data(np.asarray(x)[shown], np.asarray(y)[shown])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.stability.pairs import Followed, Pair, follow, gather
+from trajtools.stability.pairs import Followed, Pair, Rows, follow, gather
 from trajtools.statistics import FEWEST_UNITS, power_evidence, random_generator, resampled_ratio, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike
 from trajtools.wording import bounds, counted, spoken
@@ -30,6 +30,9 @@ TIME_BLOCKS = (8, 4)  # the first that leaves two states per block
 SATURATES = 3.0  # e-folds of growth after which a curve within one e-fold of its maximum is saturated
 FEWEST_POINTS = 3
 NAN = float("nan")
+REFERENCES, SAMPLED, FEWEST_SAMPLED = 8, 128, 16  # references, and states of each, that are tested for drift
+CLOSEST = 0.05  # of the pairs of their states
+RETURNS = 0.5  # least mean time between these, relative to all pairs
 DECISIVE = 3.0  # e-folds of decisive decay or growth
 NEUTRAL = 1.0  # e-folds within which a distance is neutral
 STOPPED = 0.2  # least fraction of a decay in its second half if it continues
@@ -155,11 +158,11 @@ class OrbitalStability(Result):
             "marginal drift": "Perturbed trajectories drift away from the orbit, slower than exponentially.",
             "unstable": "Perturbed trajectories leave the orbit of their reference.",
         }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
-        copies = counted(len(self.group), "perturbed trajectory", "perturbed trajectories")
-        return f"{meaning} From {copies} of {counted(self.n_references, 'initial condition')} ({self.metric})."
+        return meaning
 
     def _head(self) -> str:
-        return self.verdict
+        copies = counted(len(self.group), "perturbed trajectory", "perturbed trajectories")
+        return f"{self.verdict}, from {copies} of {counted(self.n_references, 'initial condition')} ({self.metric})"
 
     def __post_init__(self) -> None:
         if self.verdict not in STABILITY_CLASSES:
@@ -250,6 +253,7 @@ def orbital_stability(
     dt: TimeStepLike = None,
     level: float = 0.95,
     rng: RNGLike = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> OrbitalStability:
     r"""Test whether perturbed trajectories return to the orbit of their reference.
 
@@ -276,6 +280,8 @@ def orbital_stability(
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
         Generator of the resampling; None is the seed 0.
+    progress : callable or None
+        ``progress(done, total)`` after each perturbed trajectory.
 
     Returns
     -------
@@ -345,7 +351,11 @@ def orbital_stability(
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     pairs = gather(reference, perturbed, start=start, dt=dt)
-    followed = [follow(pair, bound, window) for pair in pairs]
+    followed = []
+    for done, pair in enumerate(pairs, 1):
+        followed.append(follow(pair, bound, window))
+        if progress is not None:
+            progress(done, len(pairs))
     return _assemble(pairs, followed, bound, window=window, level=level, rng=random_generator(rng))
 
 
@@ -401,7 +411,7 @@ def _assemble(
         n_diverged=diverged,
         n_excluded=sum(one.excluded for one in followed),
         settings=settings,
-        warnings=_warnings(followed, settings),
+        warnings=(*_warnings(followed, settings), *_drift(pairs)),
     )
 
 
@@ -771,6 +781,36 @@ def _phase(of: Trend, apart: float) -> Reason:
         return Reason.of("asymptotic-stability-open", text, change=of.change, **values)
     text += ": what remains is a lag along the orbit, {factor:.3g} times the distance to it"
     return Reason.of("phase-lag", text, change=of.change, factor=np.exp(apart))
+
+
+def _drift(pairs: list[Pair]) -> tuple[Reason, ...]:
+    """Warn if the references drift: a path that is passed once has nothing to return to."""
+    references = {id(pair.reference.states): pair.reference for pair in pairs}
+    shares = [_time_between_close(rows) for rows in list(references.values())[:REFERENCES]]
+    known = [share for share in shares if np.isfinite(share)]
+    if not known or np.median(known) >= RETURNS:
+        return ()
+    text = (
+        "close states of the reference are {share:.0%} as far apart in time as all its states: it drifts and hardly "
+        "returns, so the distance to the orbit is that to the path nearby, and says nothing about an attractor"
+    )
+    return (Reason.of("drift", text, share=float(np.median(known))),)
+
+
+def _time_between_close(rows: Rows) -> float:
+    """Mean time between close states over that between all states, from a sample of them."""
+    index = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED)).round().astype(np.int64))
+    states = np.asarray(rows.take(index), dtype=np.float64)
+    good = np.isfinite(states).all(axis=1)
+    index, states = index[good], states[good]
+    if len(index) < FEWEST_SAMPLED:
+        return float("nan")
+    first, second = np.triu_indices(len(index), 1)
+    square = (states * states).sum(axis=1)
+    apart = square[first] + square[second] - 2.0 * (states @ states.T)[first, second]
+    lag = index[second] - index[first]
+    close = apart <= np.quantile(apart, CLOSEST)
+    return float(lag[close].mean() / lag.mean())
 
 
 def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reason, ...]:

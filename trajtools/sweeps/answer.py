@@ -45,7 +45,7 @@ def answer(name: str, points: Iterable[tuple[float, Exponent | None, str]], fast
     if fastest is None or not isfinite(fastest.value):
         return text
     at = f"{label(name)} {fastest.value:.3g}"
-    time = f"{fastest.time:.4g} {fastest.time_unit}{'' if fastest.time == 1 else 's'} to {fastest.threshold:g}"
+    time = f"{fastest.time:.4g} {fastest.time_unit}{'' if fastest.time == 1 else 's'} to accuracy {fastest.threshold:g}"
     end = "" if fastest.inside else ", an end of the range"
     return f"{text} Training is fastest at {at} ({time}){end}."
 

@@ -15,7 +15,7 @@ from trajtools.reasons import Reason, codes
 from trajtools.results import Result
 from trajtools.statistics import random_generator
 from trajtools.types import Floats, RNGLike
-from trajtools.wording import bounds, spoken
+from trajtools.wording import bounds, counted, spoken
 
 if TYPE_CHECKING:
     from trajtools.sweeps.sweep import Sweep, SweepPoint
@@ -490,8 +490,9 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     reasons = [
         Reason.of(
             "fastest",
-            "the median time to {accuracy:g} is {time:.4g} {unit}s at {value:.4g}, where {share:.0%} of {count} "
-            "initial conditions reach it",
+            "the median time to {accuracy:g} is {time:.4g} {unit}s at {value:.4g}, where {share:.0%} of "
+            + counted(len(times[best]), "initial condition")
+            + (" reaches it" if len(times[best]) == 1 else " reach it"),
             accuracy=accuracy,
             time=middle[best],
             unit=sweep.time_unit,
@@ -509,7 +510,7 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
         reasons.append(Reason("interval-unknown", words))
     fewest = min(len(t) for t in times)
     if fewest < 5:
-        words = "some values have only {count} initial conditions: the interval is rough"
+        words = f"some values have only {counted(fewest, 'initial condition')}: the interval is rough"
         reasons.append(Reason.of("few-initial-conditions", words, count=fewest))
     span = (float(near[0]), float(near[-1]))
     interval = (float(low), float(high))
