@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from docutils import nodes
@@ -35,14 +36,13 @@ extensions = [
     "sphinx_design",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["build", "templates"]
+exclude_patterns = ["build"]
 html_theme = "furo"
 html_title = "trajtools"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-templates_path = ["templates"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
@@ -50,12 +50,19 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 copybutton_exclude = ".linenos, .gp, .go"
 
-autosummary_generate = True
 autodoc_typehints = "none"  # types and shapes stand in the docstrings
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
-FRAMEWORKS = ("torch", "jax", "jaxlib", "lightning", "pytorch_lightning", "transformers", "keras")
+FRAMEWORKS = (
+    "torch",
+    "jax",
+    "jaxlib",
+    "lightning",
+    "pytorch_lightning",
+    "transformers",
+    "keras",
+)
 autodoc_mock_imports = [name for name in FRAMEWORKS if not find_spec(name)]
 
 MODULES = {
@@ -97,36 +104,116 @@ def setup(app: Any) -> dict[str, Any]:
 
 def _mathml(as_block: bool) -> Any:
     def visit(translator: Any, node: nodes.Element) -> None:
-        formula = tex2mathml(node.astext().replace("\\dots", "\\ldots"), as_block=as_block)
-        translator.body.append(f'<div class="formula">{formula}</div>' if as_block else formula)
+        formula = tex2mathml(
+            node.astext().replace("\\dots", "\\ldots"), as_block=as_block
+        )
+        translator.body.append(
+            f'<div class="formula">{formula}</div>' if as_block else formula
+        )
         raise nodes.SkipNode
 
     return visit
 
 
 def write_reference(_app: Any, _config: Any) -> None:
-    """Write docs/reference/index.rst: every public name once, under the module that users import it from."""
+    """Write docs/reference, a page for each module: every public name once, where users import it from."""
     folder = DOCS / "reference"
     folder.mkdir(exist_ok=True)
-    lines = [
+    pages, seen = [], set[Any]()
+    for module, title in MODULES.items():
+        names = (
+            [name for name in public_names(module) if _is_new(module, name, seen)]
+            if _exists(module)
+            else []
+        )
+        if names:
+            pages.append(module)
+            lines = [
+                module,
+                "=" * len(module),
+                "",
+                f"{title}.",
+                "",
+                f".. currentmodule:: {module}",
+                "",
+            ]
+            lines += [
+                ".. autosummary::",
+                "   :nosignatures:",
+                "",
+                *(f"   {name}" for name in names),
+                "",
+            ]
+            for name in names:
+                lines += ["", f".. {_directive(module, name)}:: {name}"]
+                if _directive(module, name) == "autoclass":
+                    lines += [
+                        "   :members:",
+                        f"   :inherited-members: {', '.join(ENDS)}",
+                    ]
+            _write(folder / f"{module}.rst", lines)
+    head = [
         "API reference",
         "=============",
         "",
         "Throughout, ``import trajtools as tt``. :doc:`../api` has all names on one page.",
-        "",
     ]
-    seen: set[int] = set()
-    for module, title in MODULES.items():
-        if not _exists(module):
-            continue
-        names = [name for name in public_names(module) if _is_new(module, name, seen)]
-        if names:
-            lines += [module, "-" * len(module), "", f"{title}.", "", f".. currentmodule:: {module}", ""]
-            lines += [".. autosummary::", "   :toctree:", "   :nosignatures:", ""]
-            lines += [f"   {name}" for name in names] + [""]
-    page, text = folder / "index.rst", "\n".join(lines)
+    _write(
+        folder / "index.rst",
+        [
+            *head,
+            "",
+            ".. toctree::",
+            "   :maxdepth: 1",
+            "",
+            *(f"   {page}" for page in pages),
+        ],
+    )
+    for stale in set(folder.glob("*.rst")) - {
+        folder / f"{page}.rst" for page in [*pages, "index"]
+    }:
+        stale.unlink()
+
+
+ENDS = (
+    "object",
+    "Exception",
+    "Mapping",
+    "tuple",
+)  # members of these are known to everybody
+
+
+def _write(page: Path, lines: list[str]) -> None:
+    text = "\n".join(lines) + "\n"
     if not page.exists() or page.read_text() != text:
         page.write_text(text)
+
+
+def _directive(module: str, name: str) -> str:
+    if not _importable(module):  # of a framework that need not be here
+        return "autoclass" if _home(module, name)[1] else "autofunction"
+    thing = getattr(import_module(module), name)
+    return (
+        "autoclass"
+        if isinstance(thing, type)
+        else "autofunction"
+        if callable(thing)
+        else "autodata"
+    )
+
+
+def _home(module: str, name: str) -> tuple[str, bool]:
+    """The module that defines a name, and whether it is a class; found in the source, without importing it."""
+    for node in ast.walk(ast.parse(_source(module).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return module, isinstance(node, ast.ClassDef)
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and any(name in (a.asname, a.name) for a in node.names)
+        ):
+            return _home(node.module, name)
+    return module, False  # a bound function
 
 
 def public_names(module: str) -> list[str]:
@@ -134,13 +221,37 @@ def public_names(module: str) -> list[str]:
     tree = ast.parse(_source(module).read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            listed = list(import_module(module).__all__) if _importable(module) else ast.literal_eval(node.value)
-            return [name for name in listed if not name.startswith("__") and not _exists(f"{module}.{name}")]
+            listed = (
+                list(import_module(module).__all__)
+                if _importable(module)
+                else ast.literal_eval(node.value)
+            )
+            return [
+                name
+                for name in listed
+                if not name.startswith("__") and not _exists(f"{module}.{name}")
+            ]
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    names = [alias.name for node in imports for alias in node.names if alias.asname == alias.name]
+    names = [
+        alias.name
+        for node in imports
+        for alias in node.names
+        if alias.asname == alias.name
+    ]
     if names:
         return sorted(set(names))
-    defined = (node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    for node in tree.body:  # classes that exist where their framework does
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            classes = [
+                child.name for child in node.body if isinstance(child, ast.ClassDef)
+            ]
+            if classes:
+                return classes
+    defined = (
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    )
     return [name for name in defined if not name.startswith("_")]
 
 
@@ -157,15 +268,18 @@ def _exists(module: str) -> bool:
     return _source(module).exists()
 
 
-def _is_new(module: str, name: str, seen: set[int]) -> bool:
+def _is_new(module: str, name: str, seen: set[Any]) -> bool:
     """Whether an object is not yet in the reference under another name."""
-    if not _importable(module):
-        return True
-    thing = getattr(import_module(module), name)
-    if not callable(thing) or id(thing) in seen:
-        return False
-    seen.add(id(thing))
-    return True
+    if _importable(module):
+        thing = getattr(import_module(module), name)
+        if isinstance(thing, ModuleType):
+            return False
+        key: Any = id(thing)
+    else:
+        key = (_home(module, name)[0], name)
+    new = key not in seen
+    seen.add(key)
+    return new
 
 
 class LinkNames(SphinxPostTransform):
@@ -177,13 +291,19 @@ class LinkNames(SphinxPostTransform):
         """Wrap each literal that names a public object in a reference."""
         objects = self.env.get_domain("py").objects  # type: ignore[attr-defined]
         for literal in list(self.document.findall(nodes.literal)):
-            match = re.match(r"(tt|trajtools|recorders)((?:\.\w+)+)(?:\(.*)?$", literal.astext())
+            match = re.match(
+                r"(tt|trajtools|recorders)((?:\.\w+)+)(?:\(.*)?$", literal.astext()
+            )
             if match is None or isinstance(literal.parent, nodes.reference):
                 continue
             name = match[1].replace("tt", "trajtools") if match[1] == "tt" else match[1]
             entry = objects.get(name + match[2])
             if entry is not None and entry.docname != self.env.docname:
-                target = self.app.builder.get_relative_uri(self.env.docname, entry.docname)
-                link = nodes.reference("", "", refuri=f"{target}#{entry.node_id}", internal=True)
+                target = self.app.builder.get_relative_uri(
+                    self.env.docname, entry.docname
+                )
+                link = nodes.reference(
+                    "", "", refuri=f"{target}#{entry.node_id}", internal=True
+                )
                 literal.replace_self(link)
                 link += literal

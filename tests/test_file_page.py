@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from test_report import check_self_contained
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.report.collect import STATES, collect
-from trajtools.report.render import PIXELS, Figures
+from trajtools.report.render import FEW, PIXELS, Figures, runs_page
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +31,24 @@ def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_pat
     page = out.read_text(encoding="utf-8")
     check_self_contained(page)
     for words in (
-        "Run eta=0.05",
-        "Run eta=1",
+        "<b>eta=0.05</b>",
+        "<b>eta=1</b>",
         "Recurrence plot",
         "Return to the orbit?",
-        "All runs against lr",
+        "Against the learning rate",
         "regular",
     ):
         assert words in page
-    # Of each run: accuracy, loss, exponent, distances and recurrences, in this order.
-    labels = re.findall(r'aria-label="([^"]*)"', page)
+    # The answer and its figure come first; of each run: exponent, accuracy, loss, distances and recurrences.
+    answer, figure = page.index('<p class="answer">'), page.index("<svg")
+    assert answer < figure < page.index("<nav") < page.index("<table")
+    assert re.search(r'<p class="answer">At learning rates? .*nearby trainings', page)
+    assert page.count('<details class="run">') == 2
+    labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
     assert [label.split(" over ")[0].split(":")[0] for label in labels] == [
-        "accuracy", "loss", "Distance", "Distance between states", "Recurrence plot",
-    ] * 2  # fmt: skip
+        "Exponent and training time against lr",
+        *["Distance", "accuracy", "loss", "Distance between states", "Recurrence plot"] * 2,
+    ]
     assert page.count("data:image/png;base64,") == 6  # the distances with their colours, and the recurrences
 
 
@@ -143,7 +149,44 @@ def test_runs_of_one_name_in_several_files_are_told_apart(tmp_path):
     ):
         call("report", *files, "-o", out)
         page = out.read_text(encoding="utf-8")
-        links, targets = re.findall(r'<a href="#([^"]+)"', page), re.findall(r'<h2 id="([^"]+)"', page)
+        links, targets = re.findall(r'<a href="#(run-[^"]+)"', page), re.findall(r'<div id="(run-[^"]+)"', page)
         assert sorted(set(links)) == sorted(targets) == ["run-0", "run-1"]
-        headings = re.findall(r"<h2[^>]*>Run ([^<]+)<", page)
+        headings = re.findall(r"<summary><b>([^<]+)<", page)
+        assert len(headings) == 2
         assert all(heading.endswith(name) for heading, name in zip(headings, names, strict=True))
+
+
+def test_the_page_of_one_run_begins_with_its_answer(trained, tmp_path):
+    out = tmp_path / "page.html"
+    call("report", trained / "eta=1.h5", "-o", out)
+    page = out.read_text(encoding="utf-8")
+    with tt.open(trained / "eta=1.h5") as run:
+        exponent = tt.twins(run).fit(rng=0)
+    assert f'<p class="answer">{exponent.summary()}' in page
+    assert '<details class="run" open>' in page
+    assert all(meaning in page for meaning in ("determinism: share of recurrences", "if the trajectory drifts"))
+
+
+def test_every_metric_is_shown(tmp_path):
+    path = tmp_path / "metrics.h5"
+    with Recorder(path, {"w": np.zeros(2)}, quiet=True) as rec:
+        for t in range(20):
+            values = {"loss": max(0.0, 1.0 - t / 12), "accuracy": t / 20, "reward": -1.0 + t, "lr": 0.1}
+            rec.record({"w": np.full(2, float(t))}, step=t, **values)
+    with tt.open(path) as run:
+        assert list(collect(run).metrics) == ["accuracy", "loss", "lr", "reward"]
+    call("report", path, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(f"<h3>{name}</h3>" in page for name in ("loss", "accuracy", "reward", "lr"))
+    assert "8 at or below 0" in page
+    assert "No perturbed copies were recorded" in page
+
+
+def test_fifty_runs_are_folded(trained, tmp_path):
+    with tt.open(trained / "eta=1.h5") as run:
+        report = collect(run)
+    reports = [replace(report, run=f"run {k}") for k in range(FEW + 1)]
+    page = runs_page("many", reports, None, {})
+    assert f"Table of all {FEW + 1} runs" in page
+    assert len(page) < 120_000 * len(reports)
+    assert "Nearby trainings" in page

@@ -35,18 +35,22 @@ def thin_lines(ax):
 
 def test_figure_shows_every_initial_condition_their_mean_the_fit_and_the_floor():
     growth = divergence(slope=0.3, inits=6)
-    ax = plots.divergence(growth, exponent(growth, 0.3, saturation_level=-1.0))
+    growth.floor[:] = 1e-10
+    stretches = np.array([[10.0, -15.0, 40.0, -6.0], [12.0, -14.0, 30.0, -5.0]])
+    ax = plots.divergence(growth, exponent(growth, 0.3, saturation_level=-1.0, stretches=stretches))
     lines = labelled(ax)
     assert len(thin_lines(ax)) == 6
-    assert {"6 initial conditions", "mean", "rounding floor"} <= set(lines)
+    assert {"6 curves", "mean of all curves", "rounding floor"} <= set(lines)
     assert ax.get_yscale() == "log"
     assert ax.get_xlabel() == "time since the perturbation (step)"
     assert ax.get_ylabel() == "distance to the reference (l1)"
-    fit = lines["0.300 1/step, 95% interval [0.280, 0.330]"]
+    fit = lines["0.300 [0.280, 0.330] 1/step"]
     np.testing.assert_allclose(fit.get_ydata(), 1e-8 * np.exp(0.3 * np.array([10.0, 40.0])), rtol=1e-12)
-    np.testing.assert_allclose(lines["mean"].get_ydata(), np.exp(growth.log_distance), rtol=1e-12)
-    np.testing.assert_allclose(lines["rounding floor"].get_ydata(), 1e-13, rtol=1e-12)
-    np.testing.assert_allclose(lines["upper end of the fit, below saturation"].get_ydata(), np.exp(-1.0))
+    np.testing.assert_allclose(lines["mean of all curves"].get_ydata(), np.exp(growth.log_distance), rtol=1e-12)
+    np.testing.assert_allclose(lines["rounding floor"].get_ydata(), 1e-10, rtol=1e-12)
+    np.testing.assert_allclose(lines["fitted stretches"].get_xdata(), [10, 40])
+    np.testing.assert_allclose(lines["fitted stretches"].get_ydata(), np.exp([-15, -6]))
+    np.testing.assert_allclose(lines["saturation"].get_ydata(), np.exp(-1.0))
 
 
 def test_every_verdict_has_a_colour_of_its_own():
@@ -73,7 +77,7 @@ def test_figure_without_a_fit_says_so():
 def test_results_draw_themselves():
     growth = divergence()
     assert len(thin_lines(growth.plot())) == 6
-    assert "0.300 1/step, 95% interval [0.280, 0.330]" in labelled(exponent(growth).plot())
+    assert "0.300 [0.280, 0.330] 1/step" in labelled(exponent(growth).plot())
 
 
 @pytest.mark.parametrize(("most", "drawn"), [(1, 1), (2, 2), (40, 40), (49, 49), (50, 50), (1000, 50)])
@@ -86,7 +90,7 @@ def test_the_curves_that_are_drawn_are_spread_over_all(most, drawn):
     np.testing.assert_array_equal(lines[0].get_ydata(), curves[0])
     if drawn > 1:
         np.testing.assert_array_equal(lines[-1].get_ydata(), curves[-1])
-    assert ("50 initial conditions" if drawn == 50 else f"{drawn} of 50 initial conditions") in labelled(ax)
+    assert ("50 curves" if drawn == 50 else f"{drawn} of 50 curves") in labelled(ax)
 
 
 @pytest.mark.parametrize("average", ["mean-log", "log-mean", "rms"])
@@ -139,7 +143,7 @@ def test_the_interval_is_a_wedge_of_slopes_from_the_start_of_the_fit():
     ends, low, high = fitted.interval_lines()
     np.testing.assert_allclose(ends, [10, 40])
     np.testing.assert_allclose(high - low, [0, 30 * 0.05], atol=1e-12)
-    (wedge,) = areas(plots.divergence(growth, fitted))
+    wedge = next(area for area in areas(plots.divergence(growth, fitted)) if len(area) > 4)
     assert wedge[:, 1].max() == pytest.approx(np.exp(high[1]))
     unknown = replace(fitted, interval=(np.nan, np.nan))
     assert unknown.interval_lines() is None
@@ -153,9 +157,9 @@ def test_the_null_is_a_band_in_the_time_of_the_curve():
     fitted = exponent(growth, 0.3, null_band=curves, dt=0.5, interpolated=4)
     np.testing.assert_allclose(fitted.null_band()["time"], [0, 2, 4])
     ax = plots.divergence(growth, fitted)
-    (band,) = areas(ax, "middle 90% of the null")
+    (band,) = areas(ax, "null, middle 90%")
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.1, 0.6))
-    tested = labelled(ax)["curve tested against the null"]
+    tested = labelled(ax)["tested curve"]
     np.testing.assert_allclose(tested.get_ydata(), [1e-3, 1e-2, 1e-1])
     assert ax.get_ylabel() == "distance of neighbours (l1)"
     assert exponent(growth, 0.3).null_band() is None
@@ -184,8 +188,8 @@ def test_the_band_of_twins_is_what_the_null_comes_to_for_each_curve():
     assert band["low"][0] > band["record"][0]
     assert band["high"][-1] < band["record"][-1]
     ax = plots.divergence(fitted.curve, fitted)
-    assert len(areas(ax, "middle 90% of the null")) == 1
-    assert "curve tested against the null" not in labelled(ax)  # of twins it is the mean
+    assert len(areas(ax, "null, middle 90%")) == 1
+    assert "tested curve" not in labelled(ax)  # of twins it is the mean
     assert tt.twins(pairs).fit(null=None).null_band() is None
 
 
@@ -196,14 +200,61 @@ def test_several_divergences_share_a_figure():
     assert {ax.get_ylim() for ax in figure.axes} == {figure.axes[0].get_ylim()}
 
 
-def test_a_metric_is_drawn_on_whole_decades_without_what_is_not_positive():
+def test_a_loss_is_logarithmic_and_counts_what_is_not_positive():
     ax = plots.metric([0, 10, 20, 30], [3.0, 0.0, 0.5, np.nan], "loss")
-    (line,) = ax.lines
+    line, rest = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), [0, 10, 20, 30])
     np.testing.assert_array_equal(line.get_ydata(), [3.0, np.nan, 0.5, np.nan])
-    assert ax.get_ylim() == pytest.approx((0.1, 10))
+    assert rest.get_label() == "1 at or below 0"
+    assert rest.get_xdata().tolist() == [10]
+    assert ax.get_ylim() == pytest.approx((0.5 / 1.15, 3 * 1.15))
+    assert ax.get_xlim() == (0, 30)
     assert (ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "step", "loss")
-    assert plots.metric([0, 1], [1.0, 1.0], "accuracy").get_ylim() == pytest.approx((1, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "scale"),
+    [
+        ("accuracy", [0.1, 0.9], "linear"),
+        ("test_acc", [0.0, 1.0], "linear"),
+        ("loss", [1.0, 1.0], "log"),
+        ("reward", [-1.0, 5.0], "linear"),
+        ("grad_norm", [0.1, 5.0], "log"),
+        ("grad_norm", [1.0, 5.0], "linear"),
+        ("accuracy", [10.0, 90.0], "linear"),
+        ("elbo_loss", [-5.0, -1.0], "linear"),
+        ("nothing", [np.nan, np.nan], "linear"),
+    ],
+)
+def test_a_metric_has_the_axis_of_its_values(name, values, scale):
+    ax = plots.metric([0, 1], values, name)
+    assert ax.get_yscale() == scale
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    known = [value for value in values if np.isfinite(value)]
+    assert all(low <= value <= high for value in known)
+
+
+def test_figures_of_our_own_have_our_style_and_those_of_the_caller_theirs():
+    before = dict(matplotlib.rcParams)
+    ours = plots.metric([0, 1], [1.0, 2.0], "loss")
+    assert ours.xaxis.label.get_fontsize() == plots.style["font.size"]
+    assert ours.figure.get_size_inches()[0] == 3.5
+    with matplotlib.rc_context({"font.size": 20}):
+        ax = matplotlib.figure.Figure().add_subplot()
+        assert plots.metric([0, 1], [1.0, 2.0], "loss", ax=ax).xaxis.label.get_fontsize() == 20
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_no_legend_hides_data_or_leaves_the_figure():
+    growth = divergence()
+    figure = plots.divergence(growth, exponent(growth, saturation_level=-1.0)).figure
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    box, inside = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    assert box.y0 >= inside.y1 - 1
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
 
 
 def test_a_sweep_gives_its_figure_exponents_and_median_times():

@@ -340,3 +340,21 @@ def test_twins_of_a_dead_network_are_named():
     assert "at-rest" in codes(found.warnings)
     moving = x * (1 + 0.01 * np.sin(np.arange(60)))[:, None]
     assert "at-rest" not in codes(tt.lyapunov((moving, [moving + 1e-8])).warnings)
+
+
+def test_noise_in_the_states_is_named_and_curvature_is_not():
+    x = SYSTEMS["henon"]().trajectory(5000, rng=0, transient=1000)
+    noise = np.random.default_rng(0).standard_normal(x.shape) * x.std(axis=0)
+    clean, noisy = (tt.lyapunov(x + size * noise) for size in (0.0, 0.01))
+    assert "measurement-noise" not in codes(clean.warnings)
+    assert "measurement-noise" in codes(noisy.warnings)
+    assert clean.interval[0] < 0.4185 < clean.interval[1]
+    assert noisy.value < 0.95 * 0.4185  # what the warning is about
+
+
+@pytest.mark.parametrize("name", ["henon", "ikeda", "lorenz"])
+def test_jacobians_tell_noise_from_curvature(name):
+    x = SYSTEMS[name]().trajectory(5000, rng=1, transient=1000)
+    noise = 0.02 * x.std(axis=0) * np.random.default_rng(2).standard_normal(x.shape)
+    clean, noisy = (local_jacobian(states, rng=np.random.default_rng(0)) for states in (x, x + noise))
+    assert (clean.noisy, noisy.noisy) == (False, True)

@@ -116,6 +116,7 @@ CODES: dict[str, str] = {
     "constant": "the trajectory is constant",
     "hidden-state": "the optimiser's buffers, which are part of the state, are missing",
     "noise": "the series looks like noise",
+    "measurement-noise": "noise in the states makes the exponent too low, beyond its interval",
     "no-dimension": "no embedding dimension up to the limit is large enough",
     "thinned": "a long record was thinned or cut, to bound the time",
     "oversampled": "successive samples barely differ",

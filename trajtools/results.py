@@ -113,7 +113,8 @@ class Shown:
             more = at < len(remarks) - 1
             if at == MOST_REMARKS or len(lines) + len(bullet) + more > MOST_LINES:
                 places = [source for source in ("doubts", "reasons", "warnings") if getattr(self, source, ())]
-                lines.append(f"- ... and {len(remarks) - at} more, in .{' and .'.join(places)}")
+                where = f", in .{' and .'.join(places)}" if places else ""
+                lines.append(f"- ... and {len(remarks) - at} more{where}")
                 break
             lines += bullet
         yield from lines
@@ -135,9 +136,11 @@ class Shown:
                 parts.append(_folded(f"{len(more)} more remarks", f"<ul>{''.join(more)}</ul>"))
         facts = self._facts()
         if facts:
-            rows = ("".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) for row in facts)
+            cell = "<td style='text-align:left;padding-right:1em'>{}</td>"
+            rows = ("".join(cell.format(escape(text)) for text in row) for row in facts)
             table = f"<table><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
-            parts.append(table if len(facts) <= MOST_ROWS and not figure else _folded("numbers", table))
+            is_short = len(facts) <= MOST_ROWS + 1 and (len(facts[0]) > 2 or not figure)
+            parts.append(table if is_short else _folded("numbers", table))
         return f"<div style='max-width:52em'>{''.join(parts)}</div>"
 
     def _figure(self) -> str:

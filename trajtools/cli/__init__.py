@@ -12,11 +12,13 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from trajtools import __version__
+from trajtools.cli.guidance import advise, examples, hint
 from trajtools.errors import TrajtoolsError
 
 # Command -> its module here, and its line in `--help`. A static table, so that `--help` imports nothing.
@@ -52,6 +54,8 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"trajtools.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        if examples(cmd_name) not in (command.epilog or ""):
+            command.epilog = "\n\n".join(filter(None, [examples(cmd_name), command.epilog]))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -72,7 +76,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors of trajtools and of the operating system become exit status 1 and one sentence."""
         try:
-            return super().invoke(ctx)
+            value = super().invoke(ctx)
+            if ctx.invoked_subcommand is not None and not ctx.meta.get("trajtools.silent"):
+                hint(ctx.invoked_subcommand, ctx.meta.get("trajtools.files", ()))
+            return value
         except BrokenPipeError:
             raise  # click exits silently, as it should when `head` has read enough
         except (TrajtoolsError, OSError, MemoryError) as error:
@@ -145,15 +152,22 @@ debug_option = click.option(
 )
 
 
-@click.command(
+@click.group(
     cls=Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `trajtools demo`. Each command has its own --help.",
 )
 @click.version_option(__version__, prog_name="trajtools")
 @debug_option
-def cli() -> None:
-    """Training as a dynamical system: analyse recorded trainings and measure their dynamics."""
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Training as a dynamical system: analyse recorded trainings and measure their dynamics.
+
+    Without a command, says what to do with the files of this folder.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(printable(advise(Path.cwd())))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -140,15 +140,33 @@ def figure(text: str) -> Path:
 # Options
 
 
-files = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+def _note_files(ctx: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    ctx.meta["trajtools.files"] = [str(path) for path in value]
+    return value
+
+
+def _note_silence(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    """A program, or a user who wants it quiet, needs no hint at the end."""
+    if value:
+        ctx.meta["trajtools.silent"] = True
+    return value
+
+
+files = click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path), callback=_note_files
+)
+as_json = click.option(
+    "--json", "as_json", is_flag=True, callback=_note_silence, help="Print one JSON document instead of text."
+)
 output = click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this file."
 )
 runs = click.option(
     "--run", "runs", metavar="NAME", multiple=True, help="Only runs of this name; repeatable; * and ? are wildcards."
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+quiet = click.option(
+    "-q", "--quiet", is_flag=True, callback=_note_silence, help="Show no progress, and no hint at the end."
+)
 plot = click.option("--plot", type=figure, metavar="FILE", help="Draw a figure (.png, .svg or .pdf).")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive.")
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")

@@ -75,15 +75,18 @@ def _expand(path: Path) -> list[Path]:
 
 
 def without_unsafe(paths: Sequence[Path], errors: Errors) -> list[Path]:
-    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`."""
-    from trajtools.store import probe
+    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`.
+
+    Of the shards of one run, the first stays, which opens them all.
+    """
+    from trajtools.store import probe, whole_runs
 
     recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
     refused = {path: error for path, error in probe(recorded).items() if error is not None}
     for path, error in refused.items():
         with collecting(errors, path):
             raise explained(path, error)
-    return [path for path in paths if path not in refused]
+    return whole_runs([path for path in paths if path not in refused])
 
 
 def explained(path: Path, error: Exception) -> Exception:

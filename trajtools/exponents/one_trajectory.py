@@ -342,9 +342,11 @@ def _judged(fit: Exponent, ready: Prepared, stats: Probe, problems: tuple[Reason
     if verdict == "inconclusive":
         reasons = (*(r for r in reasons if r.code != "not-tested"), *_stochastic(ready, reasons))
     p_values = [p for p in (tested.p_value, fit.settings["p_zero"]) if np.isfinite(p)]
+    noise = (jacobian.noise_reason,) if jacobian is not None and jacobian.noisy else ()
     return replace(
         fit,
         verdict=verdict,
+        warnings=(*fit.warnings, *noise),
         growth="exponential" if verdict == "chaotic" else "undecided",
         persistence="shown" if verdict == "chaotic" else "not tested",
         reasons=reasons,

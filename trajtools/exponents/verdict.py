@@ -125,13 +125,13 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
 
 
 def _listed(values: Sequence[float]) -> str:
-    """List a few numbers; of many, the first three, their count and their range."""
+    """List a few numbers; of many, the first three, how many follow, and their range."""
     texts = [str(value) if isinstance(value, int) else f"{value:.3g}" for value in values]
     if len(texts) <= MOST_LISTED:
         return ", ".join(texts)
     known = [value for value in values if np.isfinite(value)]
     low, high = (str(end) if isinstance(end, int) else f"{end:.3g}" for end in (min(known), max(known)))
-    return f"{', '.join(texts[:3])}, ... ({len(texts)} in all, {low} to {high})"
+    return f"{', '.join(texts[:3])} and {len(texts) - 3} more, {low} to {high}"
 
 
 def _by_chance(failures: int, votes: int) -> float:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -160,7 +160,8 @@ def legend_above(ax: Axes) -> None:
     labels = ax.get_legend_handles_labels()[1]
     if labels:
         size = 0.83 * _font_size()
-        width = ax.get_position().width * ax.get_figure(root=True).get_size_inches()[0] * 72
+        figure = cast("Figure", ax.get_figure(root=True))
+        width = ax.get_position().width * figure.get_size_inches()[0] * 72
         ncols = max(1, min(3, len(labels), int(width / (LETTER * size * max(map(len, labels)) + 3.2 * size))))
         legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols, frameon=False, borderaxespad=0.2,
                handlelength=1.6, columnspacing=1.2)  # fmt: skip
@@ -175,7 +176,7 @@ def _font_size() -> float:
 
 def entitle(ax: Axes, text: str) -> None:
     """Set the title, above a legend that is above the axes."""
-    box = ax.get_legend()
+    box: Any = ax.get_legend()
     rows, size = 0, 0.0
     if box is not None and box.get_texts():
         rows, size = -(-len(box.get_texts()) // max(box._ncols, 1)), float(box.get_texts()[0].get_fontsize())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -278,7 +278,7 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
         ax.set_ylim(low / 1.15, max(high * 1.15, 2.0 * low))
         rest = finite & ~positive
         if rest.any():
-            mark = {"color": RED, "clip_on": False, "label": f"{rest.sum()} at or below 0"}
+            mark: dict[str, Any] = {"color": RED, "clip_on": False, "label": f"{rest.sum()} at or below 0"}
             ax.plot(steps[rest], np.full(rest.sum(), low / 1.15), "v", markersize=4, **mark)
             legend_above(ax)
     else:

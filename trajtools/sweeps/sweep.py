@@ -32,7 +32,7 @@ from trajtools.sweeps.onset import (
     select_threshold,
 )
 from trajtools.types import Floats, RNGLike
-from trajtools.wording import MOST_ROWS, columns, counted
+from trajtools.wording import WIDTH, columns, counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ NAMES = ("auto", "trajectory")
 FEWEST_BLOCKS = 8
 N_RESAMPLES = 999
 LEVEL, ALPHA = 0.95, 0.01
+FEW_ROWS = 15  # of the table in a repr
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
 # A dead training: a loss that is constant to this relative width over at least so many states, and has not fallen below
 # this share of its start, or an accuracy that has not risen by so much.
@@ -151,7 +152,10 @@ class Sweep(Result):
         return (*doubts, *(f"left out: {words}" for words in self.warnings))
 
     def _lines(self) -> Sequence[str]:
-        return columns(header(self), rows(self)[:MOST_ROWS], len(self.points))
+        lines = columns(header(self), rows(self)[:FEW_ROWS], len(self.points))
+        if len(lines[0]) <= 1.5 * WIDTH:
+            return lines
+        return columns(header(self, names=()), rows(self, names=())[:FEW_ROWS], len(self.points))
 
     def _facts(self) -> Sequence[tuple[str, ...]]:
         return [tuple(header(self)), *map(tuple, rows(self))]
@@ -444,9 +448,10 @@ def _record(sweep: Sweep, point: SweepPoint) -> dict[str, Any]:
     }
 
 
-def header(sweep: Sweep) -> list[str]:
-    """Titles of the columns."""
-    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *others(sweep)]
+def header(sweep: Sweep, names: Sequence[str] | None = None) -> list[str]:
+    """Titles of the columns; `names` are the further hyper-parameters, by default those that tell the runs apart."""
+    further = others(sweep) if names is None else names
+    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *further]
     times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
     return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
 
@@ -589,9 +594,9 @@ class Task:
 
 def measure(task: Task) -> SweepPoint:
     """Measure one run."""
-    from trajtools.store import Run
+    from trajtools.store import open
 
-    with Run(task.path) as run:
+    with open(task.path) as run:
         warnings: list[Reason] = []
         references = [k for k, member in enumerate(run.members) if member.reference < 0]
         accuracy = _series(run, task.accuracy, references, warnings)
@@ -794,13 +799,13 @@ def others(sweep: Sweep) -> list[str]:
     return [name for name in names if 1 < len(values[name]) < len(sweep.points)]
 
 
-def rows(sweep: Sweep) -> list[list[str]]:
+def rows(sweep: Sweep, names: Sequence[str] | None = None) -> list[list[str]]:
     """Cells of the table."""
-    names = others(sweep)
-    return [_row(sweep, point, names) for point in sweep.points]
+    further = others(sweep) if names is None else names
+    return [_row(sweep, point, further) for point in sweep.points]
 
 
-def _row(sweep: Sweep, point: SweepPoint, names: list[str]) -> list[str]:
+def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str]) -> list[str]:
     found = point.exponent
     middle = [_time(point, k) for k in range(len(sweep.thresholds))]
     return [
