@@ -228,11 +228,13 @@ def power(make: Callable[[], Any], units: int, starts: int, *, epsilon: float = 
     return run
 
 
-_RATES: dict[str, float] = {}
+_RATES: dict[tuple[str, bytes], float] = {}
 
 
 def rate_of(system: Any) -> float:
     """Largest exponent from the tangent map, roughly: how long twins take."""
-    if system.name not in _RATES:
-        _RATES[system.name] = float(system.exponents(2000, rng=np.random.default_rng(0), k=1, n=16).values[0])
-    return _RATES[system.name]
+    state = system.start(np.random.default_rng(0), 1)
+    key = system.name, system.rule(state).tobytes()  # systems of one name differ by their parameters
+    if key not in _RATES:
+        _RATES[key] = float(system.exponents(2000, rng=np.random.default_rng(0), k=1, n=16).values[0])
+    return _RATES[key]

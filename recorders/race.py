@@ -311,6 +311,12 @@ class _Running:
                 "nothing to learn. Pass a larger steps=, or other initial weights"
             )
             return Reason.of("nothing-moved", text, steps=horizon)
+        if set(states) == {"dead"}:
+            text = (
+                "all or nearly all gradients are zero at every rate, the lowest one too: the network is dead (units "
+                "that no example reaches, a saturated loss, or layers that are cut off); use other initial weights"
+            )
+            return Reason("dead", text)
         if {"dead", "stuck", "collapsed"} & set(states):
             return Reason("none-trains", "training diverged or died at every rate: use lower rates")
         return Reason("diverged", "training diverged at every rate: use lower rates")
@@ -388,7 +394,7 @@ class _Running:
         return tuple(
             Reason.of(code, text, count=states.count(code), rates=len(states), lowest=self.rates[states.index(code)])
             for code, text in texts.items()
-            if code in states
+            if code in states and set(states) != {"dead"}  # which is the reason by itself
         )
 
 

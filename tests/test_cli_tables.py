@@ -394,3 +394,13 @@ def test_options_of_tables_are_refused_for_recorded_files(tmp_path):
     write(tmp_path / "a.h5", np.random.default_rng(0).random((40, 1, 2)))
     said = call("recurrence", tmp_path / "a.h5", "--column", "x", "--decimal", ",", code=1).stderr
     assert "--column, --decimal: only for tables" in said
+
+
+def test_a_missing_file_names_what_its_folder_holds_similar_names_first(tmp_path):
+    for name in ("alpha.h5", "beta.npy", "orbit_1.csv", "orbit_2.csv", "notes.md", "x.parquet", "y.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    said = call("lyapunov", tmp_path / "orbit_3.csv", code=1).stderr
+    assert "does not exist; its folder holds orbit_2.csv, orbit_1.csv" in said
+    assert said.strip().endswith("and 1 more")
+    assert "notes.md" not in said
+    assert "there is no folder" in call("lyapunov", tmp_path / "no" / "a.csv", code=1).stderr

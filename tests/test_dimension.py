@@ -325,6 +325,17 @@ def test_distances_that_are_not_symmetric_are_refused():
         tt.structure.correlation_sum(Distances.from_array(matrix))
 
 
+def test_many_states_are_thinned_by_a_prime_and_said_to_be():
+    # A square wave of 12 samples on a circle: one of every 4, 6 or 8 states would meet three, two or three phases.
+    angle = 2 * np.pi * (np.arange(9600) / 12 % 1 + 0.01 * np.random.default_rng(3).uniform(size=9600))
+    x = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    found = tt.correlation_dimension(x, theiler=14, most=2000)
+    sums = found.correlation_sums[0]
+    assert (found.settings["every"], sums.n_states, sums.theiler) == (5, 1920, 3)
+    assert [w.code for w in found.warnings] == ["thinned"]
+    np.testing.assert_array_equal(sums.counts, tt.structure.correlation_sum(x[::5], sums.radii, theiler=3).counts)
+
+
 def test_results_become_plain_and_draw_themselves():
     x = circle(500, np.random.default_rng(21))
     found = tt.correlation_dimension(x)

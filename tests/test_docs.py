@@ -1,6 +1,7 @@
-"""Every public name stands in the documentation."""
+"""Every public name stands in the documentation, and the notebooks hold the outputs that the site shows."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("distances", "exponents", "neighbors", "recurrences", "stability", "structure", "sweeps", "training")
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 
 def listed_names(path: Path) -> set[str]:
@@ -27,7 +29,9 @@ def documented(text: str) -> set[str]:
 
 
 def pages() -> str:
-    return "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+    return "\n".join(
+        path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *NOTEBOOKS]
+    )
 
 
 def section(heading: str) -> str:
@@ -76,3 +80,25 @@ def test_names_in_the_pages_exist() -> None:
                 break
             thing = getattr(thing, name)
     assert not wrong
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_holds_its_outputs(path: Path) -> None:
+    """Executed from the first cell to the last, without errors, paths of a machine or megabytes."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs
+    assert {output["output_type"] for output in outputs} <= {"stream", "display_data", "execute_result"}
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    shown = json.dumps(outputs)
+    assert not re.search(r"/(home|root|tmp|work|Users)/", shown)
+    assert len(shown) < 2_000_000
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    listed = {line for block in re.findall(r"```{toctree}\n(.*?)```", index, flags=re.S) for line in block.splitlines()}
+    paths = [*(ROOT / "docs").rglob("*.md"), *NOTEBOOKS]
+    names = {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in paths if "build" not in path.parts}
+    assert names - listed == {"index"}

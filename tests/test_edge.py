@@ -595,6 +595,19 @@ def test_batch_normalisation_under_adam_has_one_answer_in_both_precisions(torch,
 
 
 @pytest.mark.torch
+def test_a_network_without_gradients_is_dead_from_the_start(torch, find_edge):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2, bias=False))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    data = [(torch.randn(8, 4), torch.arange(8) % 2)]
+    edge = find_edge(model, data, torch.nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), steps=20)
+    assert set(edge.states) == {"dead"}
+    assert np.isnan(edge.recommended)
+    assert "dead" in codes(edge.doubts)
+
+
+@pytest.mark.torch
 def test_dead_trainings_at_high_rates_do_not_vote(torch, find_edge):
     edge = find_edge(
         mlp(torch, activation="ReLU"), loader(torch), torch.nn.functional.cross_entropy, sgd(torch),

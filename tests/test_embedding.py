@@ -136,6 +136,14 @@ def test_series_without_a_time_scale_are_refused(bad):
         estimate_delay(bad)
 
 
+def test_the_delay_of_a_long_series_comes_from_pairs_spread_over_it():
+    # A period of 100: pairs at equal distances would meet few phases. The whole series gives a quarter of a period.
+    t = np.arange(300_000)
+    choice = estimate_delay(np.sin(2 * np.pi * t / 100) + 0.3 * np.sin(2 * np.pi * t / 100 + 1) ** 3, max_delay=60)
+    assert 100_000 < choice.settings["pairs"] <= 2**17
+    assert abs(choice.value - 25) <= 2
+
+
 def test_unknown_methods_are_refused_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="mutual-information"):
         estimate_delay(np.arange(50.0), method="guess")

@@ -36,3 +36,25 @@ def test_the_pytorch_example_records_every_step_and_reaches_a_verdict(tmp_path):
         # 1816 weights (biases are left alone) move by up to 1e-8 each, 0.5e-8 on average.
         weights = sum(p.size for p in run.parameters if p.kind != "bias")
         assert growth[0] == pytest.approx(0.5e-8 * weights, rel=0.1)
+
+
+@pytest.mark.slow
+def test_the_search_with_optuna_prunes_what_the_exponent_forbids(tmp_path):
+    pytest.importorskip("optuna")
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "optuna_pruning.py", "--trials", "12", "--steps", "300"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line[:5].strip().isdigit() and "of 12" not in line]
+    assert len(rows) == 12
+    for _, _, _, steps, exponent, loss in rows:
+        assert (int(steps) < 300) <= (loss == "pruned")
+        if loss == "pruned" and exponent != "nan":
+            assert float(exponent) > 0.1
+    assert "of 12 trials pruned" in done.stdout

@@ -237,6 +237,14 @@ def test_persistence_follows_from_the_starts_that_vote(grows, answer):
         assert persistence == answer, reason
 
 
+def test_many_starts_are_listed_by_their_range():
+    persistence, reason = judge_persistence(starts_of(*[True] * 40), "step")
+    assert persistence == "shown"
+    assert "(steps 0, 100, 200 and 37 more, 0 to 3900)" in str(reason)
+    assert len(str(reason)) < 200
+    assert "steps 0, 100, 200)" in str(judge_persistence(starts_of(True, True, True), "step")[1])
+
+
 def test_starts_that_were_not_followed_long_enough_do_not_vote():
     persistence, _ = judge_persistence(starts_of(True, True, True, False, votes=(True, True, True, False)), "step")
     assert persistence == "shown"

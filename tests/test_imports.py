@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ HOMES = {
     "lightning": ("recorders.lightning",),
     "pytorch_lightning": ("recorders.lightning",),
     "transformers": ("recorders.huggingface",),
+    "keras": ("recorders.keras",),
 }
 HEAVY = {"numba", "scipy", "networkx", "matplotlib", "jinja2", "torch", "jax", "sklearn", "nolds"}
 
@@ -235,3 +237,22 @@ def test_help_loads_neither_numpy_nor_h5py() -> None:
 def test_every_public_name_can_be_loaded() -> None:
     code = "import trajtools\nfor name in trajtools.__all__: assert getattr(trajtools, name) is not None, name"
     assert "numpy" in loaded_by(code)
+
+
+@pytest.mark.parametrize("order", ["import trajtools, recorders", "import recorders, trajtools"])
+@pytest.mark.parametrize("name", ["recorders.py", "recorders/__init__.py"])
+def test_a_file_that_hides_our_recorders_is_named(tmp_path, name, order):
+    hides = tmp_path / name
+    hides.parent.mkdir(exist_ok=True)
+    hides.touch()
+    tmp_path.joinpath("program.py").write_text(order)
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"finds {hides}, which hides the package" in done.stderr
+    assert "rename it" in done.stderr

@@ -86,7 +86,7 @@ def test_the_distances_are_in_their_order():
 
 
 def test_coupling_compiled_equals_interpreted_and_leaves_its_input_alone():
-    from trajtools._kernels.distances import coupled_rows
+    from trajtools._kernels.orbits import coupled_rows
 
     rng = np.random.default_rng(0)
     table, before = rng.random((7, 5)), np.full(5, np.inf)
@@ -115,6 +115,8 @@ def test_small_blocks_change_nothing(monkeypatch):
 
     system = hopf(dt=0.1)
     pairs = perturbed(system, on_cycle(system, 2), 1e-3, "across", 150)
+    in_memory = tt.orbital_stability(pairs, metric="l2")
+    monkeypatch.setattr(module, "WHOLE_BYTES", 0)
     whole = tt.orbital_stability(pairs, metric="l2")
     for name in ("BLOCK_BYTES", "STENCIL_BYTES", "TABLE_BYTES"):
         monkeypatch.setattr(module, name, 500)
@@ -123,6 +125,42 @@ def test_small_blocks_change_nothing(monkeypatch):
     parts = tt.orbital_stability(pairs, metric="l2")
     for name in ("distance", "orbit", "transverse", "lag", "frechet", "hausdorff", "resolution", "floor"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+        # Sums in another order; a difference of two states 1e-3 apart has 13 digits.
+        np.testing.assert_allclose(getattr(in_memory, name), getattr(whole, name), rtol=1e-12, atol=1e-13)
+
+
+def test_a_path_beside_an_orbit_compiled_equals_interpreted():
+    from trajtools._kernels import orbits
+    from trajtools.types import L1, L2, LINF
+
+    rng = np.random.default_rng(6)
+    path, orbit = rng.standard_normal((9, 3)), rng.standard_normal((11, 3))
+    for code in (L1, L2, LINF):
+        results = []
+        for kernel in (orbits.along_orbit, orbits.along_orbit.py_func):
+            nearest, place, covered = np.empty(9), np.empty(9, np.int64), np.full(5, np.inf)
+            frechet = kernel(path, orbit, np.ascontiguousarray(orbit.T), 2, 7, code, nearest, place, covered)
+            results.append([nearest, place, covered, frechet])
+        for found, own in zip(*results, strict=True):
+            np.testing.assert_allclose(found, own, rtol=1e-14)
+
+
+def test_the_phase_descends_to_the_next_minimum_and_stays_on_ties():
+    from trajtools._kernels.orbits import descend
+
+    orbit = np.array([3.0, 1.0, 2.0, 0.0, 0.0, 5.0])[:, None]
+    path, usable = np.array([0.0, 0.0, np.nan, 5.0, 2.0])[:, None], np.array([True, True, False, True, True])
+    for kernel in (descend, descend.py_func):
+        place = np.empty(5, np.int64)
+        assert kernel(path, usable, orbit, 1, place) == 5
+        assert place.tolist() == [1, 3, -1, 5, 4]
+
+
+def test_progress_counts_the_perturbed_trajectories():
+    system, seen = hopf(dt=0.1), []
+    pairs = perturbed(system, on_cycle(system, 3), 1e-3, "across", 60)
+    tt.orbital_stability(pairs, metric="l2", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_scale_and_rotation_change_nothing_but_the_unit():

@@ -113,6 +113,16 @@ def test_perturbations_at_other_times_are_curves_of_their_own():
     assert len(growth.orbit_curves()) == 4
 
 
+def test_the_mean_does_not_jump_where_curves_end():
+    t = np.arange(60.0)
+    rows = [1e-9 * np.exp(0.2 * t[:n]) * (1 + 30 * k) for k, n in enumerate((20, 35, 60, 60, 60))]
+    growth = tt.Divergence.from_distances(rows)
+    lines = {line.get_label(): line for line in growth.plot().get_lines()}
+    drawn = np.log(lines["mean of the 3 longest curves"].get_ydata())
+    np.testing.assert_allclose(np.diff(drawn), 0.2, rtol=1e-9)
+    assert np.abs(np.diff(growth.log_distance)).max() > 0.5
+
+
 def test_floor_is_the_median_over_the_twins_and_unknown_where_it_is_unknown():
     growth = divergence(inits=3, copies=1)
     growth.floor[:, 1:] = np.array([[1e-13], [2e-13], [4e-13]])

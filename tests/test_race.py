@@ -125,6 +125,15 @@ def test_a_divergence_that_does_not_overflow_is_divergence():
     assert race.rates[race.winner] <= 1
 
 
+def test_a_network_that_is_dead_at_every_rate_is_named():
+    race, curves = raced(lambda rate, t, seed: np.full(len(t), 0.7), active=lambda rate, seed: 0.0)
+    assert race.winner == -1
+    assert set(race.states) == {"dead"}
+    assert codes(race.reasons) == ("dead",)
+    assert "other initial weights" in str(race.reasons[0])
+    assert curves.cost == 10 * len(race.rates)
+
+
 def test_a_dead_network_never_wins():
     # Its loss is at chance, lower than that of all others for forty steps.
     def loss(rate, t, seed):

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools._kernels import (
     recurrence_lines as bits,
@@ -85,12 +85,33 @@ def test_lags_compiled_equal_interpreted(metric):
     for found, wanted in zip(lags.lag_block(*arguments), lags.lag_block.py_func(*arguments), strict=True):
         assert_array_equal(found, wanted)
     plane, shape = arguments[0], arguments[3:5]
-    probe = (plane, shape, np.arange(-20, 30), 0.5, 3.0, 16)
+    lower, upper = plane._replace(level=np.nextafter(0.5, 0)), plane._replace(level=3.0)
+    probe = (lower, upper, shape, np.arange(-20, 30), 0.5, 3.0, 16)
     kept, other = np.zeros(400), np.zeros(400)
     found, wanted = ranks.lag_ranks(*probe, kept), ranks.lag_ranks.py_func(*probe, other)
     for each, same in zip(found, wanted, strict=True):
         assert_array_equal(each, same)
     assert_array_equal(kept, other)
+
+
+@pytest.mark.parametrize("metric", ["linf", "l2", "l1"])
+def test_ranks_are_those_of_all_distances_of_the_lags(metric):
+    rng = np.random.default_rng(8)
+    series = [rng.standard_normal(n) for n in (150, 90)]
+    series[0][[3, 140]], series[1][50] = np.nan, np.inf
+    a, b = (prepare(x, dim=3, delay=2) for x in series)
+    plane, chosen = make_pair(a, b, metric).plane(0.0, True), np.arange(-40, 100)
+    gaps = np.abs(a.points()[:, None] - b.points()[None])
+    distances = {"linf": gaps.max(axis=2), "l1": gaps.sum(axis=2), "l2": (gaps**2).sum(axis=2)}[metric]
+    lag = np.arange(len(a))[:, None] - np.arange(len(b))
+    values = distances[np.isin(lag, chosen) & a.finite[:, None] & b.finite]
+    low, high = np.quantile(values, [0.2, 0.4])
+    planes = plane._replace(level=np.nextafter(low, 0)), plane._replace(level=high)
+    kept = np.empty(values.size)
+    under, inside, number, *_ = ranks.lag_ranks(*planes, distances.shape, chosen, low, high, 16, kept)
+    assert under == np.count_nonzero(values < low)
+    assert inside == number.sum() == np.count_nonzero((values >= low) & (values <= high))
+    assert_allclose(np.sort(kept[:inside]), np.sort(values[(values >= low) & (values <= high)]), rtol=1e-14)
 
 
 def test_lines_compiled_equal_interpreted():

@@ -154,6 +154,8 @@ def test_a_single_initial_condition_or_an_unknown_error_decides_nothing():
     blind = made(replace(p, exponent=replace(p.exponent, interval=unknown)) for p in points).coincidence()
     assert blind.verdict == "not decided"
     assert "interval-unknown" in codes(blind.reasons)
+    assert np.isnan(blind.ratio)
+    assert "fastest-over-onset" not in codes(blind.reasons)  # a ratio to an onset that is not known
 
 
 def test_a_minimum_at_the_end_of_the_range_or_no_onset_decides_nothing():

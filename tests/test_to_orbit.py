@@ -47,27 +47,80 @@ def test_what_landmarks_rule_out_was_not_the_nearest(metric, dtype, pruned, monk
     a[17, 3] = np.nan
     b[40:60] = np.inf
     found = tt.to_orbit(a, b, metric=metric)
-    assert found.settings["landmarks"] == 8
+    assert found.settings["search"] == "landmarks"
     assert found.n_computed < 0.4 * len(a) * len(b)
     monkeypatch.setattr(to_orbit, "WORTH", np.inf)
     everything = tt.to_orbit(a, b, metric=metric)
-    assert everything.settings["landmarks"] == 0
+    assert everything.settings["search"] == "all distances"
     assert everything.n_computed == len(a) * len(b)
     assert_array_equal(found.distance, everything.distance)
     assert_array_equal(found.argmin, everything.argmin)
 
 
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf", "rms"])
+@pytest.mark.parametrize("kind", ["cycle", "noise", "lattice"])
+def test_a_tree_finds_what_all_distances_say(metric, kind, monkeypatch):
+    rng = np.random.default_rng(5)
+    if kind == "cycle":
+        a, b = cycles(size=6)
+    else:
+        a, b = rng.normal(size=(2, 150, 5)) if kind == "noise" else rng.integers(0, 3, (2, 150, 2)).astype(float)
+    a[17, 1], b[40:60, 0], b[3, 1] = np.nan, np.inf, np.nan
+    monkeypatch.setattr(to_orbit, "TREE_PAYS", np.inf)
+    everything = tt.to_orbit(a, b, metric=metric)
+    monkeypatch.setattr(to_orbit, "TREE_PAYS", 0)
+    found = tt.to_orbit(a, b, metric=metric)
+    assert found.settings["search"] == "tree"
+    assert_array_equal(found.argmin, everything.argmin)  # on the lattice: the first of equals
+    assert_allclose(found.distance, everything.distance, rtol=1e-14)
+    assert_array_equal(found.excluded, everything.excluded)
+    assert_array_equal(found.orbit_excluded, everything.orbit_excluded)
+    if kind == "cycle":
+        assert found.n_computed < 0.3 * len(a) * len(b)
+    moved = tt.to_orbit(a[:, ::-1], b[:, ::-1], metric=metric)  # a tree splits other axes
+    assert_array_equal(moved.argmin, found.argmin)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_numbers_whose_squares_leave_the_range_take_no_tree(scale, monkeypatch):
+    monkeypatch.setattr(to_orbit, "TREE_PAYS", 0)
+    a, b = np.random.default_rng(6).normal(size=(2, 30, 3))
+    found, plain = tt.to_orbit(scale * a, scale * b), tt.to_orbit(a, b)
+    assert found.settings["search"] == "all distances"
+    assert_array_equal(found.argmin, plain.argmin)
+    assert_allclose(found.distance, scale * plain.distance, rtol=1e-12)
+
+
+def test_the_search_of_a_tree_compiled_equals_interpreted():
+    from trajtools._kernels import orbits
+    from trajtools.neighbors.search import Strategy, build
+    from trajtools.neighbors.states import States
+    from trajtools.types import L1, L2, LINF
+
+    a, b = np.random.default_rng(7).normal(size=(2, 20, 3))
+    for code in (L1, L2, LINF):
+        index = build(States(b, np.empty((0, 0)), "", code, np.ones(20, bool), 1, 0, 0), Strategy("tree", -1, ""))
+        results = []
+        for kernel in (orbits.tree_to_orbit, orbits.tree_to_orbit.py_func):
+            gap, place = np.full(20, np.inf), np.full(20, -1)
+            arrays = index.leaves, index.times, index.boxes, index.earliest
+            kernel(a, np.ones(20, bool), 0, 20, *arrays, code, gap, place)
+            results.append((gap, place))
+        assert_allclose(results[0][0], results[1][0], rtol=1e-14)
+        assert_array_equal(results[0][1], results[1][1])
+
+
 def test_landmarks_are_given_up_where_they_rule_out_little(pruned):
     a, b = np.random.default_rng(2).normal(size=(2, 100, 50))
     found = tt.to_orbit(a, b)
-    assert found.settings["landmarks"] == 0
+    assert found.settings["search"] == "all distances"
     assert_array_equal(found.distance, tt.pairwise(a, y=b)[:].min(axis=1))
 
 
 def test_a_metric_that_claims_no_triangle_is_not_pruned(pruned):
     a, b = cycles()
-    assert tt.to_orbit(a, b, metric="cosine").settings["landmarks"] == 0
-    assert tt.to_orbit(a, b, metric=lambda x, y: np.square(x - y).sum(axis=1)).settings["landmarks"] == 0
+    assert tt.to_orbit(a, b, metric="cosine").settings["search"] == "all distances"
+    assert tt.to_orbit(a, b, metric=lambda x, y: np.square(x - y).sum(axis=1)).settings["search"] == "all distances"
 
 
 def test_of_equal_states_the_first_is_named(pruned, monkeypatch):
@@ -105,7 +158,7 @@ def test_files_threads_tiles_and_executors_change_no_bit(tmp_path, monkeypatch):
     found.append(tt.to_orbit(*runs))
     monkeypatch.setattr(tiles, "BUDGET", 500_000)
     found.append(tt.to_orbit(*runs))
-    assert found[-1].settings["landmarks"] == 8
+    assert found[-1].settings["search"] == "landmarks"
     for each in found:
         assert_array_equal(each.distance, alone.distance)
         assert_array_equal(each.argmin, alone.argmin)

@@ -272,3 +272,89 @@ def test_training_in_many_dimensions_is_right_or_inconclusive():
             or found.settings.get("period")
             or (found.interval[0] - 0.01 <= true <= found.interval[1] + 0.01)
         )
+
+
+# -- fixed points ------------------------------------------------------------------------------------------------------
+
+
+def descent(steps, stop=1e-6):
+    """Gradient descent that reaches its minimum to the bit."""
+    w, out = np.array([1.0, 2.0]), []
+    for _ in range(steps):
+        out.append(w)
+        w = w * (1 - 0.1 * np.array([1.0, 3.0]))
+        w = np.where(np.abs(w) < stop, 0.0, w)
+    return np.array(out)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.full(300, 2.5),
+        np.zeros((300, 4), np.float32),
+        np.ones(100, int),
+        np.where(np.arange(300) % 7 == 0, np.nan, 1.0),
+        descent(800),
+        descent(800)[:, 0],
+        tt.pairwise(np.ones((60, 3))),
+    ],
+    ids=["constant", "float32 states", "integers", "gaps", "descent", "one weight", "distances"],
+)
+def test_a_trajectory_that_stands_still_is_a_fixed_point(x):
+    found = tt.lyapunov(x)
+    assert (found.verdict, found.growth, found.settings["period"]) == ("regular", "none", 1.0)
+    assert codes(found.reasons) == ("at-rest", "periodic")
+    assert 0 < found.bound <= 2 / (len(x) - found.settings["at_rest"])
+    assert str(found).startswith(f"below {found.bound:.2g} 1/")
+    assert found.summary() == "The trajectory stands still."
+
+
+def test_a_fixed_point_up_to_rounding_has_a_larger_bound():
+    x = 0.3 + np.finfo(float).eps * np.tile([0.0, 1.0], 200)
+    assert tt.lyapunov(x).bound > tt.lyapunov(np.full(400, 0.3)).bound
+
+
+def test_a_record_that_stands_still_for_less_than_half_says_so():
+    found = tt.lyapunov(np.r_[np.random.default_rng(0).standard_normal(900), np.zeros(300)])
+    assert found.verdict == "inconclusive"
+    assert found.reasons[0].code == "at-rest"
+    assert found.reasons[0].numbers["count"] == 300
+
+
+def test_a_record_that_ends_in_nan_does_not_stand_still():
+    found = tt.lyapunov(np.r_[np.ones(300), np.full(500, np.nan)])
+    assert found.verdict == "inconclusive"
+
+
+def test_a_periodic_orbit_prints_its_bound():
+    found = tt.lyapunov(np.tile([0.1, 0.5, 0.9], 200))
+    assert str(found).startswith(f"below {found.bound:.2g} 1/sample: regular, period 3")
+    per = found.per("step", steps_per_sample=2)
+    assert np.isclose(per.bound, found.bound / 2)
+
+
+def test_twins_of_a_dead_network_are_named():
+    x = np.ones((60, 3))
+    found = tt.lyapunov((x, [x + 1e-8, x + 2e-8]))
+    assert found.verdict == "regular"
+    assert "at-rest" in codes(found.warnings)
+    moving = x * (1 + 0.01 * np.sin(np.arange(60)))[:, None]
+    assert "at-rest" not in codes(tt.lyapunov((moving, [moving + 1e-8])).warnings)
+
+
+def test_noise_in_the_states_is_named_and_curvature_is_not():
+    x = SYSTEMS["henon"]().trajectory(5000, rng=0, transient=1000)
+    noise = np.random.default_rng(0).standard_normal(x.shape) * x.std(axis=0)
+    clean, noisy = (tt.lyapunov(x + size * noise) for size in (0.0, 0.01))
+    assert "measurement-noise" not in codes(clean.warnings)
+    assert "measurement-noise" in codes(noisy.warnings)
+    assert clean.interval[0] < 0.4185 < clean.interval[1]
+    assert noisy.value < 0.95 * 0.4185  # what the warning is about
+
+
+@pytest.mark.parametrize("name", ["henon", "ikeda", "lorenz"])
+def test_jacobians_tell_noise_from_curvature(name):
+    x = SYSTEMS[name]().trajectory(5000, rng=1, transient=1000)
+    noise = 0.02 * x.std(axis=0) * np.random.default_rng(2).standard_normal(x.shape)
+    clean, noisy = (local_jacobian(states, rng=np.random.default_rng(0)) for states in (x, x + noise))
+    assert (clean.noisy, noisy.noisy) == (False, True)

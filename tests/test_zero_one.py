@@ -147,11 +147,21 @@ def test_frequencies_keep_away_from_the_resonances():
         (lambda: tt.structure.zero_one_test(np.ones(30), every=0), DataError, "every=0"),
         (lambda: tt.structure.zero_one_test(np.ones(30), frequencies=0), DataError, "frequencies=0"),
         (lambda: tt.structure.zero_one_test(np.ones(30), damping=-1), DataError, "damping=-1"),
+        (lambda: tt.structure.zero_one_test(np.ones(30), most=10), DataError, "most=10"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_in_words(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_long_series_is_cut_and_said_to_be():
+    x = logistic(3.9, 3000)
+    found = tt.structure.zero_one_test(x, every=1, most=2000)
+    whole = tt.structure.zero_one_test(x[:2000], every=1)
+    np.testing.assert_allclose(found.values, whole.values, rtol=1e-9)
+    assert (found.n_used, found.n_total) == (2000, 3000)
+    assert [(w.code, w.numbers) for w in found.warnings] == [("thinned", {"used": 2000, "samples": 3000})]
 
 
 def test_three_samples_give_no_answer():

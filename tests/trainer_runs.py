@@ -1,12 +1,10 @@
-"""A small training in Lightning and in the Trainer of transformers, with the same calls; and how its file reads.
+"""One small training under Lightning and under the Trainer of transformers: same calls, same file.
 
-`LIGHTNING` and `HUGGINGFACE` have the same functions: ``model()``, ``train(folder, *callbacks, net=, steps=, ...)`` and
+Each of `MAKERS` gives the same names: ``model()``, ``train(folder, *callbacks, net=, steps=, ...)`` and
 the callbacks ``Snapshots`` (what should be recorded) and ``Failing`` (an exception when the step is reached).
 """
 
-import importlib.util
 import logging
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,10 +17,13 @@ from torch_training import batches, flat, network  # noqa: E402
 import trajtools as tt  # noqa: E402
 
 nn = torch.nn
-README = Path(__file__).parents[1] / "README.md"
-# Of the trainers and of torch, on what they find here.
-QUIET = [pytest.mark.filterwarnings(f"ignore:.*:{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
-QUIET += [pytest.mark.filterwarnings(f"ignore::UserWarning:{m}") for m in ("lightning", "torch", "accelerate")]
+# Of the trainers and of torch, on what they find here; warnings of ours are errors.
+QUIET = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+    pytest.mark.filterwarnings("error::recorders.RecordingWarning"),
+]
 
 
 def contents(path):
@@ -69,16 +70,18 @@ def lightning_trainer():
 
     class Snapshots(lightning.Callback):
         def __init__(self):
-            self.states, self.losses, self.begun = {}, {}, 0
+            self.states, self.losses, self.begun, self.step = {}, {}, 0, 0
 
         def on_train_start(self, trainer, pl_module):
-            self.states[trainer.global_step], self.begun = flat(pl_module), len(pl_module.losses)
+            self.step, self.begun = trainer.global_step, len(pl_module.losses)
+            self.states[self.step] = flat(pl_module)
 
         def on_train_batch_end(self, trainer, pl_module, *_):
-            if trainer.global_step not in self.states:
-                self.losses[trainer.global_step - 1] = np.mean(pl_module.losses[self.begun :])
-                self.begun = len(pl_module.losses)
-            self.states[trainer.global_step] = flat(pl_module)
+            if trainer.global_step > self.step:
+                new = pl_module.losses[self.begun :]
+                self.losses[self.step] = sum(new) / len(new) if new else np.nan
+                self.step, self.begun = trainer.global_step, len(pl_module.losses)
+                self.states[self.step] = flat(pl_module)
 
     class Failing(lightning.Callback):
         def __init__(self, at):
@@ -183,7 +186,3 @@ def huggingface_trainer():
 
 
 MAKERS = {"lightning": lightning_trainer, "huggingface": huggingface_trainer}
-
-
-def is_installed(name):
-    return importlib.util.find_spec(name) is not None

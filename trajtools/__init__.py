@@ -6,7 +6,14 @@ nothing.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __version__ = "0.1.0"
 
@@ -137,3 +144,29 @@ else:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _OwnRecorders:
+    """Looks on when `recorders` is imported, and says so if a file or folder of the user hides that of trajtools."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
+        """Find nothing: the finders of Python do, after the warning."""
+        if name == "recorders":
+            spec = PathFinder.find_spec(name, path)
+            _compare(spec.origin if spec else None)
+
+
+def _compare(file: str | None) -> None:
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "recorders", "__init__.py")
+    if file is not None and os.path.realpath(file) != os.path.realpath(ours) and os.path.exists(ours):
+        warnings.warn(
+            f"`import recorders` finds {file}, which hides the package of that name that came with trajtools: "
+            "rename it, or `recorders.torch` and the other recorders cannot be imported",
+            stacklevel=3,
+        )
+
+
+sys.meta_path.insert(0, _OwnRecorders)
+if "recorders" in sys.modules:
+    _compare(getattr(sys.modules["recorders"], "__file__", None))

@@ -20,10 +20,11 @@ from trajtools.neighbors.theiler import (
     theiler_window,
 )
 from trajtools.reasons import Reason
-from trajtools.types import Floats, StatesLike
+from trajtools.types import Floats, Ints, StatesLike
 
 __all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
 _SIGNIFICANCE = 0.01
+_MOST_PAIRS = 2**17  # in the mutual information at one lag
 CURVE = 0.45  # of the information at lag 0: a closed curve keeps more at every lag, chaos and noise less
 FEWEST_SAMPLES = 30  # for a dimension, besides those that an embedding loses
 DIMENSIONS = 10  # considered by default
@@ -82,7 +83,8 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
         (Fraser and Swinney 1986; bins of equal frequency), or the first lag where it falls below the 99 % level of
         independent samples, if that is smaller; 1 for a series that decorrelates within one sample, such as a map.
         On a closed curve (a sine) the information hardly falls, and its minima are ripples of the bins: then the first
-        zero of the autocorrelation, a quarter of a period.
+        zero of the autocorrelation, a quarter of a period. Long series: the information of at most 131072 pairs a lag,
+        spread over the whole series.
         ``"autocorrelation"``: first lag where the autocorrelation is below 1/e.
     max_delay : int or None, in samples
         Longest delay considered; None: a tenth of the series, at most 1000.
@@ -109,8 +111,8 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
     if method == "autocorrelation":
         value, reason, warnings = first_below(correlation, E_FOLD, "the autocorrelation is below 1/e")
         return Choice("delay", max(value, 1), method, lags, correlation, reason, settings, warnings)
-    information, level = _mutual_information(series, longest)
-    settings["level_of_independence"] = level
+    information, level, pairs = _mutual_information(series, longest)
+    settings |= {"level_of_independence": level, "pairs": pairs}
     if correlation[1] < E_FOLD:
         reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: sampled like a map"
         return Choice("delay", 1, method, lags, information, reason, settings)
@@ -146,26 +148,41 @@ def _first_zero(correlation: Floats) -> int:
     return lag - 1 if lag > 1 and correlation[lag - 1] < -correlation[lag] else lag
 
 
-def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
-    """Mutual information in nats at lags 0 .. longest, and the 99 % level of independent samples."""
+def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float, int]:
+    """Mutual information in nats at lags 0 .. longest, the 99 % level of independent samples, and pairs at lag 0."""
     from scipy.special import chdtri  # scipy.stats takes half a second to import
 
     good = np.isfinite(series)
-    bins = int(np.clip(np.sqrt(good.sum() / 5), 4, 32))
-    ranks = np.full(len(series), -1)
-    ranks[good] = np.argsort(np.argsort(series[good], kind="stable"), kind="stable") * bins // good.sum()
+    samples = int(good.sum())
+    bins = int(np.clip(np.sqrt(samples / 5), 4, 32))
+    order = np.empty(samples, dtype=np.int64)
+    order[np.argsort(series[good], kind="stable")] = np.arange(samples)
+    # The bin of each sample; of one that is not finite, and of the padding, one bin more, which is left out.
+    binned = np.full(len(series) + longest, bins, dtype=np.int64)
+    binned[: len(series)][good] = order * bins // samples
+    first = _spread_out(len(series), _MOST_PAIRS)
+    rows = binned[first] * (bins + 1)
     out = np.empty(longest + 1)
     for lag in range(longest + 1):
-        a, b = ranks[: len(ranks) - lag], ranks[lag:]
-        valid = (a >= 0) & (b >= 0)
-        counts = np.bincount(a[valid] * bins + b[valid], minlength=bins * bins).reshape(bins, bins)
-        joint = counts / max(int(valid.sum()), 1)
+        later = binned[lag : lag + len(series)] if len(first) == len(series) else binned[first + lag]
+        counts = np.bincount(rows + later, minlength=(bins + 1) ** 2)
+        inner = counts.reshape(bins + 1, bins + 1)[:bins, :bins]
+        joint = inner / max(int(inner.sum()), 1)
         product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
         positive = joint > 0
         out[lag] = np.sum(joint[positive] * np.log(joint[positive] / product[positive]))
     # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
-    level = chdtri((bins - 1) ** 2, _SIGNIFICANCE) / (2 * good.sum())
-    return out, float(level)
+    pairs = min(samples, len(first))
+    level = chdtri((bins - 1) ** 2, _SIGNIFICANCE) / (2 * pairs)
+    return out, float(level), pairs
+
+
+def _spread_out(length: int, most: int) -> Ints:
+    """All of 0 .. length, or about `most` that are spread out evenly but not periodically, ascending."""
+    if length <= most:
+        return np.arange(length)
+    golden = (5**0.5 - 1) / 2  # equal steps would meet a periodic series at the same phases
+    return np.unique((np.arange(most) * golden % 1.0 * length).astype(np.int64))
 
 
 def _is_lowest(curve: Floats, at: int, reach: int) -> bool:

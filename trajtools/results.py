@@ -151,7 +151,7 @@ class Shown:
         from trajtools.plots._axes import thumbnail
 
         try:
-            return thumbnail(plot())
+            return thumbnail(plot)
         except TrajtoolsError:  # a sweep over two hyper-parameters has no curve, and a result without states no plot
             return ""
 

@@ -18,9 +18,17 @@ def record(path: Path, rate: float = 1.0, steps: int = 1000) -> None:
     features, species = load()
     x, y = torch.from_numpy(features), torch.from_numpy(species)
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 10), torch.nn.Sigmoid(), torch.nn.Linear(10, 3)).double()
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 10), torch.nn.Sigmoid(), torch.nn.Linear(10, 3)
+    ).double()
     loss_fn = torch.nn.functional.cross_entropy
-    twins = Twins(model, loss_fn, lambda parameters: torch.optim.SGD(parameters, lr=rate), members=8, seed=0)
+    twins = Twins(
+        model,
+        loss_fn,
+        lambda parameters: torch.optim.SGD(parameters, lr=rate),
+        members=8,
+        seed=0,
+    )
     with Recorder(path, twins, hparams={"lr": rate}):
         for _ in range(steps):
             twins.step(x, y)
@@ -36,22 +44,39 @@ def draw(path: Path, picture: Path) -> None:
     with tt.open(path) as run:
         exponent = tt.twins(run).fit()
         figure, (above, below) = plt.subplots(
-            2, 1, figsize=(8, 4.6), sharex=True, height_ratios=(1, 2), layout="constrained"
+            2,
+            1,
+            figsize=(8, 4.6),
+            sharex=True,
+            height_ratios=(1, 2),
+            layout="constrained",
         )
         loss = run.metrics["loss"][:, 0]
         above.semilogy(run.step, loss, color="0.25", linewidth=1)
         above.set_ylabel("loss")
         for member in range(1, run.n_members):
-            distance = tt.distance(run.trajectory(0), run.trajectory(member), metric="l1")
+            distance = tt.distance(
+                run.trajectory(0), run.trajectory(member), metric="l1"
+            )
             planted = run.plantings["step"][run.plantings["member"] == member].tolist()
-            for start, stop in zip(planted, [*planted[1:], run.step[-1] + 1], strict=True):
+            for start, stop in zip(
+                planted, [*planted[1:], run.step[-1] + 1], strict=True
+            ):
                 stretch = (run.step >= start) & (run.step < stop)
                 grows = np.nanmax(distance[stretch]) > 1e3 * distance[stretch][0]
-                below.semilogy(run.step[stretch], distance[stretch], color=GROWING if grows else FLAT, linewidth=0.9)
+                below.semilogy(
+                    run.step[stretch],
+                    distance[stretch],
+                    color=GROWING if grows else FLAT,
+                    linewidth=0.9,
+                )
         below.plot([], [], color=GROWING, label="twin that parts from the training")
         below.plot([], [], color=FLAT, label="twin that stays beside it")
         below.legend(loc=(0.62, 0.24), frameon=False, fontsize=9)
-        below.set(xlabel="step of the training", ylabel="distance of each twin\nto the training")
+        below.set(
+            xlabel="step of the training",
+            ylabel="distance of each twin\nto the training",
+        )
         low, high = exponent.interval
         title = f"{exponent.verdict}: {exponent.value:.2f} per step, 95% interval [{low:.2f}, {high:.2f}]"
         above.set_title(title, loc="left", fontsize=11)

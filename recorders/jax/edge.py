@@ -140,9 +140,9 @@ class Copies:
         return np.array(losses)
 
     def active(self, rate: float, seed: int) -> float:
-        """Nonzero entries in the last gradient over those in the first."""
+        """Nonzero entries in the last gradient over those in the first; 0 where there are none in either."""
         first, last = self._nonzero[rate, seed]
-        return last / first if first else 1.0
+        return last / max(first, 1)
 
     def release(self, rate: float) -> None:
         """Free the copies at a rate."""

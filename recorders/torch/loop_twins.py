@@ -330,8 +330,7 @@ class LoopTwins(ModuleTwins):
         control, self._control = self._control, None
         gaps = []
         with torch.no_grad():
-            for name, ours in Walk(unwrap(control.model)).named().items():
-                theirs = self.leaves[0][name]
+            for ours, theirs in zip(control.model.parameters(), self._original.model.parameters(), strict=True):
                 if not bool(((ours == theirs) | (ours.isnan() & theirs.isnan())).all()):
                     gaps.append(float(torch.linalg.vector_norm((ours - theirs).double())))
         if not gaps:

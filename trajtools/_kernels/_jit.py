@@ -101,12 +101,13 @@ def allowed() -> int:
 _inside = local()
 
 
-def in_parts(work: Callable[[int, int], object], count: int) -> None:
+def in_parts(work: Callable[[int, int], object], count: int, *, least: int = 1) -> None:
     """Call ``work(first, last)`` on consecutive parts of 0 .. count, on the threads allowed for numba.
 
-    A call from within a part runs on the thread of that part alone.
+    A thread gets at least `least` of the count: starting one takes 0.1 ms. A call from within a part runs on the thread
+    of that part alone.
     """
-    threads = min(int(get_num_threads()), count)
+    threads = min(int(get_num_threads()), count // least)
     if threads < 2 or getattr(_inside, "part", False):
         work(0, count)
         return

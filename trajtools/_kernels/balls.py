@@ -132,6 +132,21 @@ def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
             total[k] += gaps[k] * gaps[k]
 
 
+@kernel(_nrt=False, forceinline=True)
+def add_pair(total: Any, i: Any, j: Any, lags: Any) -> Any:
+    """Add the Euclidean distances of one pair of states of two or three dimensions to the sums of a ring."""
+    width = total.shape[0]
+    a, b, u, v = lags[0, i : i + width], lags[0, j : j + width], lags[1, i : i + width], lags[1, j : j + width]
+    if lags.shape[0] == 2:
+        for k in range(width):
+            total[k] += np.sqrt((a[k] - b[k]) * (a[k] - b[k]) + (u[k] - v[k]) * (u[k] - v[k]))
+        return
+    p, q = lags[2, i : i + width], lags[2, j : j + width]
+    for k in range(width):
+        gap = (a[k] - b[k]) * (a[k] - b[k]) + (u[k] - v[k]) * (u[k] - v[k])
+        total[k] += np.sqrt(gap + (p[k] - q[k]) * (p[k] - q[k]))
+
+
 @kernel(_nrt=False)
 def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
     """Find the neighbours of one state and their rings; return their number, and whether one is at zero."""
@@ -169,6 +184,12 @@ def sum_rings(index: Any, balls: Any, rings: Any, time: Any, count: Any, split: 
     rings.zeros[:] = 0
     missing = 0
     followed = 0
+    if balls.average == LOG_MEAN and followed_by == L2 and (balls.lags.shape[0] == 2 or balls.lags.shape[0] == 3):
+        lags, near, ring, totals = balls.lags, rings.near, rings.ring, rings.totals
+        for m in range(count):
+            if ring[m] >= 0:
+                add_pair(totals[ring[m]], time, near[m], lags)
+        return missing
     for m in range(count):
         b = rings.ring[m]
         if b < 0:

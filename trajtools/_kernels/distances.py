@@ -1,4 +1,4 @@
-"""Distances between states: at equal times, of all pairs, and along the coupling of two paths."""
+"""Distances between states: at equal times, and of all pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def _sum_l1(x: Any, y: Any) -> Any:
 
 
 @kernel(fastmath=_SUM)
-def _root_l2(x: Any, y: Any) -> Any:
+def root_l2(x: Any, y: Any) -> Any:
+    """Root of the sum of squared differences of two rows."""
     total = 0.0
     for p in range(x.shape[0]):
         difference = np.float64(x[p]) - np.float64(y[p])
@@ -77,7 +78,7 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
     out = np.empty((a.shape[0], left.shape[0]))
     for t in range(a.shape[0]):
         for k in range(left.shape[0]):
-            out[t, k] = _root_l2(a[t, left[k]], b[t, right[k]])
+            out[t, k] = root_l2(a[t, left[k]], b[t, right[k]])
     return out
 
 
@@ -130,7 +131,7 @@ def twin_rows(block: Any, left: Any, right: Any, centre: Any, metric: int) -> An
 def _distance(x: Any, y: Any, metric: int) -> Any:
     if metric == L1:
         return _sum_l1(x, y)
-    return _root_l2(x, y) if metric == L2 else _largest(x, y)
+    return root_l2(x, y) if metric == L2 else _largest(x, y)
 
 
 # Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call.
@@ -199,23 +200,3 @@ def distance_rows(points: Any, metric: Any, first: Any, last: Any, matrix: Any) 
                 if metric == L2:
                     matrix[i, j] = np.sqrt(matrix[i, j])
                 matrix[j, i] = matrix[i, j]
-
-
-@kernel(nogil=True)
-def coupled_rows(distances: Any, before: Any, begun: bool) -> Any:
-    """Last row of the discrete Frechet table after the rows of `distances`, given the row before them.
-
-    See trajtools.stability.pairs.
-    """
-    row = before.copy()
-    for i in range(distances.shape[0]):
-        # The first pair has no predecessor: the coupling starts there.
-        diagonal = np.inf if begun or i > 0 else -np.inf
-        left = np.inf
-        for j in range(distances.shape[1]):
-            above = row[j]
-            reach = min(above, diagonal, left)
-            left = max(reach, distances[i, j])
-            row[j] = left
-            diagonal = above
-    return row

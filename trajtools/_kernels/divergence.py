@@ -108,7 +108,21 @@ def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any,
 
 
 @kernel(_nrt=False, forceinline=True)
-def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
+def _follow_few(gaps: Any, i: Any, j: Any, lags: Any, width: Any) -> Any:
+    """Squared gaps in two or three dimensions, in one pass over the first two: half the traffic of one by one."""
+    a, b, u, v = lags[0, i : i + width], lags[0, j : j + width], lags[1, i : i + width], lags[1, j : j + width]
+    for k in range(width):
+        gaps[k] = (a[k] - b[k]) * (a[k] - b[k]) + (u[k] - v[k]) * (u[k] - v[k])
+    if lags.shape[0] == 3:
+        p, q = lags[2, i : i + width], lags[2, j : j + width]
+        for k in range(width):
+            gaps[k] += (p[k] - q[k]) * (p[k] - q[k])
+
+
+@kernel(_nrt=False, forceinline=True)
+def follow(  # noqa: PLR0912
+    gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any
+) -> Any:
     """Gaps of the pair (i, j) after 0 .. horizon steps; returns False if a distance is missing."""
     if metric == ACROSS:
         _follow_across(gaps, along, i, j, lags, width, horizon)
@@ -119,6 +133,9 @@ def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric
             gaps[k] = matrix[i + k, j + k]
             whole &= gaps[k] < np.inf
         return whole
+    if metric == L2 and (lags.shape[0] == 2 or lags.shape[0] == 3):
+        _follow_few(gaps, i, j, lags, width)
+        return True
     for k in range(width):
         gaps[k] = 0.0
     for c in range(lags.shape[0]):

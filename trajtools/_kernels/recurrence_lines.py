@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from trajtools._kernels._jit import kernel
-from trajtools.types import L1, L2, LINF
+from trajtools.types import L2, LINF
 
 # ruff: noqa: PLR0917
 
@@ -521,41 +521,9 @@ def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, black: 
             black[w] = gaps_within(left, other + lag, right, other, offsets, level)
 
 
-@kernel(nogil=True, _nrt=False)
-def sum_distances(plane: Any, lag: Any, column: Any, length: Any, sums: Any) -> Any:
-    """Distances (squared for L2) of the states ``column + lag + q`` and ``column + q`` for q < length."""
-    for delay in range(len(plane.offsets)):
-        for c in range(plane.rows.shape[0]):
-            at = BEFORE + column + plane.offsets[delay]
-            a = plane.rows[c, at + lag : at + lag + length]
-            b = plane.columns[c, at : at + length]
-            if delay == 0 and c == 0:
-                _first_gaps(a, b, plane.code, sums)
-            elif plane.code == L2:
-                for q in range(length):
-                    sums[q] += (a[q] - b[q]) * (a[q] - b[q])
-            elif plane.code == L1:
-                for q in range(length):
-                    sums[q] += abs(a[q] - b[q])
-            else:
-                for q in range(length):
-                    gap = abs(a[q] - b[q])
-                    # NaN propagates.
-                    sums[q] = gap if gap > sums[q] or np.isnan(gap) else sums[q]
-
-
 @kernel(nogil=True, _nrt=False, forceinline=True)
-def _first_gaps(a: Any, b: Any, code: Any, sums: Any) -> Any:
-    if code == L2:
-        for q in range(len(a)):
-            sums[q] = (a[q] - b[q]) * (a[q] - b[q])
-    else:
-        for q in range(len(a)):
-            sums[q] = abs(a[q] - b[q])
-
-
-@kernel(nogil=True, _nrt=False, forceinline=True)
-def _recurrences(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
+def recurrence_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
+    """Bits of one lag: whether the states recur, in the words first .. last of columns from `origin` on."""
     if plane.code == LINF:
         _near_words(plane, lag, origin, first, last, raw, black)
     else:
@@ -635,9 +603,9 @@ def lag_block(
         first, last = 0, 0
         if low < high:
             first, last = (low - origin) >> 6, (high - origin + 63) >> 6
-            _recurrences(plane, lag, origin, first, last, raw, black)
+            recurrence_words(plane, lag, origin, first, last, raw, black)
             if joint:
-                _recurrences(other, lag, origin, first, last, raw, more)
+                recurrence_words(other, lag, origin, first, last, raw, more)
                 for w in range(first, last):
                     black[w] &= more[w]
             counts[0, index] = counts[1, index] = _count_words(black[first:last])

@@ -8,6 +8,7 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.recurrence_lines import (
+    BEFORE,
     across,
     add_line,
     below,
@@ -15,7 +16,7 @@ from trajtools._kernels.recurrence_lines import (
     count,
     is_void,
     lowest,
-    sum_distances,
+    recurrence_words,
 )
 from trajtools.types import L1, L2
 
@@ -221,39 +222,56 @@ def shared_neighbors(bits: Any) -> Any:
 
 
 @kernel(nogil=True)
-def lag_ranks(plane: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any, selected: Any) -> Any:
+def lag_ranks(lower: Any, upper: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any, selected: Any) -> Any:
     """Compare the distances (squared for L2) of some lags with a bracket.
 
-    `selected` receives those in the bracket, as long as there is room. Returns the number below and in the bracket, and
-    for equal parts of it their number, smallest and largest: (bins,) each.
+    `lower` and `upper` are planes with the levels just below `low`, and `high`. `selected` receives the distances in
+    the bracket, as long as there is room. Returns the number below and in the bracket, and for equal parts of it their
+    number, smallest and largest: (bins,) each.
     """
     rows, columns = shape
-    sums = np.empty(_CHUNK)
+    words = (columns + 63) >> 6
+    raw = np.zeros(words + (lower.offsets[-1] >> 6) + 3, dtype=np.uint64)
+    below_low, up_to_high = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     number = np.zeros(bins, dtype=np.int64)
     smallest, largest = np.full(bins, np.inf), np.full(bins, -np.inf)
     under, inside = 0, 0
-    just_below = np.nextafter(low, -np.inf)
     width = bins / (high - low) if high > low else 0.0
     for lag in lags:
         begin, end = max(0, -lag), min(columns, rows - lag)
-        for start in range(begin, end, _CHUNK):
-            length = min(_CHUNK, (end - start + 63) // 64 * 64)
-            sum_distances(plane, lag, start, length, sums)
-            for word in range(length // 64):
-                # Beyond the end there is NaN, or the distance of samples that are not states.
-                left = end - start - 64 * word
-                mask = ~np.uint64(0) if left >= 64 else (np.uint64(1) << np.uint64(left)) - np.uint64(1)
-                lower = below(sums, 64 * word, just_below) & mask
-                bits = below(sums, 64 * word, high) & ~lower & mask
-                under += count(lower)
-                while bits != np.uint64(0):
-                    value = sums[64 * word + lowest(bits)]
-                    bits &= bits - np.uint64(1)
-                    if inside < len(selected):
-                        selected[inside] = value
-                    inside += 1
-                    part = min(int((value - low) * width), bins - 1)
-                    number[part] += 1
-                    smallest[part] = min(smallest[part], value)
-                    largest[part] = max(largest[part], value)
+        first, last = begin >> 6, (end + 63) >> 6
+        recurrence_words(upper, lag, 0, first, last, raw, up_to_high)
+        recurrence_words(lower, lag, 0, first, last, raw, below_low)
+        for w in range(first, last):
+            # Beyond the ends there is NaN, or the distance of samples that are not states.
+            mask = bits_between(max(begin - 64 * w, 0), min(end - 64 * w, 64))
+            under += count(below_low[w] & mask)
+            bits = up_to_high[w] & ~below_low[w] & mask
+            while bits != np.uint64(0):
+                value = _distance_at(lower, lag, 64 * w + lowest(bits))
+                bits &= bits - np.uint64(1)
+                if inside < len(selected):
+                    selected[inside] = value
+                inside += 1
+                part = min(int((value - low) * width), bins - 1)
+                number[part] += 1
+                smallest[part] = min(smallest[part], value)
+                largest[part] = max(largest[part], value)
     return under, inside, number, smallest, largest
+
+
+@kernel(nogil=True, _nrt=False)
+def _distance_at(plane: Any, lag: Any, column: Any) -> Any:
+    """Distance (squared for L2) of the states column + lag and column, summed in the order of the bits."""
+    total = 0.0
+    for delay in range(len(plane.offsets)):
+        at = BEFORE + column + plane.offsets[delay]
+        for c in range(plane.rows.shape[0]):
+            gap = abs(plane.rows[c, at + lag] - plane.columns[c, at])
+            if plane.code == L2:
+                total += gap * gap
+            elif plane.code == L1:
+                total += gap
+            else:
+                total = max(total, gap)
+    return total

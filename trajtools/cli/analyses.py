@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,11 @@ def stability(request: Request, *, seed: int, **chosen: Any) -> None:
     import trajtools as tt
 
     request = replace(request, together=True)
-    request.run(lambda source: tt.orbital_stability(source.twins(), **chosen, rng=seed), _stability_text)
+
+    def analyse(source: Source, progress: Callable[[int, int], None]) -> Any:
+        return tt.orbital_stability(source.twins(), **chosen, rng=seed, progress=progress)
+
+    request.run(analyse, _stability_text, in_steps=True)
 
 
 def _stability_text(outcomes: list[Outcome]) -> list[Block]:

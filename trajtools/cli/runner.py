@@ -75,15 +75,18 @@ def _expand(path: Path) -> list[Path]:
 
 
 def without_unsafe(paths: Sequence[Path], errors: Errors) -> list[Path]:
-    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`."""
-    from trajtools.store import probe
+    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`.
+
+    Of the shards of one run, the first stays, which opens them all.
+    """
+    from trajtools.store import probe, whole_runs
 
     recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
     refused = {path: error for path, error in probe(recorded).items() if error is not None}
     for path, error in refused.items():
         with collecting(errors, path):
             raise explained(path, error)
-    return [path for path in paths if path not in refused]
+    return whole_runs([path for path in paths if path not in refused])
 
 
 def explained(path: Path, error: Exception) -> Exception:
@@ -318,15 +321,18 @@ class Request:
 
     def run(
         self,
-        analyse: Callable[[Source], Any],
+        analyse: Callable[..., Any],
         text: Callable[[list[Outcome]], list[Block]],
         draw: Callable[[Any, Any], Any] | None = None,
+        *,
+        in_steps: bool = False,
     ) -> None:
         """Analyse each run, print and draw the results, and exit.
 
         `text(outcomes)` makes the text, `draw(result, ax)` one panel of the figure (by default `result.plot(ax=ax)`).
+        `in_steps`: `analyse(source, progress)` calls ``progress(done, total)`` as it goes.
         """
-        outcomes, errors = self.each_run(analyse)
+        outcomes, errors = self.each_run(analyse, in_steps=in_steps)
         plain = outcomes if self.as_json else []
         results = [{"file": one.file, "run": one.run, "result": _plain(one.result)} for one in plain]
         self.write(outcomes, errors, results, text)
@@ -334,7 +340,7 @@ class Request:
             _draw_panels(outcomes, draw or (lambda result, ax: result.plot(ax=ax)), self.plot)
         finish(errors, [getattr(one.result, "verdict", "") for one in outcomes] if self.strict else ())
 
-    def each_run(self, analyse: Callable[[Source], Any]) -> tuple[list[Outcome], Errors]:
+    def each_run(self, analyse: Callable[..., Any], *, in_steps: bool = False) -> tuple[list[Outcome], Errors]:
         """Analyse each run of each file; one that fails does not keep the others from being analysed."""
         outcomes: list[Outcome] = []
         errors: Errors = []
@@ -346,12 +352,16 @@ class Request:
             paths = without_unsafe(paths, errors)
         with compile_notice(self.quiet), progress(len(paths), "Analysing runs", self.quiet) as advance:
             for path, more in self._grouped(paths):
-                with collecting(errors, path), sources(path, self.runs, self.selection, self.foreign, more) as listed:
+                with (
+                    _one_step(advance) as shown,
+                    collecting(errors, path),
+                    sources(path, self.runs, self.selection, self.foreign, more) as listed,
+                ):
                     chosen = listed if self.together else [part for one in listed for part in one.each_trajectory()]
-                    for source in chosen:
+                    for at, source in enumerate(chosen):
                         with collecting(errors, path):
-                            outcomes.append(Outcome(str(path), source.name, source.remarked(analyse(source))))
-                advance(1)
+                            step = (_part_of(shown, at, len(chosen)),) if in_steps else ()
+                            outcomes.append(Outcome(str(path), source.name, source.remarked(analyse(source, *step))))
         if self.runs and not outcomes and not errors:
             raise no_such_run(paths, self.runs)
         return outcomes, errors
@@ -664,7 +674,28 @@ def check_target(target: Path, inputs: Iterable[Path]) -> None:
 
 
 @contextmanager
-def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def _one_step(advance: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
+    """Yield a function that takes the share of one step that is done; in the end, all of it is."""
+    before = 0.0
+
+    def show(share: float) -> None:
+        nonlocal before
+        advance(share - before)
+        before = share
+
+    try:
+        yield show
+    finally:
+        show(1.0)
+
+
+def _part_of(show: Callable[[float], None], at: int, count: int) -> Callable[[int, int], None]:
+    """Return ``progress(done, total)`` of one of `count` equal parts."""
+    return lambda done, total: show((at + done / total) / count)
+
+
+@contextmanager
+def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[[float], None]]:
     """Show progress on a terminal; yields a function that takes the number of steps done."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None

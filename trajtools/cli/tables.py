@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from trajtools.clocks import Clock
     from trajtools.reasons import Reason
 
+MOST_NAMED = 5  # files beside one that is missing
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".dat", ".parquet")
 MAX_BYTES = 4 * 2**30
 NO_CLOCK = "none"
@@ -535,6 +537,17 @@ def _times_of_day(cells: Sequence[str]) -> Any:
     return np.round(np.array(seconds) * 1e6).astype("timedelta64[us]")
 
 
+def _beside(path: Path) -> str:
+    """Name the files of its folder that can be read, those with similar names first."""
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    names = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in (".h5", ".hdf5", *SUFFIXES))
+    close = get_close_matches(path.name, names, n=MOST_NAMED)
+    listed = [*close, *(name for name in names if name not in close)][:MOST_NAMED]
+    more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+    return f"; its folder holds {', '.join(listed)}{more}" if names else ""
+
+
 def check_is_file(path: Path) -> None:
     """Refuse a path that is no file, an empty file, and suggest files that are there."""
     if path.is_dir():
@@ -542,8 +555,6 @@ def check_is_file(path: Path) -> None:
         hint = f"; did you mean {inside[0]}?" if inside else " without .h5 files"
         raise DataError(f"{path} is a folder{hint}")
     if not path.exists():
-        beside = sorted(path.parent.glob("*.h5")) if path.parent.is_dir() else []
-        hint = f"; its folder holds {', '.join(p.name for p in beside[:5])}" if beside else ""
-        raise DataError(f"{path} does not exist{hint}")
+        raise DataError(f"{path} does not exist{_beside(path)}")
     if path.stat().st_size == 0:
         raise FormatError(f"{path} is empty (0 bytes)")

@@ -435,15 +435,7 @@ def _part(x: Trajectory, rows: slice, travels: bool) -> Trajectory:
 
 def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Executor | None) -> Comparison:
     """Check two sets of states and scan each once."""
-    left = _as_trajectory(x, "x", metric)
-    right = left if y is None or y is x else _as_trajectory(y, "y", metric)
-    if right is not left:
-        left, right = of_one_direction(left, right)
-    if left.shape[1] != right.shape[1]:
-        raise DataError(
-            f"the states have {left.shape[1]} and {right.shape[1]} weights; only states of one architecture have a "
-            "distance"
-        )
+    left, right = both_sides(x, y, metric)
     unbound = find_metric(metric)
     bound = bind_metric(unbound, left, right)
     which = Which.of(unbound, left if left.parameters else right)
@@ -467,6 +459,20 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
         single=_is_single(bound, left, right, max(rows.largest, columns.largest)),
         budget=budget,
     )
+
+
+def both_sides(x: Any, y: Any, metric: MetricLike) -> tuple[Trajectory, Trajectory]:
+    """Two sets of states of one architecture; the same object twice for one trajectory."""
+    left = _as_trajectory(x, "x", metric)
+    right = left if y is None or y is x else _as_trajectory(y, "y", metric)
+    if right is not left:
+        left, right = of_one_direction(left, right)
+    if left.shape[1] != right.shape[1]:
+        raise DataError(
+            f"the states have {left.shape[1]} and {right.shape[1]} weights; only states of one architecture have a "
+            "distance"
+        )
+    return left, right
 
 
 def _as_trajectory(x: Any, name: str, metric: MetricLike) -> Trajectory:
@@ -544,7 +550,8 @@ def _floor(x: Trajectory, metric: Metric, counts: NDArray[np.int64], exponent: N
     spacing = np.ldexp(1.0, np.maximum(exponent[:-1], smallest) - mantissa)
     spacing[0] = np.ldexp(1.0, smallest - mantissa)
     occurring = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
-    largest = np.array([spacing[row[:-1] > 0].max(initial=0.0) for row in counts])
+    highest = counts.shape[1] - 2 - np.argmax(counts[:, -2::-1] > 0, axis=1)
+    largest = np.where(counts[:, :-1].any(axis=1), spacing[highest], 0.0)
     unit = occurring.max(initial=0.0) or 1.0  # squares of spacings may overflow
     roots = unit * np.sqrt(counts[:, :-1] @ (occurring / unit) ** 2)
     sums = np.stack([counts[:, :-1] @ occurring, roots, largest])

@@ -121,12 +121,24 @@ class Exponent(Result):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
+    @property
+    def bound(self) -> float:
+        """Upper bound, in `unit`, of an exponent whose value is unknown: of an orbit that repeats exactly; else NaN."""
+        if np.isfinite(self.value):
+            return float("nan")
+        return float(self.settings.get("largest_exponent", float("nan"))) * self.unit_factor
+
     def _head(self) -> str:
+        if np.isfinite(self.bound):
+            period = self.settings.get("period")
+            return f"below {self.bound:.2g} {self.unit}: {self.verdict}" + (f", period {period:.6g}" if period else "")
         return f"{spoken(self.value)} {self.unit}, {self.level:.0%} interval {bounds(self.interval)}: {self.verdict}"
 
     def _sentence(self) -> str:
         tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
         time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
+        if "at_rest" in self.settings:
+            return "The trajectory stands still."
         if self.method != "twins":  # one trajectory: there are neighbouring states, and no copies
             return {
                 "chaotic": f"The distance between neighbouring states grows {time}, all along the record.",

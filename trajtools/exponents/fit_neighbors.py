@@ -377,12 +377,14 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         unit=unit,
     )
     if not np.isfinite(p_positive):
+        blocks = int(np.isfinite(plateau.block_slopes).sum())
         no_error = Reason.of(
             "error-unknown",
             "the standard error is unknown: it needs {needed} blocks of reference states, and there are {blocks}; "
-            "record more, or lower the horizon",
-            blocks=int(np.isfinite(plateau.block_slopes).sum()),
+            "record {times:.2g} times as long or longer, or lower the horizon",
+            blocks=blocks,
             needed=FEWEST_BLOCKS,
+            times=FEWEST_BLOCKS / max(blocks, 1),
         )
         return "inconclusive", (growth_reason, no_error)
     return "inconclusive", (growth_reason, untested)

@@ -89,9 +89,12 @@ class Cells:
         """How far each cell has to go to a level, relative to the others: 1 where all sizes are alike."""
         if len(np.unique(self.size)) < 2:
             return np.ones(len(self))
-        far = upper - self.at(self.begin)
-        own = np.array([np.nanmedian(far[self.size == size]) for size in self.size])
-        return np.asarray(own / np.nanmedian(far))
+        known = self.known
+        far, size = (upper - self.at(self.begin))[known], self.size[known]
+        out = np.ones(len(self))
+        for label in np.unique(size):
+            out[self.size == label] = np.median(far[size == label]) / np.median(far)
+        return out
 
     def at(self, point: Ints) -> Floats:
         """Value of each cell at a point of its own, (C,)."""
@@ -431,7 +434,8 @@ def compare_sizes(cells: Cells, window: Window, per_step: float, level: float) -
         unit = group
         if len(np.unique(group)) < FEWEST_UNITS:
             unit = np.unique(np.stack([group, _blocks(group, begin)], axis=1), axis=0, return_inverse=True)[1].ravel()
-        first = [np.exp(np.nanmedian(cells.at(cells.begin)[cells.size == size])) for size in (small, large)]
+        known = cells[cells.known]
+        first = [np.exp(np.median(known.at(known.begin)[known.size == size])) for size in (small, large)]
         rates = float(gain.sum() / duration.sum()), float(other.sum() / duration.sum())
         difference = _ratio(other - gain, duration, unit, level)
         found.append(Comparison((float(first[0]), float(first[1])), rates, difference))

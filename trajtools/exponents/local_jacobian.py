@@ -20,6 +20,8 @@ ROUGH = 1.2  # second over first differences above which a record is sampled lik
 DISCARDED = 20  # maps in which the tangent vector turns into the growing direction
 BLOCKS = 10  # of time, for the standard error
 FEWEST_MAPS = 60  # after the discarded ones
+NOISY = 0.7  # of what a neighbourhood twice as large leaves unexplained: curvature alone leaves at most 0.6
+LEAST_NOISE = 0.002  # of the variance
 MOST_UNEXPLAINED = 0.5  # largest share of the variance of images that maps may leave
 REDRAWN = 3  # times that the errors of the maps are drawn again
 DIMENSION = 6  # leading principal components that the maps act on, at most
@@ -72,6 +74,26 @@ class LocalJacobian:
             value > self.critical * error and share < MOST_UNEXPLAINED and value * self.span > -0.5 * np.log1p(-share)
             for value, error, share in sizes
         )
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the states hold noise: what the smaller neighbourhood leaves unexplained is as much as the larger.
+
+        Curvature leaves a share that grows with the neighbourhood, noise one that shrinks.
+        """
+        small, large = self.unexplained
+        return small > LEAST_NOISE and small > NOISY * large
+
+    @property
+    def noise_reason(self) -> Reason:
+        """Say that noise flattens the slopes."""
+        text = (
+            "the states hold noise: maps of {few} neighbours leave {small:.2g} of the variance unexplained, those of "
+            "{many} {large:.2g}, and curvature alone would leave much less to the smaller; noise flattens the slopes, "
+            "so the value is too low (a tenth at 1 % of the spread), which the interval does not cover"
+        )
+        (few, many), (small, large) = self.neighbors, self.unexplained
+        return Reason.of("measurement-noise", text, few=few, many=many, small=small, large=large)
 
     @property
     def reason(self) -> Reason:

@@ -65,6 +65,11 @@ NOT_STOCHASTIC = (  # reasons that leave open whether a test would tell the traj
     "repeats",
 )
 REPEATED = 1e-6  # nearest over typical distance, below which states may repeat but for rounding
+FEWEST_AT_REST = 20  # equal states at the end: the trajectory stands still
+REST_SHARE = 0.5  # of the record, that must stand still for a verdict on the fixed point
+REST_NAMED = 0.1  # of the record, for a reason
+ULPS_AT_REST = 8  # of the largest number, by which such states may differ
+BLOCK_OF_STATES = 1024
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
 BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
@@ -147,7 +152,18 @@ class Options:
 
 
 def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
-    """Exponent of one trajectory from its recurrences."""
+    """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at."""
+    rest, largest = rest_of(x)
+    share = (len(x) - rest) / max(len(x), 1)
+    if len(x) - rest >= FEWEST_AT_REST and share >= REST_SHARE:
+        return _at_rest(x, rest, largest, options, clock)
+    exponent = _moving(x, options, clock=clock, issues=issues)
+    if exponent.verdict == "inconclusive" and len(x) - rest >= FEWEST_AT_REST and share >= REST_NAMED:
+        return replace(exponent, reasons=(rest_reason(len(x), rest), *exponent.reasons))
+    return exponent
+
+
+def _moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...]) -> Exponent:
     ready: Prepared | None = None
     try:
         if isinstance(x, Distances):
@@ -190,6 +206,55 @@ def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issue
     if back is not None and not problems and (back.regular or back.contracting):
         return _regular(fit, ready, back, options, clock)
     return _judged(fit, ready, stats, problems, options)
+
+
+def rest_of(x: Any) -> tuple[int, float]:
+    """State from which nothing moves but by rounding, and the largest difference since then."""
+    if isinstance(x, Distances):
+        gaps = np.asarray(x.read(len(x) - 1, len(x)), dtype=np.float64)[0] if len(x) else np.empty(0)
+        moving = np.flatnonzero(gaps > 0)
+        return (int(moving[-1]) + 1 if len(moving) else 0), 0.0
+    states = np.asarray(x)
+    if not states.size:
+        return len(states), 0.0
+    states = states.reshape(len(states), -1)
+    if not np.isfinite(last := states[-1].astype(np.float64)).all():
+        return len(states), 0.0
+    rounding = float(np.finfo(states.dtype).eps) if states.dtype.kind == "f" else 0.0
+    largest, within = 0.0, ULPS_AT_REST * rounding * float(np.abs(last).max())
+    for stop in range(len(states), 0, -BLOCK_OF_STATES):
+        begin = max(stop - BLOCK_OF_STATES, 0)
+        gaps = np.abs(states[begin:stop].astype(np.float64) - last).max(axis=1)
+        moving = np.flatnonzero(gaps > within)
+        first = int(moving[-1]) + 1 if len(moving) else 0
+        largest = max(largest, float(np.nanmax(gaps[first:], initial=0.0)))
+        if len(moving):
+            return begin + first, largest
+    return 0, largest
+
+
+def rest_reason(length: int, rest: int) -> Reason:
+    """Say from where on the trajectory stands still."""
+    text = (
+        "the trajectory stands still: its last {count} of {length} states are equal to within rounding; a training "
+        "does so where it has converged, or where its gradients are zero (dead units, a saturated loss, a rate of 0)"
+    )
+    return Reason.of("at-rest", text, count=length - rest, length=length)
+
+
+def _at_rest(x: Any, rest: int, largest: float, options: Options, clock: tuple[float, str]) -> Exponent:
+    """Verdict on a trajectory that ends at a fixed point: rounding errors bound its exponent."""
+    scale = np.asarray(x[-1:], dtype=np.float64) if not isinstance(x, Distances) else np.zeros(1)
+    rounding = np.finfo(np.float64).eps * float(np.nanmax(np.abs(scale), initial=0.0))
+    efolds = 1.0 + max(float(np.log(largest / rounding)) if largest > 0 < rounding else 0.0, 0.0)
+    bound = efolds / (len(x) - rest) / clock[0]
+    text = (
+        "it is a fixed point. The exponent is below {bound:.2g} per {unit}: at a larger one, rounding errors would show"
+    )
+    fixed = Reason.of("periodic", text, bound=bound, unit=clock[1])
+    found = _no_exponent(options, clock, (rest_reason(len(x), rest), fixed))
+    settings = found.settings | {"period": 1.0, "largest_exponent": bound, "at_rest": rest}
+    return replace(found, reasons=found.reasons[:2], growth="none", verdict="regular", settings=settings)
 
 
 def _exact_period(ready: Prepared, options: Options) -> tuple[int, float] | None:
@@ -277,9 +342,11 @@ def _judged(fit: Exponent, ready: Prepared, stats: Probe, problems: tuple[Reason
     if verdict == "inconclusive":
         reasons = (*(r for r in reasons if r.code != "not-tested"), *_stochastic(ready, reasons))
     p_values = [p for p in (tested.p_value, fit.settings["p_zero"]) if np.isfinite(p)]
+    noise = (jacobian.noise_reason,) if jacobian is not None and jacobian.noisy else ()
     return replace(
         fit,
         verdict=verdict,
+        warnings=(*fit.warnings, *noise),
         growth="exponential" if verdict == "chaotic" else "undecided",
         persistence="shown" if verdict == "chaotic" else "not tested",
         reasons=reasons,
@@ -413,7 +480,7 @@ def _objection(fit: Exponent) -> Reason | None:
         return Reason("contracts", "the whole interval of the exponent lies below zero")
     p_zero = fit.settings["p_zero"]
     if p_zero > DECISION:
-        text = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
+        text = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g}); record longer"
         return Reason.of("zero-not-excluded", text, p=p_zero)
     if (
         fit.method in FOLLOWED_TO_SATURATION
@@ -517,8 +584,6 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
     usable = np.flatnonzero(np.count_nonzero(np.isfinite(matrix), axis=1) > 1)
     if len(usable) < 20:
         raise DataError(f"{len(usable)} states with distances are too few to estimate a time scale; record more")
-    if not np.nanmax(matrix[usable[0]]) > 0:
-        raise DataError("all states are equal: nothing moves, so nothing diverges")
     choices: dict[str, Any] = {}
     theiler = options.theiler
     if theiler is None:
@@ -589,8 +654,6 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     finite = np.isfinite(series).all(axis=1)
     if finite.sum() < 20:
         raise DataError(f"{int(finite.sum())} finite states are too few to estimate a time scale; record more")
-    if np.ptp(series[finite], axis=0).max() == 0:
-        raise DataError("the trajectory is constant: nothing moves, so nothing diverges")
     choices: dict[str, Any] = {}
     dim, delay = options.dim or 1, options.delay or 1
     if series.shape[1] == 1 and options.dim is None:

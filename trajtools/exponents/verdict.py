@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ STARTS = 3  # separate times of perturbation that vote, for persistence
 MISS = 0.01  # probability that a start that votes fails to grow by chance
 CHANCE = 0.05  # smallest probability of so many failures by chance, for persistence
 BOUNDED = 1.0  # e-folds: distances that rise by less do not grow
+MOST_LISTED = 6  # starts in a reason
 SHORTEST = 20  # steps of a record, to show the absence of growth
 FEWEST_STEPS = 3  # fitted steps: fewer show no curvature
 SHAPE_STEPS = 10  # of a rise, to prefer a power law to an exponential
@@ -98,8 +100,7 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
     """Judge whether growth follows every start that was followed for long enough."""
     votes = [start for start in starts if start.votes]
     growing, failing = [s for s in votes if s.grows], [s for s in votes if not s.grows]
-    steps = ", ".join(str(start.step) for start in growing)
-    rates = ", ".join(f"{start.value:.3g}" for start in growing)
+    steps, rates = _listed([start.step for start in growing]), _listed([start.value for start in growing])
     if len(votes) < 2:
         text = (
             "whether the growth persists was not tested: it takes {needed} separate perturbations, each after the "
@@ -113,7 +114,7 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
         return "shown", Reason.of("persistent", text, **values)
     if failing and growing and in_order(votes):
         text = "the growth ended: it follows the starts at steps {steps}, and not those at steps {silent}"
-        silent = ", ".join(str(start.step) for start in failing)
+        silent = _listed([start.step for start in failing])
         return "ended", Reason.of("not-persistent", text, steps=steps, silent=silent, growing=len(growing))
     text = (
         "whether the growth persists is undecided: it follows {growing} of {votes} separate starts (steps {steps}), at "
@@ -121,6 +122,16 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
     )
     values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
     return "mixed", Reason.of("persistence-mixed", text, needed=STARTS, **values)
+
+
+def _listed(values: Sequence[float]) -> str:
+    """List a few numbers; of many, the first three, how many follow, and their range."""
+    texts = [str(value) if isinstance(value, int) else f"{value:.3g}" for value in values]
+    if len(texts) <= MOST_LISTED:
+        return ", ".join(texts)
+    known = [value for value in values if np.isfinite(value)]
+    low, high = (str(end) if isinstance(end, int) else f"{end:.3g}" for end in (min(known), max(known)))
+    return f"{', '.join(texts[:3])} and {len(texts) - 3} more, {low} to {high}"
 
 
 def _by_chance(failures: int, votes: int) -> float:
@@ -417,7 +428,7 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()))
     if differ is not None:
         warnings.append(differ)
-    warnings += _not_converged(fit)
+    warnings += [*_not_converged(fit), *_resting(fit)]
     if fit.unit == "blocks of time":
         text = (
             "the fit has {curves} independent {noun}: the interval comes from blocks of time and does not cover other "
@@ -438,6 +449,22 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
         )
         warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.cells)))
     return tuple(warnings)
+
+
+def _resting(fit: TwinFit) -> list[Reason]:
+    """Warn of references that do not move in the second half of their record: nothing of their training is left."""
+    speed = fit.growth.speed
+    if speed is None:
+        return []
+    known = [row[np.isfinite(row)] for row in speed]
+    resting = sum(len(row) >= SHORTEST and not row[len(row) // 2 :].any() for row in known)
+    if not resting:
+        return []
+    text = (
+        "the references of {resting} of {curves} curves stand still in the second half of their record: the training "
+        "has converged, or its gradients are zero (dead units, a saturated loss, a rate of 0)"
+    )
+    return [Reason.of("at-rest", text, resting=resting, curves=len(speed))]
 
 
 def _not_converged(fit: TwinFit) -> list[Reason]:
@@ -477,7 +504,7 @@ def _rates_differ(starts: tuple[Start, ...]) -> Reason | None:
     if not differ:
         return None
     text = "the starts differ: {rates} at steps {steps}; the value is a mean over them"
-    rates, steps = ", ".join(f"{v:.3g}" for v in values), ", ".join(str(start.step) for start in grown)
+    rates, steps = _listed(values.tolist()), _listed([start.step for start in grown])
     return Reason.of(
         "starts-differ", text, rates=rates, steps=steps, lowest=float(values.min()), highest=float(values.max())
     )

@@ -25,11 +25,11 @@ STRATEGIES = ("brute", "sweep", "tree", "matrix")
 _FEW = 1000
 
 
-_QUERIES, _SAMPLE = 32, 2048
+_QUERIES, _SAMPLE = 32, 1024
 
 
 # Candidates per state up to which a sweep costs less than a tree, and the smallest share of them inside a ball.
-_SWEEP_CANDIDATES = 90.0
+_SWEEP_CANDIDATES = 60.0
 
 
 _SWEEP_SHARE = 0.3
@@ -198,7 +198,11 @@ def build(states: States, strategy: Strategy) -> Any:
         n_leaves = len(starts) - 1
         leaves = np.empty((n_leaves, points.shape[1], neighbors.BUCKET))
         times, slots = np.empty((n_leaves, neighbors.BUCKET), dtype=np.int64), np.full(len(states), -1)
-        in_parts(lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots), n_leaves)
+        in_parts(
+            lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots),
+            n_leaves,
+            least=_SORTED_WHOLE // neighbors.BUCKET,
+        )
         if strategy.name == "tree":
             boxes, flat, earliest = neighbors.bound_tree(leaves, times, np.diff(starts))
     return neighbors.Index(
@@ -233,11 +237,15 @@ def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
     depth = max(-(-len(order) // neighbors.BUCKET) - 1, 0).bit_length()
     points = np.empty((len(order), states.points.shape[1]))
     # mode="clip" only avoids a buffer: all indices are valid.
-    in_parts(lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"), len(order))
+    in_parts(
+        lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"),
+        len(order),
+        least=_SORTED_WHOLE,
+    )
     for level in range(min(_TOP_LEVELS, depth)):
         end = level + 1 if level + 1 < _TOP_LEVELS else depth
         split = partial(neighbors.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
-        in_parts(split, 1 << level)
+        in_parts(split, 1 << level, least=1 if len(order) >= _SORTED_WHOLE else 1 << level)
     return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
 
 

@@ -113,7 +113,7 @@ class States:
         def turn(first: int, last: int) -> None:
             lags[:, first:last] = self.points[first:last].T
 
-        in_parts(turn, len(self))
+        in_parts(turn, len(self), least=2**15)
         return lags
 
     def between(self, rows: Ints, columns: Ints) -> Floats:

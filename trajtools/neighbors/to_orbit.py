@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from trajtools.distances import tiles
-from trajtools.distances.metric import MetricLike
-from trajtools.distances.tiles import Comparison, Tile, compare, compute
+from trajtools.distances.equal_times import pairs
+from trajtools.distances.metric import OPERATIONS, Metric, MetricLike, find_metric
+from trajtools.distances.tiles import Comparison, Tile, both_sides, compare, compute
 from trajtools.errors import DataError
 from trajtools.inputs import takes_states
+from trajtools.neighbors.search import Strategy, build
+from trajtools.neighbors.states import HIGH_DIMENSION, States
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.types import Bools, Floats, Ints, StatesLike
+from trajtools.trajectory import Trajectory
+from trajtools.types import L2, Bools, Floats, Ints, StatesLike
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
@@ -25,6 +29,11 @@ LANDMARKS = 8
 SIDE = 64  # rows of a chunk in most files
 WORTH = 2**31
 """With fewer terms (states x states x weights), computing all distances is faster than a search."""
+
+
+LARGEST, SMALLEST = 1e140, 1e-280  # of a state and of a squared distance whose squares keep their digits
+TREE_PAYS = 2**18
+"""With fewer pairs of states, computing all distances is faster than building a tree."""
 
 
 PAYS = 0.25
@@ -158,10 +167,11 @@ def to_orbit(
 
     Notes
     -----
+    Of states with at most 20 entries, compared by l1, l2, linf or rms, the nearest is found in a k-d tree of the orbit.
     In a metric with the triangle inequality, :math:`|d(a, c) - d(b, c)| \le d(a, b)`. The exact distances of all states
     to 8 landmarks c on the orbit exclude most pairs of smooth trajectories, and never the nearest one. If the first
-    blocks exclude too few pairs, all distances are computed. Both ways give bit-identical results, with only a few
-    blocks of states in memory.
+    blocks exclude too few pairs, all distances are computed. Landmarks and all distances give
+    bit-identical results, with only a few blocks of states in memory.
 
     Examples
     --------
@@ -171,41 +181,47 @@ def to_orbit(
     >>> result.argmin.tolist(), [round(d, 1) for d in result.distance.tolist()]
     ([0, 1], [1.0, 0.2])
     """
-    comparison = compare(a, b, metric, digest=False, executor=executor)
-    if not comparison.columns.finite.any():
-        raise DataError(f"none of the {len(comparison.y)} states of the orbit is finite, so there is no nearest state")
-    nearest, landmarks = _search(comparison, executor)
-    known = nearest.argmin >= 0
+    left, right = both_sides(a, b, metric)
+    by_tree = None if executor is not None else _by_tree(left, right, find_metric(metric))
+    if by_tree is not None:
+        nearest, finite = by_tree
+        settings = {"search": "tree", "differences": "float64"}
+    else:
+        # The rounding floor is not needed; other processes know a metric by its name only.
+        plain = replace(find_metric(metric), rounding=None) if executor is None else metric
+        comparison = compare(left, right, plain, digest=False, executor=executor)
+        if not comparison.columns.finite.any():
+            raise DataError(f"none of the {len(right)} states of the orbit is finite, so there is no nearest state")
+        nearest, search = _search(comparison, executor)
+        settings = {"search": search, "differences": "float32" if comparison.single else "float64"}
+        finite = comparison.columns.finite
+    known, name = nearest.argmin >= 0, find_metric(metric).name
     return ToOrbit(
-        metric=comparison.metric.name,
+        metric=name,
         distance=np.where(known, nearest.distance, np.nan),
         argmin=nearest.argmin,
-        step=comparison.x.step,
-        orbit_step=comparison.y.step,
-        time_unit=comparison.x.time_unit,
-        dt=comparison.x.dt,
+        step=left.step,
+        orbit_step=right.step,
+        time_unit=left.time_unit,
+        dt=left.dt,
         excluded=~known,
-        orbit_excluded=~comparison.columns.finite,
+        orbit_excluded=~finite,
         n_computed=nearest.computed,
-        settings={
-            "metric": comparison.metric.name,
-            "differences": "float32" if comparison.single else "float64",
-            "landmarks": landmarks,
-        },
-        warnings=_warnings(~known, ~comparison.columns.finite),
+        settings={"metric": name, **settings},
+        warnings=_warnings(~known, ~finite),
     )
 
 
-def _search(comparison: Comparison, executor: Executor | None) -> tuple[Nearest, int]:
-    """Nearest states, and the number of landmarks used."""
+def _search(comparison: Comparison, executor: Executor | None) -> tuple[Nearest, str]:
+    """Nearest states, and how they were found."""
     terms = len(comparison.x) * len(comparison.y) * comparison.size
     if executor is not None or not comparison.metric.obeys_triangle or terms < WORTH:
-        return _compute_all(comparison, executor), 0
+        return _compute_all(comparison, executor), "all distances"
     search = Search(comparison)
     by_row = {rows.start: search(rows) for rows in search.probes()}
     searched = sum(len(nearest.distance) for nearest in by_row.values()) * len(comparison.y)
     if sum(nearest.computed for nearest in by_row.values()) > PAYS * searched:
-        return _compute_all(comparison, executor), 0
+        return _compute_all(comparison, executor), "all distances"
 
     def keep(rows: slice, nearest: Nearest) -> None:
         by_row[rows.start] = nearest
@@ -214,7 +230,45 @@ def _search(comparison: Comparison, executor: Executor | None) -> tuple[Nearest,
     tiles.run(left, search, keep, executor=None, workers=tiles.threads())
     parts = [by_row[rows.start] for rows in search.rows()]
     distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
-    return Nearest(distance, argmin, search.computed + sum(part.computed for part in parts)), LANDMARKS
+    return Nearest(distance, argmin, search.computed + sum(part.computed for part in parts)), "landmarks"
+
+
+def _by_tree(x: Trajectory, y: Trajectory, metric: Metric) -> tuple[Nearest, Bools] | None:
+    """Nearest states by a k-d tree of the orbit, and which of its states are finite; None where no tree serves."""
+    sums = metric.sums
+    if sums is None or sums.signs or metric.merge is None or x.shape[1] > HIGH_DIMENSION:
+        return None
+    if len(x) * len(y) < TREE_PAYS:
+        return None
+    from trajtools._kernels import orbits
+    from trajtools._kernels._jit import in_parts
+
+    path, orbit = (np.ascontiguousarray(each.read(), dtype=np.float64) for each in (x, y))
+    usable: Bools = np.logical_and.reduce(np.isfinite(path), axis=1)
+    finite: Bools = np.logical_and.reduce(np.isfinite(orbit), axis=1)
+    largest = max(
+        np.abs(each, where=fine[:, None], out=np.zeros_like(each)).max()
+        for each, fine in ((path, usable), (orbit, finite))
+    )
+    if not finite.any() or largest > LARGEST:
+        return None
+    code = OPERATIONS[sums.operation]
+    index = build(States(orbit, np.empty((0, 0)), sums.operation, code, finite, 1, 0, 0), Strategy("tree", -1, ""))
+    gap, place = np.full(len(path), np.inf), np.full(len(path), -1, dtype=np.int64)
+    computed: list[int] = []
+
+    def work(first: int, last: int) -> None:
+        arrays = index.leaves, index.times, index.boxes, index.earliest
+        computed.append(orbits.tree_to_orbit(path, usable, first, last, *arrays, code, gap, place))
+
+    in_parts(work, len(path))
+    rows = np.flatnonzero(usable)
+    distance = np.full(len(path), np.inf)
+    one = np.zeros(1, dtype=np.int64)
+    distance[rows] = pairs(metric, path[rows, None], orbit[place[rows], None], one, one)[:, 0]
+    if code == L2 and np.any((gap[rows] < SMALLEST) & (distance[rows] > 0)):
+        return None  # squares of the distances underflow
+    return Nearest(distance, place, sum(computed)), finite
 
 
 class Search:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -52,11 +54,16 @@ style: dict[str, Any] = {
 }
 THUMBNAIL_DPI = 110  # of a figure in a notebook
 F = TypeVar("F", bound=Callable[..., Any])
+_SHOWN_OTHERWISE = ContextVar("shown otherwise", default=False)  # figures are not shown below the cell as well
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Create a figure (size in inches) independent of the user's backend."""
+    """Create a figure (size in inches); in a notebook one that is shown below the cell, as figures of pyplot are."""
+    if _in_notebook():
+        from matplotlib import pyplot
+
+        return pyplot.figure(figsize=(width, height), layout="constrained")
     from matplotlib.figure import Figure
 
     # Not pyplot, which needs a window system and keeps every figure alive.
@@ -81,6 +88,15 @@ def styled(plot: F) -> F:
     return draw  # type: ignore[return-value]
 
 
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return (
+        not _SHOWN_OTHERWISE.get()
+        and ipython is not None
+        and getattr(ipython.get_ipython(), "kernel", None) is not None
+    )
+
+
 def save_figure(figure: Figure, target: Any, **options: Any) -> None:
     """Write a figure to a file, with reproducible bytes.
 
@@ -97,11 +113,16 @@ def save_figure(figure: Figure, target: Any, **options: Any) -> None:
         figure.savefig(target, metadata=undated.get(kind), **options)
 
 
-def thumbnail(plotted: Axes | Figure) -> str:
+def thumbnail(plot: Callable[[], Axes | Figure]) -> str:
     """Draw a figure for a notebook; returns a data URL."""
     import io
     from base64 import b64encode
 
+    token = _SHOWN_OTHERWISE.set(True)
+    try:
+        plotted = plot()
+    finally:
+        _SHOWN_OTHERWISE.reset(token)
     figure: Any = plotted if hasattr(plotted, "savefig") else plotted.figure
     target = io.BytesIO()
     save_figure(figure, target, format="png", dpi=THUMBNAIL_DPI)
@@ -197,8 +218,10 @@ def number(value: float) -> str:
 
 
 def interval(exponent: Exponent) -> str:
-    """Format the confidence interval, as in ``[0.25, 0.30]``; "unknown" without one."""
+    """Format the confidence interval, as in ``[0.25, 0.30]``; of a periodic orbit its bound, else "unknown"."""
     low, high = exponent.interval
+    if math.isfinite(exponent.bound):
+        return f"below {number(exponent.bound)}"
     return f"[{number(low)}, {number(high)}]" if np.isfinite([low, high]).all() else "unknown"
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.exponents.windows import Windows
+    from trajtools.types import Floats
 
 
 @styled
@@ -61,7 +62,8 @@ def divergence(
         ax = new_figure(COLUMN, 3.3).add_subplot()
     twins = growth.method == "twins"
     _draw_curves(ax, growth, max_curves)
-    ax.plot(growth.time, np.exp(growth.log_distance), color="0.15", linewidth=1.5, label="mean of all curves")
+    mean, label = _mean(growth) if twins else (growth.log_distance, "mean")
+    ax.plot(growth.time, np.exp(mean), color="0.15", linewidth=1.5, label=label)
     floor = growth.floor_curve()
     near = np.nanmin(growth.log_distance, initial=np.inf) - FLOOR_NEAR
     if np.isfinite(floor).any() and np.nanmax(floor) > near:
@@ -76,6 +78,20 @@ def divergence(
         ax.set_xlim(growth.time[0], growth.time[-1])
     legend_above(ax)
     return ax
+
+
+def _mean(growth: Divergence) -> tuple[Floats, str]:
+    """Mean over the half of the curves that last longest, while all of them last: one that ends would make it jump."""
+    curves = growth.orbit_curves()
+    known = np.isfinite(curves)
+    last = np.where(known.any(axis=1), curves.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1), -1)
+    until = int(np.median(last))
+    kept = last >= until
+    if last.min() == last.max() or until < 1:
+        return growth.log_distance, "mean of all curves"
+    mean = np.full(curves.shape[1], np.nan)
+    mean[: until + 1] = curves[kept, : until + 1].mean(axis=0)
+    return mean, f"mean of the {int(kept.sum())} longest curves"
 
 
 def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:

@@ -15,13 +15,14 @@ from trajtools.types import Bools, Floats
 if TYPE_CHECKING:
     from trajtools.recurrences.rows import Pair
 
-# Largest number of distances of a bracket to sort (8 MB); a larger bracket is narrowed first.
-_KEPT = 2**20
+# Largest number of distances of a bracket to sort (32 MB); a larger bracket is narrowed first.
+_KEPT = 2**22
 
 
 _BINS = 4096
-_SAMPLE = 2**16
-_SIGMAS = 6.0
+# One pair in so many is sampled to find the bracket, within limits; one bracket in 2000 misses.
+_SHARE, _SAMPLE, _MOST_SAMPLED = 2**10, 2**16, 2**22
+_SIGMAS = 3.5
 
 
 def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
@@ -101,8 +102,8 @@ def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
     top = _upper_bound(pair)
     low, high = 0.0, top
     pairs = count_pairs(pair, theiler)
-    if pairs > _KEPT:
-        low, high = _bracket(pair, plane, rank / pairs, theiler, top)
+    if pairs > 4 * _SAMPLE:
+        low, high = _bracket(pair, rank, pairs, theiler, top)
     while True:
         under, inside, number, smallest, largest, bracketed = _pass(plane, (rows, columns), lags, low, high)
         if rank <= under:
@@ -130,18 +131,21 @@ def _upper_bound(pair: Pair) -> float:
     return float(np.sum(size)) * delays * (1 + 1e-9) if pair.code == 1 else float(np.max(size)) * (1 + 1e-9)
 
 
-def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> tuple[float, float]:
-    """Bracket of the quantile from a sample, as the kernels compare distances."""
-    rng = np.random.default_rng(0)
-    i = rng.choice(np.flatnonzero(pair.rows.finite), _SAMPLE)
-    j = rng.choice(np.flatnonzero(pair.columns.finite), _SAMPLE)
-    apart = np.abs(i - j) >= theiler
-    i, j = i[apart], j[apart]
-    if len(i) < _SAMPLE // 16:
+def _bracket(pair: Pair, rank: int, pairs: int, theiler: int, top: float) -> tuple[float, float]:
+    """Bracket of the distance of a rank from a sample, as the kernels compare distances."""
+    rng, plane, share = np.random.default_rng(0), pair.plane(0.0, True), rank / pairs
+    rows, columns = np.flatnonzero(pair.rows.finite), np.flatnonzero(pair.columns.finite)
+    parts = []
+    for _ in range(min(max(pairs // _SHARE, _SAMPLE), _MOST_SAMPLED) // _SAMPLE):  # a part at a time needs less memory
+        i, j = rows[rng.integers(len(rows), size=_SAMPLE)], columns[rng.integers(len(columns), size=_SAMPLE)]
+        apart = np.abs(i - j) >= theiler
+        parts.append(_sample(plane, i[apart], j[apart]))
+    values = np.concatenate(parts)
+    if len(values) < _SAMPLE // 16:
         return 0.0, top
-    values = np.sort(_sample(plane, i, j))
     margin = _SIGMAS * np.sqrt(share * (1 - share) / len(values)) + 2 / len(values)
     below, above = int(np.floor((share - margin) * len(values))), int(np.ceil((share + margin) * len(values)))
+    values.partition([max(below, 0), min(above, len(values) - 1)])
     return (float(values[below]) if below >= 0 else 0.0, float(values[above]) if above < len(values) else top)
 
 
@@ -172,10 +176,11 @@ def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float
     parts = max(1, min(threads(), len(lags) // 256))
     room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
     results: list[Any] = [None] * parts
+    lower, upper = plane._replace(level=float(np.nextafter(low, -np.inf))), plane._replace(level=float(high))
 
     def work(begin: int, end: int) -> None:
         for part in range(begin, end):
-            results[part] = lag_ranks(plane, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
+            results[part] = lag_ranks(lower, upper, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
 
     in_parts(work, parts)
     bracketed = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(results)])

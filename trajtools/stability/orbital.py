@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -253,6 +253,7 @@ def orbital_stability(
     dt: TimeStepLike = None,
     level: float = 0.95,
     rng: RNGLike = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> OrbitalStability:
     r"""Test whether perturbed trajectories return to the orbit of their reference.
 
@@ -279,6 +280,8 @@ def orbital_stability(
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
         Generator of the resampling; None is the seed 0.
+    progress : callable or None
+        ``progress(done, total)`` after each perturbed trajectory.
 
     Returns
     -------
@@ -348,7 +351,11 @@ def orbital_stability(
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     pairs = gather(reference, perturbed, start=start, dt=dt)
-    followed = [follow(pair, bound, window) for pair in pairs]
+    followed = []
+    for done, pair in enumerate(pairs, 1):
+        followed.append(follow(pair, bound, window))
+        if progress is not None:
+            progress(done, len(pairs))
     return _assemble(pairs, followed, bound, window=window, level=level, rng=random_generator(rng))
 
 

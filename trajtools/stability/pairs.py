@@ -11,7 +11,7 @@ import numpy as np
 
 from trajtools.distances import tiles
 from trajtools.distances.equal_times import as_states, common, pairs, read_rows
-from trajtools.distances.metric import Metric, bind_metric, block_floor, in_time, kernel_ready
+from trajtools.distances.metric import OPERATIONS, Metric, bind_metric, block_floor, in_time, kernel_ready
 from trajtools.distances.tiles import compute, stored_format
 from trajtools.errors import DataError, SelectionError
 from trajtools.trajectory import Trajectory
@@ -20,6 +20,8 @@ from trajtools.types import Bools, Floats, Ints
 ROWS = 64  # the chunks of a file are 64 states
 ROW_BYTES = 8 * 2**20
 KEPT_BYTES = 128 * 2**20
+WHOLE_BYTES = 32 * 2**20  # trajectories up to this size are read once
+MOST_ENTRIES = 256  # of states that are compared row by row; longer ones in tiles
 NODES = 6
 AROUND = 5  # states on either side for the check of the interpolation
 SMOOTH = 0.1
@@ -33,6 +35,7 @@ _MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256
 
 
 _ERROR_AT_MIDDLE = 3.515625
+_SCALES = np.array([[float(np.prod([k - j for j in range(NODES) if j != k]))] for k in range(NODES)])
 _NEWTON = 6
 _ONE = np.zeros(1, dtype=np.int64)
 TABLE_BYTES = 16 * 2**20
@@ -75,9 +78,10 @@ class Rows:
     """Random access to the states of a trajectory or array, with a cache of blocks."""
 
     def __init__(self, x: Any) -> None:
-        self.states = x
         self.shape: tuple[int, int] = (len(x), int(x.shape[1]))
         size = 8 * max(self.shape[1], 1)
+        self.states = x
+        self._whole = read_rows(x, 0, len(x)) if size * len(x) <= WHOLE_BYTES else None
         self._rows = max(1, min(ROWS, ROW_BYTES // size))
         self._most = max(2, KEPT_BYTES // (self._rows * size))
         self._cache: OrderedDict[int, Any] = OrderedDict()
@@ -86,16 +90,23 @@ class Rows:
         return self.shape[0]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all states are in memory."""
+        return self._whole is not None
+
+    @property
     def dtype(self) -> str:
         """Name of the dtype in which the states are read."""
         return str(self.states.dtype)
 
     def read(self, start: int, stop: int) -> Any:
         """Return the states start .. stop, (t, P), in their stored dtype."""
-        return read_rows(self.states, start, stop)
+        return read_rows(self.states, start, stop) if self._whole is None else self._whole[start:stop]
 
     def take(self, index: Ints) -> Any:
         """Return the states of some indices, (k, P)."""
+        if self._whole is not None:
+            return self._whole[index]
         block = index // self._rows
         out = None
         for number in np.unique(block):
@@ -247,13 +258,14 @@ def _same_time(pair: Pair, metric: Metric, mine: Ints, theirs: Ints) -> tuple[Fl
 
 
 def _finite(rows: Rows) -> Ints:
-    fine = [np.isfinite(rows.read(a, min(a + 64, len(rows)))).all(axis=1) for a in range(0, len(rows), 64)]
+    tall = len(rows) if rows.is_whole else ROWS
+    fine = [np.isfinite(rows.read(a, min(a + tall, len(rows)))).all(axis=1) for a in range(0, len(rows), tall)]
     return np.flatnonzero(np.concatenate(fine)).astype(np.int64)
 
 
 def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
     """Compute set distances between a path and an orbit."""
-    from trajtools._kernels.distances import coupled_rows
+    from trajtools._kernels.orbits import coupled_rows
 
     count, length = len(path[1]), len(orbit[1])
     nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
@@ -262,6 +274,9 @@ def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
     coupling = np.full(n_columns, np.inf)
     if not count or not length:
         return Sets(nearest, argmin, float("nan"), float("nan"))
+    code = _plain_code(metric)
+    if code and path[0].shape[1] <= MOST_ENTRIES and path[0].is_whole and orbit[0].is_whole:
+        return _compare_whole(code, metric, path, orbit, part)
     for first, table in tables(metric, path, orbit):
         here = slice(first, first + len(table))
         argmin[here] = table.argmin(axis=1)
@@ -273,6 +288,31 @@ def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
     back = float(covered.max()) if n_columns else float("nan")
     frechet = float(coupling[-1]) if n_columns else float("nan")
     return Sets(nearest, orbit[1][argmin], back, frechet)
+
+
+def _plain_code(metric: Metric) -> int:
+    """Code of a metric that the kernels compare as it is; 0 of others."""
+    plain = metric.sums is not None and metric.merge is not None and not metric.sums.signs
+    return OPERATIONS[metric.sums.operation] if plain and metric.sums is not None else 0
+
+
+def _compare_whole(code: int, metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
+    """`compare` for states in memory, row by row: no matrix of distances is ever made."""
+    from trajtools._kernels.orbits import along_orbit
+
+    mine, theirs = (np.ascontiguousarray(rows.take(index), dtype=np.float64) for rows, index in (path, orbit))
+    nearest, place = np.empty(len(mine)), np.empty(len(mine), dtype=np.int64)
+    first, last, _ = part.indices(len(theirs))
+    covered = np.full(max(last - first, 0), np.inf)
+    columns = np.ascontiguousarray(theirs.T)
+    frechet = along_orbit(mine, theirs, columns, first, max(first, last), code, nearest, place, covered)
+    back = float(covered.max()) if len(covered) else float("nan")
+    if metric.finish is not None:
+        nearest, (back, frechet) = (
+            metric.finish(nearest, mine.shape[1]),
+            metric.finish(np.array([back, frechet]), mine.shape[1]),
+        )
+    return Sets(nearest, orbit[1][place], float(back), float(frechet))
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,6 +420,12 @@ class Phase:
 def _descend(states: Any, orbit: Rows, at: int) -> tuple[Ints, int]:
     """Local minimum of the Euclidean distance for each state, started one state after the previous minimum."""
     ready = kernel_ready(states)
+    if orbit.is_whole:
+        from trajtools._kernels.orbits import descend
+
+        ready, whole = common(ready, orbit.read(0, len(orbit)))
+        place = np.empty(len(ready), dtype=np.int64)
+        return place, int(descend(ready, np.isfinite(ready).all(axis=1), whole, at, place))
     fine = np.isfinite(ready).all(axis=1)
     out = np.full(len(ready), -1, dtype=np.int64)
     for first in range(0, len(ready), BAND_ROWS):
@@ -507,15 +553,18 @@ def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Fl
 
 def _lagrange(u: Floats) -> tuple[Floats, Floats]:
     """Weights of the nodes 0 .. 5 at u, (t, 6), and their derivatives."""
-    weight, slope = np.ones((len(u), NODES)), np.zeros((len(u), NODES))
-    for k in range(NODES):
-        others = [j for j in range(NODES) if j != k]
-        scale = float(np.prod([k - j for j in others]))
-        factors = [u - j for j in others]
-        weight[:, k] = np.prod(factors, axis=0) / scale
-        for skipped in range(NODES - 1):
-            slope[:, k] += np.prod([f for i, f in enumerate(factors) if i != skipped], axis=0) / scale
-    return weight, slope
+    factors = u - np.arange(NODES)[:, None]
+    # Products of the factors before and behind each node, and their derivatives.
+    before, behind = np.ones_like(factors), np.ones_like(factors)
+    before_slope, behind_slope = np.zeros_like(factors), np.zeros_like(factors)
+    for k in range(1, NODES):
+        before[k] = before[k - 1] * factors[k - 1]
+        before_slope[k] = before_slope[k - 1] * factors[k - 1] + before[k - 1]
+        behind[-k - 1] = behind[-k] * factors[-k]
+        behind_slope[-k - 1] = behind_slope[-k] * factors[-k] + behind[-k]
+    weight = before * behind / _SCALES
+    slope = (before_slope * behind + before * behind_slope) / _SCALES
+    return weight.T, slope.T
 
 
 def _speed(pair: Pair, metric: Metric, place: Floats) -> Floats:

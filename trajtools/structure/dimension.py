@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -159,6 +160,7 @@ def correlation_dimension(
     theiler: int | None = None,
     dims: int | Sequence[int] | None = None,
     delay: int | None = None,
+    most: int = 20_000,
     level: float = 0.95,
     rng: RNGLike = None,
 ) -> Dimension:
@@ -181,6 +183,10 @@ def correlation_dimension(
         values of the series as states. Not for states or distances.
     delay : int or None, in samples
         Delay of the embedding; None: first minimum of the mutual information, see `estimate_delay`.
+    most : int
+        Of more states every k-th is used, with k the smallest prime that leaves at most `most`, and a warning says so:
+        the pairs of 10^6 states would take hours. Not for Distances. The windows of the correlation sums are then in
+        units of k samples.
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
@@ -234,10 +240,11 @@ def correlation_dimension(
     if series is None:
         if dims is not None or delay is not None:
             raise DataError(f"dims={dims!r} and delay={delay!r} apply to a series (T,) only; states are not embedded")
-        pairs = find_pairs(x, metric=metric, theiler=theiler)
+        states, every, thinned = _thinned(x, metric, most)
+        pairs = find_pairs(states, metric=metric, theiler=_shortened(theiler, every))
         sums = sum_of(pairs, radii, _COUNTED)
         scaling = find_scaling(sums, lag_deviations(pairs, sums, generator), level, generator)
-        return _assemble([(pairs, sums, scaling)], level, {})
+        return _assemble([(pairs, sums, scaling)], level, {"every": every}, thinned)
     dimensions = _checked_dims(dims)
     lag, settings = _delay(series, delay, dimensions)
     if dims is None:  # default dimensions that leave half of a short series
@@ -245,12 +252,30 @@ def correlation_dimension(
     estimates: list[Estimate] = []
     for dim in dimensions:
         # One window for all embeddings: their coordinates are the same series.
-        window = theiler if theiler is not None else (estimates[0][0].theiler if estimates else None)
-        pairs = find_pairs(embed(series, dim, lag), metric=metric, theiler=window)
+        states, every, thinned = _thinned(embed(series, dim, lag), metric, most)
+        window = _shortened(theiler, every) if theiler is not None or not estimates else estimates[0][0].theiler
+        pairs = find_pairs(states, metric=metric, theiler=window)
         sums = sum_of(pairs, radii, _COUNTED)
         deviations = lag_deviations(pairs, sums, generator)
         estimates.append((pairs, sums, find_scaling(sums, deviations, level, generator)))
-    return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag})
+    return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag, "every": every}, thinned)
+
+
+def _thinned(x: Any, metric: Any, most: int) -> tuple[Any, int, tuple[Reason, ...]]:
+    """At most `most` states, evenly spaced in time, their spacing in samples, and a warning if it is not 1."""
+    if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 2:
+        raise DataError(f"most={most!r}: it must be an integer, 2 or more")
+    if isinstance(x, Distances) or (isinstance(metric, str) and metric == "precomputed") or len(x) <= most:
+        return x, 1, ()
+    # A prime: any other spacing may divide the period of a forcing, and all states would have the same phase.
+    every = next(k for k in count(-(-len(x) // most)) if all(k % divisor for divisor in range(2, int(k**0.5) + 1)))
+    text = "one of every {every} of {samples} states is used; most= sets the number"
+    return np.asarray(x)[::every], every, (Reason.of("thinned", text, every=every, samples=len(x)),)
+
+
+def _shortened(theiler: int | None, every: int) -> int | None:
+    """The user's Theiler window in units of `every` samples; what is invalid is refused where it is used."""
+    return theiler if theiler is None or every == 1 else -(-theiler // every)
 
 
 def _series(x: Any, metric: Any) -> Any:
@@ -280,7 +305,9 @@ def _delay(series: Any, delay: int | None, dims: tuple[int, ...]) -> tuple[int, 
     return choice.value, {"delay_why": choice.reason}
 
 
-def _assemble(estimates: list[Estimate], level: float, settings: dict[str, Any]) -> Dimension:
+def _assemble(
+    estimates: list[Estimate], level: float, settings: dict[str, Any], thinned: tuple[Reason, ...]
+) -> Dimension:
     """Assemble the result of one set of states or of several embedding dimensions."""
     usable = [each for each in estimates if np.isfinite(each[2].value)]
     pairs, sums, scaling = usable[-1] if usable else estimates[-1]
@@ -317,7 +344,7 @@ def _assemble(estimates: list[Estimate], level: float, settings: dict[str, Any])
             "excess": EXCESS,
             **settings,
         },
-        warnings=tuple(dict.fromkeys(w for _, c, _ in estimates for w in c.warnings)),
+        warnings=tuple(dict.fromkeys((*thinned, *(w for _, c, _ in estimates for w in c.warnings)))),
     )  # fmt: skip
 
 

@@ -123,6 +123,7 @@ def zero_one_test(
     every: int | str = "auto",
     frequencies: int = 100,
     damping: float = 0.0,
+    most: int = 100_000,
     rng: RNGLike = None,
 ) -> ZeroOne:
     r"""0-1 test for chaos: K near 0 for regular motion, K near 1 for irregular motion.
@@ -141,6 +142,8 @@ def zero_one_test(
         Number of frequencies c drawn from (pi/5, 4 pi/5).
     damping : float
         Strength alpha of the damping term, which makes the test less sensitive to weak noise; 0: none.
+    most : int
+        Only the first `most` samples are used, after `every`; more rarely change K, and a warning counts the others.
     rng : int, numpy.random.Generator or None
         Generator of the frequencies; None is the seed 0.
 
@@ -192,6 +195,8 @@ def zero_one_test(
         raise UnknownNameError(f"no method {method!r}; there are {', '.join(METHODS)}")
     if isinstance(frequencies, bool) or not isinstance(frequencies, (int, np.integer)) or frequencies < 1:
         raise DataError(f"frequencies={frequencies!r}: it must be a positive integer")
+    if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < FEWEST:
+        raise DataError(f"most={most!r}: it must be an integer, at least {FEWEST}")
     if not (np.isfinite(damping) and damping >= 0):
         raise DataError(f"damping={damping!r}; it must be a non-negative number")
     full, spacing = _series(x)
@@ -201,9 +206,14 @@ def zero_one_test(
         series, spacing = series / peak, spacing / peak
     step, why, more, doubt = _every(series, every)
     thinned = series[::step]
+    if len(thinned) > most:
+        text = "the first {used} of {samples} samples are used; most= sets the number"
+        more += (Reason.of("thinned", text, used=int(most), samples=len(thinned)),)
+        thinned = thinned[:most]
     settings: dict[str, Any] = {
         "method": method, "every": step, "every_why": why, "frequencies": int(frequencies), "band": BAND,
-        "damping": float(damping), "low": LOW, "high": HIGH, "spread": SPREAD, "drift": DRIFT, "fewest": FEWEST,
+        "damping": float(damping), "most": int(most), "low": LOW, "high": HIGH, "spread": SPREAD, "drift": DRIFT,
+        "fewest": FEWEST,
     }  # fmt: skip
     c = np.sort(random_generator(rng).uniform(*BAND, frequencies))
     head: dict[str, Any] = {"method": method,
@@ -223,7 +233,7 @@ def zero_one_test(
         values=values,
         spread=(float(low), float(high)),
         half=before,
-        displacement=displacement[np.argmin(np.abs(values - value))],
+        displacement=displacement[np.argsort(values, kind="stable")[(len(values) - 1) // 2]],
         **head,
     )
 
@@ -310,17 +320,33 @@ def _k_values(series: Floats, c: Floats, method: str, damping: float) -> tuple[F
 
 
 def _displacement(series: Floats, c: float) -> Floats:
-    """Mean square displacement for lags 1 .. N / 10, by a Fourier transform."""
+    """Mean square displacement for lags 1 .. N / 10, by Fourier transforms."""
+    from scipy.fft import next_fast_len
+
     length = len(series)
     cut = max(2, length // 10)
     z = np.cumsum((series - series.mean()) * np.exp(1j * c * np.arange(1, length + 1)))
     z -= z.mean()
     used = length - cut
-    squares = np.concatenate([[0.0], np.cumsum(np.abs(z) ** 2)])
-    size = 1 << (length + used - 1).bit_length()
-    product = np.fft.ifft(np.fft.fft(z, size) * np.conj(np.fft.fft(z[:used], size)))[1 : cut + 1].real
+    power = z.real**2 + z.imag**2
+    squares = np.concatenate([[0.0], np.cumsum(power)])
+    # Products of all pairs at a lag, less those whose first is among the last `cut`.
+    size, small = next_fast_len(length + cut), next_fast_len(2 * cut)
+    product = _lagged_products(z, size, cut) - _lagged_products(z[used:], small, cut)
     lags = np.arange(1, cut + 1)
     return np.asarray((squares[used] + squares[lags + used] - squares[lags] - 2 * product) / used)
+
+
+def _lagged_products(z: Any, size: int, longest: int) -> Floats:
+    """Sums of Re z(j + n) z(j)* at lags n = 1 .. longest, by transforms of `size` without wrap-around."""
+    spectrum = np.fft.fft(z, size)
+    power = spectrum.real**2 + spectrum.imag**2
+    # The real part of the sums has the even part of the power as its spectrum: a real transform of half the length.
+    half = size // 2 + 1
+    even = power[:half].copy()
+    even[1:] += power[: size - half : -1] if size % 2 == 0 else power[: half - 1 : -1]
+    even[1:] /= 2
+    return np.asarray(np.fft.irfft(even, size)[1 : longest + 1])
 
 
 def _verdict(

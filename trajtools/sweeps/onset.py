@@ -560,6 +560,9 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
     if not begins.found or not np.isfinite(quickest.value):
         missing = begins.reasons if not begins.found else quickest.reasons
         return _undecided((*missing, *control), begins, quickest)
+    unknown = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "interval-unknown"]
+    if unknown:  # without one of the two intervals, their ratio is a number without a meaning
+        return _undecided((*unknown, *control), begins, quickest)
     if not min(begins.interval[0], quickest.interval[0]) > 0:
         words = "the values are not all positive, so the ratio of two of them means nothing"
         return _undecided((Reason("no-ratio", words), *control), begins, quickest)
@@ -570,8 +573,7 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
     high = max(high, quickest.interval[1] / begins.interval[0])
     words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
     reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high)]
-    doubts = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "interval-unknown"]
-    doubts += [r for r in quickest.reasons if r.code == "end-of-range"]
+    doubts = [r for r in quickest.reasons if r.code == "end-of-range"]
     if high > WIDE * low:
         words = "the interval of this ratio spans a factor of {span:.3g}, more than {most:g}, so it decides nothing"
         doubts.append(Reason.of("wide-ratio", words, span=high / low, most=WIDE))
