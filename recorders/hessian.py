@@ -83,7 +83,7 @@ class HessianProbes:
         of : {"batch", "subset", "full"}
             Extent of the data, for the record: those of one step, a fixed part of the training set, all of it.
         tolerance : float
-            An eigenvalue has converged when its residual ``|H v - h v|`` is below this times the largest one in size. Its
+            An eigenvalue has converged when its residual ``|H v - h v|`` is below this times the largest in size. Its
             error is then usually far smaller (of the order of the squared residual over the gap to its neighbour).
         max_products : int
             Largest number of products; a result without convergence has a warning.
