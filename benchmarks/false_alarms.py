@@ -26,7 +26,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numpy as np
 import twin_families
-from families import DEVELOPMENT, HELD_OUT, SEEN, UNUSED, Record, chaotic
+from families import DEVELOPMENT, FRESH, HELD_OUT, SEEN, UNUSED, Record, chaotic
 from scipy.special import betaincinv
 
 import trajtools as tt
@@ -56,11 +56,17 @@ def single(name: str, record: Record) -> Callable[[int], Exponent]:
 
 
 # Deterministic motion seen through noise, or forced without noise: 'regular' is a right answer there.
-DETERMINISTIC = ("measured_torus", "measured_three_torus", "strange_nonchaotic", "forced_logistic_nonchaotic")
+DETERMINISTIC = (
+    "measured_torus",
+    "measured_three_torus",
+    "strange_nonchaotic",
+    "forced_logistic_nonchaotic",
+    "tanh_torus_nonchaotic",
+)
 
 FAMILIES: dict[str, Family] = {
     name: Family(single(name, record), held_out=held_out, stochastic=name not in DETERMINISTIC)
-    for records, held_out in ((DEVELOPMENT, False), (HELD_OUT, True))
+    for records, held_out in ((DEVELOPMENT, False), (HELD_OUT, True), (FRESH, True))
     for name, record in records.items()
 } | {
     name: Family(single(name, record), held_out=held_out, alarm=False, stochastic=False)

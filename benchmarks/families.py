@@ -3,8 +3,8 @@
 `DEVELOPMENT` were looked at while the tests of one trajectory were made. `HELD_OUT` were written down before, and not
 run before the code was frozen. A first frozen version was wrong on three of ten records of `sheared_cycle_observed` and
 one of `filtered_telegraph`: both moved to `DEVELOPMENT`, and the last four of `HELD_OUT` were added before the second
-version ran. That version lost Holmes' map, which moved to `SEEN`. Every record is one trajectory; parameters are drawn
-from the seed.
+version ran. That version lost Holmes' map, which moved to `SEEN`. `FRESH` were written for the version after that,
+before any of them was run. Every record is one trajectory; parameters are drawn from the seed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from nulls import halvorsen, holmes, lozi
-from scipy.signal import lfilter
+from scipy.interpolate import CubicSpline
+from scipy.signal import butter, lfilter, sosfilt
 from unseen import UNSEEN
 
 from trajtools.systems import SYSTEMS
@@ -359,6 +360,107 @@ def excitable_spikes(rng: np.random.Generator) -> Any:
     return euler(field, np.array([-1.0, -0.6]), noise, rng, states=4000, step=0.002, substeps=25)
 
 
+# -- fresh: written before any of them was run -------------------------------------------------------------------------
+
+
+def selkov_series(rng: np.random.Generator) -> Any:
+    """Sel'kov's glycolytic cycle, one coordinate, with noise in proportion to the state."""
+    x, y, out = 1.0, 1.0, np.empty(4000)
+    kicks = rng.choice([0.02, 0.1]) * np.sqrt(0.02) * rng.standard_normal((4500 * 10, 2))
+    for t, (a, b) in enumerate(kicks):
+        fed = 0.08 * y + x * x * y
+        x, y = abs(x + 0.02 * (fed - x) + x * a), abs(y + 0.02 * (0.6 - fed) + y * b)
+        if t % 10 == 9 and t >= 5000:
+            out[t // 10 - 500] = x
+    return out
+
+
+def sheared_cycle_red_noise(rng: np.random.Generator) -> Any:
+    """A Stuart-Landau cycle with shear, pushed by noise that has a memory."""
+    shear, keep = rng.uniform(1.5, 4), rng.uniform(0.7, 0.95)
+    push = lfilter(
+        [np.sqrt(1 - keep**2)], [1, -keep], rng.choice([0.003, 0.01]) * rng.standard_normal((5500, 2)), axis=0
+    )
+    z, out = 1.0 + 0j, np.empty((5500, 2))
+    for t, kick in enumerate(push @ [1, 1j]):
+        z += 0.05 * (z * (1 + 3j) - (1 + shear * 1j) * abs(z) ** 2 * z) + kick
+        out[t] = z.real, z.imag
+    return out[500:]
+
+
+def noisy_sine_map_cycle(rng: np.random.Generator) -> Any:
+    """The sine map's cycle of period 2 or 4, far from its windows of chaos."""
+    height = rng.choice([0.78, 0.84])
+    return noisy_map(lambda x: np.abs(height * np.sin(np.pi * x)), 0.4, rng.choice([3e-4, 2e-3]), rng, 3000)
+
+
+def long_autoregression(rng: np.random.Generator) -> Any:
+    """Six stable roots drawn at random, uniform innovations."""
+    pairs = rng.uniform(0.5, 0.97, 3) * np.exp(1j * rng.uniform(0.1, 3.0, 3))
+    return lfilter([1], np.poly(np.concatenate([pairs, pairs.conj()])).real, rng.uniform(-1, 1, 5000))[1000:]
+
+
+def random_weights_average(rng: np.random.Generator) -> Any:
+    """A moving average with random weights, seen through an exponential."""
+    x = np.convolve(rng.standard_normal(3100), rng.standard_normal(int(rng.integers(4, 40))), "valid")[:3000]
+    return np.exp(0.7 * x / x.std())
+
+
+def spline_noise(rng: np.random.Generator) -> Any:
+    """White noise interpolated by a cubic spline, 6 to 12 samples a knot."""
+    each = int(rng.integers(6, 13))
+    return CubicSpline(np.arange(420), rng.standard_normal(420))(np.arange(10, 410, 1 / each))[:3500]
+
+
+def band_noise(rng: np.random.Generator) -> Any:
+    """White noise through a narrow or a wide band-pass filter."""
+    centre, width = rng.uniform(0.03, 0.15), rng.uniform(0.1, 0.6)
+    band = butter(3, [2 * centre * (1 - width / 2), 2 * centre * (1 + width / 2)], "band", output="sos")
+    return sosfilt(band, rng.standard_normal(5000))[1000:]
+
+
+def fractional_motion_states(rng: np.random.Generator) -> Any:
+    return np.stack([power_law_noise(rng, 2 * h + 1, 3000) for h in rng.uniform(0.2, 0.8, 3)], axis=1)
+
+
+def breathing_torus(rng: np.random.Generator) -> Any:
+    """Two frequencies whose amplitudes are an autoregression each; states on two circles."""
+    t, w = np.arange(4000), rng.uniform(0.05, 0.25)
+    size = 1 + 0.1 * lfilter([np.sqrt(1 - 0.98**2)], [1, -0.98], rng.standard_normal((2, 4000)), axis=1)
+    angles = np.stack([w * t, w * np.sqrt(3) * t]) + rng.uniform(0, 6, (2, 1))
+    return np.concatenate([size * np.cos(angles), size * np.sin(angles)]).T
+
+
+def minibatch_regression(rng: np.random.Generator) -> Any:
+    """SGD on least squares with batches of 8 of 200 examples: around the minimum, the noise depends on the state."""
+    inputs = rng.standard_normal((200, 8)) * rng.uniform(0.3, 1.5, 8)
+    targets = inputs @ rng.standard_normal(8) + 0.5 * rng.standard_normal(200)
+    w, rate, out = np.zeros(8), rng.choice([0.02, 0.1]), np.empty((5000, 8))
+    for t in range(len(out)):
+        batch = rng.integers(0, 200, 8)
+        w = w - rate * inputs[batch].T @ (inputs[batch] @ w - targets[batch]) / 8
+        out[t] = w
+    return out[1000:]
+
+
+def cooling_descent(rng: np.random.Generator) -> Any:
+    """SGD on a quadratic whose rate falls as the root of the step: it drifts, and its noise shrinks."""
+    h, w, out = rng.uniform(0.1, 2.0, 6), 3 * rng.standard_normal(6), np.empty((4000, 6))
+    for t, kick in enumerate(rng.standard_normal(out.shape)):
+        w = w - 0.3 / np.sqrt(1 + t / 50) * (h * w + 0.3 * kick)
+        out[t] = w
+    return out
+
+
+def tanh_torus_nonchaotic(rng: np.random.Generator) -> Any:
+    """The forced map of `strange_nonchaotic` with another rotation and a constant push, x and one phase recorded."""
+    x, theta, sigma, out = rng.uniform(0.5, 1), rng.random(), rng.uniform(1.6, 2.5), np.empty((6000, 2))
+    for t in range(len(out)):
+        x, theta = 2 * sigma * np.tanh(x) * np.cos(2 * np.pi * theta) + 0.1, (theta + np.sqrt(2) - 1) % 1
+        out[t] = x, np.cos(2 * np.pi * theta + 0.4)
+    return out[1000:]
+
+
 DEVELOPMENT: dict[str, Record] = {
     make.__name__: make
     for make in (
@@ -409,6 +511,23 @@ HELD_OUT: dict[str, Record] = {
         switching_autoregression,
         shot_noise,
         excitable_spikes,
+    )
+}
+FRESH: dict[str, Record] = {
+    make.__name__: make
+    for make in (
+        selkov_series,
+        sheared_cycle_red_noise,
+        noisy_sine_map_cycle,
+        long_autoregression,
+        random_weights_average,
+        spline_noise,
+        band_noise,
+        fractional_motion_states,
+        breathing_torus,
+        minibatch_regression,
+        cooling_descent,
+        tanh_torus_nonchaotic,
     )
 }
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,9 @@ from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from recorders.shadows import random_direction
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, RealArrayLike
+from trajtools.wording import columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +74,7 @@ class ExponentsUnknown(Exception):
     """The training has neither a known derivative nor a float64 replica."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edge(Result):
     """Result of `find_edge`.
 
@@ -147,9 +148,18 @@ class Edge(Result):
     warnings: tuple[Reason, ...]
     gradients: int
     exponent_gradients: int
-    curves: Floats = field(repr=False)
-    growth: Floats = field(repr=False)
+    curves: Floats
+    growth: Floats
     settings: dict[str, Any] = field(default_factory=dict)
+    _dims: ClassVar[AxisNames] = {
+        "losses": ("rates",),
+        "states": ("rates",),
+        "steps": ("rates",),
+        "exponents": ("rates",),
+        "intervals": ("rates", "bound"),
+        "converged": ("rates",),
+        "curves": ("step", "rates", "seeds"),
+    }
 
     @property
     def doubtful(self) -> bool:
@@ -161,14 +171,7 @@ class Edge(Result):
         """Whether there is a stable onset."""
         return math.isfinite(self.onset)
 
-    def summary(self) -> str:
-        """Describe both answers in a few lines.
-
-        Returns
-        -------
-        str
-            Text with one statement a line.
-        """
+    def _sentence(self) -> str:
         if math.isfinite(self.recommended):
             lines = [f"recommended rate {self.recommended:.3g}, the fastest over {self.horizon} steps"]
             if self.recommended_long != self.recommended:
@@ -183,21 +186,16 @@ class Edge(Result):
             lines.append("edge of chaos: not found")
         return "\n".join(lines)
 
-    def __repr__(self) -> str:
-        return f"<Edge: {self.summary()}>"
-
-    def __str__(self) -> str:
-        """Both answers, reasons and table."""
-        lines = [self.summary(), *(f"- {reason}" for reason in (*self.reasons, *self.warnings))]
-        lines.append(f"{'rate':>10}  {'state':<9}  {'steps':>5}  {'late loss':>10}  {'exponent':>10}  95 % interval")
+    def _lines(self) -> Sequence[str]:
+        rows = []
         for i, rate in enumerate(self.rates):
-            row = f"{rate:10.4g}  {self.states[i]:<9}  {self.steps[i]:5d}  {self.losses[i]:10.4g}"
+            row = [f"{rate:.4g}", self.states[i], str(self.steps[i]), f"{self.losses[i]:.4g}", "", ""]
             if np.isfinite(self.exponents[i]):
                 low, high = self.intervals[i]
-                row += f"  {self.exponents[i]:10.4g}  [{low:.3g}, {high:.3g}]"
-                row += "" if self.converged[i] else " not converged"
-            lines.append(row)
-        return "\n".join(lines)
+                row[4:] = f"{self.exponents[i]:.4g}", f"[{low:.3g}, {high:.3g}]"
+                row[5] += "" if self.converged[i] else " not converged"
+            rows.append(row)
+        return columns(["rate", "state", "steps", "late loss", "exponent", "95 % interval"], rows)
 
     def plot(self, figure: Figure | None = None) -> Figure:
         """Plot exponents and losses against the rate, with the onset and the recommendation.

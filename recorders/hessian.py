@@ -20,13 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats
+from trajtools.wording import counted, spoken
 
 EXTENTS = ("full", "subset", "batch")
 WHICH = ("both", "largest", "smallest")
@@ -325,8 +327,8 @@ class Hessian(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Sharpness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sharpness(Result):
     """Extreme eigenvalues of a Hessian.
 
     Attributes
@@ -355,13 +357,26 @@ class Sharpness:
     smallest: Floats
     largest_residuals: Floats
     smallest_residuals: Floats
-    largest_vectors: Floats = field(repr=False)
-    smallest_vectors: Floats = field(repr=False)
+    largest_vectors: Floats
+    smallest_vectors: Floats
     converged: bool
     of: str
     n_products: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "largest": ("rank",),
+        "largest_residuals": ("rank",),
+        "smallest": ("place",),
+        "smallest_residuals": ("place",),
+    }
+
+    def _head(self) -> str:
+        return f"largest curvature {spoken(self.h_max)}, smallest {spoken(self.h_min)} ({self.of})"
+
+    def _sentence(self) -> str:
+        state = "The eigenvalues converged" if self.converged else "Not all eigenvalues converged"
+        return f"{state}, after {counted(self.n_products, 'Hessian-vector product')}."
 
     @property
     def h_max(self) -> float:
@@ -385,8 +400,8 @@ class Sharpness:
         return metrics
 
 
-@dataclass(frozen=True, eq=False)
-class Trace:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trace(Result):
     """Estimate of the trace of a Hessian from random vectors.
 
     Attributes
@@ -405,9 +420,15 @@ class Trace:
 
     value: float
     standard_error: float
-    samples: Floats = field(repr=False)
+    samples: Floats
     of: str
     settings: dict[str, Any] = field(default_factory=dict)
+    _dims: ClassVar[AxisNames] = {"samples": ("vector",)}
+    _one_row: ClassVar[bool] = True
+
+    def _sentence(self) -> str:
+        error, vectors = spoken(self.standard_error, 2), counted(len(self.samples), "random vector")
+        return f"trace {spoken(self.value)}, standard error {error}, from {vectors} ({self.of})."
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -415,8 +436,8 @@ class Trace:
         return {f"trace_{self.of}": self.value, f"trace_error_{self.of}": self.standard_error}
 
 
-@dataclass(frozen=True, eq=False)
-class BatchSharpness:
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchSharpness(Result):
     """Curvature along the gradient, g H g / g g, with the gradient and Hessian of each batch.
 
     Attributes
@@ -433,8 +454,14 @@ class BatchSharpness:
 
     value: float
     standard_error: float
-    samples: Floats = field(repr=False)
+    samples: Floats
     settings: dict[str, Any] = field(default_factory=dict)
+    _dims: ClassVar[AxisNames] = {"samples": ("batch",)}
+    _one_row: ClassVar[bool] = True
+
+    def _sentence(self) -> str:
+        error, batches = spoken(self.standard_error, 2), counted(len(self.samples), "batch", "batches")
+        return f"curvature along the gradient {spoken(self.value)}, standard error {error}, from {batches}."
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -442,8 +469,8 @@ class BatchSharpness:
         return {"batch_sharpness": self.value, "batch_sharpness_error": self.standard_error}
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralDensity(Result):
     """Spectral density of a Hessian, from stochastic Lanczos quadrature.
 
     Attributes
@@ -459,11 +486,20 @@ class SpectralDensity:
         All parameters used.
     """
 
-    nodes: Floats = field(repr=False)
-    weights: Floats = field(repr=False)
+    nodes: Floats
+    weights: Floats
     n: int
     of: str
     settings: dict[str, Any] = field(default_factory=dict)
+    _dims: ClassVar[AxisNames] = {"nodes": ("vector", "node"), "weights": ("vector", "node")}
+
+    def _sentence(self) -> str:
+        mean, error = self.moment(1)
+        low, high = float(self.nodes[self.weights > 0].min()), float(self.nodes[self.weights > 0].max())
+        return (
+            f"density of {counted(self.n, 'eigenvalue')} ({self.of}): mean {spoken(mean)}, standard error "
+            f"{spoken(error, 2)}, nodes from {spoken(low)} to {spoken(high)}."
+        )
 
     def moment(self, power: int) -> tuple[float, float]:
         """Mean of the eigenvalues to a power, with its standard error.

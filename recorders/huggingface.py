@@ -1,23 +1,26 @@
-"""A callback for the Trainer of transformers that records every optimiser step with `recorders.torch`."""
+"""Callbacks for the Trainer of transformers that record every optimiser step, with or without twins."""
 
 from __future__ import annotations
 
-import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from recorders.opening import explain_taken
-from recorders.torch import Recorder
+import torch
+
+from recorders.torch.loop_twins import Copy
+from recorders.torch.modules import innermost
+from recorders.torch.trainers import TrainerRecording, WithTwins, callbacks, with_copies
 from trajtools.errors import MissingDependencyError
 
 DURATIONS = ("_runtime", "_per_second")
 
 
-class RecorderHooks:
+class RecorderHooks(TrainerRecording):
     """Hooks of `RecorderCallback`, which record a training.
 
     Use it as ``Trainer(..., callbacks=[RecorderCallback("seed=0.h5")])``.
@@ -26,6 +29,11 @@ class RecorderHooks:
     ----------
     path : path-like
         The file.
+    probe : callable or None
+        ``probe(model, inputs)`` -> numbers by name, measured before a batch and recorded with the state, see
+        `recorders.torch.sharpness` and `recorders.torch.Shadow`.
+    probe_every : int
+        Steps from one probe to the next.
     **options : object
         Options of `recorders.torch.Recorder`: ``every``, ``buffers``, ``resume``, ... A second ``train`` with the
         callback, or a notebook cell that is run again, finds its file there: ``mode="next"`` takes the next free name,
@@ -44,19 +52,16 @@ class RecorderHooks:
     parameters; numbers of an evaluation (``eval_loss``, ...)
     belong to the state that was evaluated.
 
+    Whenever the Trainer logs a loss (``logging_steps``), the numbers of twins and probes are logged with it.
+
     A training that resumes from a checkpoint goes on in its file with ``resume=True``; see `recorders.Recorder` for
     states that it computes again. An exception or Ctrl-C closes the file, and its run is marked as interrupted. A
     callback that was added by ``trainer.add_callback`` sees, in the first ``train``, only exceptions of the training
     step; call `close` after others.
     """
 
-    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
-        super().__init__()
-        self.path = path
-        self.options = options
-        self.recorder: Recorder | None = None
-        self._losses: list[Any] = []
-        self._watched: Callable[[], Any] = lambda: None  # the Trainer, held weakly
+    _watched: Callable[[], Any] = staticmethod(lambda: None)  # the Trainer, held weakly
+    _replaying = False
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Watch the Trainer for exceptions."""
@@ -66,29 +71,31 @@ class RecorderHooks:
         """Open the file; the weights are now on their device, and those of a checkpoint are loaded."""
         self.close("interrupted")
         self._watch()
-        optimizer = kwargs.get("optimizer")
-        options = {"optimizer": "any" if optimizer is None else optimizer, "step": state.global_step}
-        options |= {"learning_rate": False, **self.options}
-        with explain_taken("train", "RecorderCallback"):
-            self.recorder = Recorder(self.path, model, **options)
-        self.recorder._unhook()
+        optimizer, trainer = kwargs.get("optimizer"), self._watched()
+        self._losses: list[list[Any]] = []
+        self._open(
+            "train", model, "any" if optimizer is None else optimizer, step=state.global_step,
+            wrapped=None if trainer is None else trainer.model_wrapped, learning_rate=False,
+        )  # fmt: skip
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Record the loss of the state before its update, and the rate of that."""
-        losses, self._losses = self._losses, []
+        """Record the loss of the state before its update, and the rate of that; update the copies."""
         if self.recorder is None:
             return
-        metrics: dict[str, Any] = (
-            {"loss": sum(losses)} if losses else {}
-        )  # the Trainer has divided each by their number
+        losses, self._losses = self._losses, []
+        metrics: dict[str, Any] = {}
+        if losses:  # the Trainer has divided each by their number
+            metrics["loss"] = sum(with_copies(first, others) for first, *others in losses)
         if optimizer is not None:
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
         self.recorder.record(**metrics)
+        if self.twins is not None:
+            scaler = self._watched().accelerator.scaler
+            self.twins.replay(lambda copy: _update(copy, args.max_grad_norm, scaler))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the state after an update."""
-        if self.recorder is not None:
-            self.recorder._updated(state.global_step)
+        self._take(state.global_step)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **kwargs: Any
@@ -114,17 +121,15 @@ class RecorderHooks:
         status : {"complete", "interrupted"}
             Status of the run in the file.
         """
-        recorder, self.recorder, self._losses = self.recorder, None, []
-        if recorder is not None:
-            recorder.close(status)
+        self._end(status)
 
     def _watch(self) -> None:
-        """Wrap the Trainer's methods that raise exceptions and know the losses: it passes neither to callbacks."""
+        """Wrap methods of the Trainer, which passes neither exceptions nor losses nor logs to callbacks."""
         trainer = _calling_trainer()
         if trainer is None or trainer is self._watched():
             return
         self._watched = weakref.ref(trainer)
-        train, training_step = trainer.train, trainer.training_step
+        train, training_step, log = trainer.train, trainer.training_step, trainer.log
 
         @wraps(train)
         def watched_train(*args: Any, **kwargs: Any) -> Any:
@@ -132,14 +137,49 @@ class RecorderHooks:
                 return train(*args, **kwargs)
 
         @wraps(training_step)
-        def watched_step(*args: Any, **kwargs: Any) -> Any:
+        def watched_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             with _Closing(self):
-                loss = training_step(*args, **kwargs)
+                if self.recorder is not None and not self._losses:
+                    self._run_probe(model, inputs, trainer.state.global_step)
+                of_copies = self._train_copies(lambda copy: training_step(copy, deepcopy(inputs), *args, **kwargs))
+                loss = training_step(model, inputs, *args, **kwargs)
             if self.recorder is not None:
-                self._losses.append(loss.detach())
+                self._losses.append([loss.detach(), *of_copies])
             return loss
 
-        trainer.train, trainer.training_step = watched_train, watched_step
+        @wraps(log)
+        def watched_log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            if not self._replaying:
+                log({**logs, **self.live} if "loss" in logs else logs, *args, **kwargs)
+
+        trainer.train, trainer.training_step, trainer.log = watched_train, watched_step, watched_log
+
+    def _train_copies(self, training_step: Callable[[Any], Any]) -> list[Any]:
+        """Forward and backward pass of the copies, whose logs the Trainer does not get; their losses."""
+        if self.twins is None:
+            return []
+        self._replaying = True
+        try:
+            return self.twins.replay(lambda copy: training_step(copy.model).detach())
+        finally:
+            self._replaying = False
+
+
+def _update(copy: Copy, max_norm: float, scaler: Any) -> None:
+    """Update a copy by its gradients, as the Trainer does: without the scale of the loss, clipped."""
+    parameters = [parameter for parameter in copy.model.parameters() if parameter.grad is not None]
+    is_finite = True
+    if scaler is not None and scaler.is_enabled():
+        inverse = 1 / scaler.get_scale()
+        for parameter in parameters:
+            parameter.grad.mul_(inverse)
+            is_finite &= bool(parameter.grad.isfinite().all())
+    if max_norm > 0:
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    if is_finite:
+        for optimizer in copy.optimizers:
+            innermost(optimizer).step()
+    copy.model.zero_grad()
 
 
 class _Closing:
@@ -152,10 +192,8 @@ class _Closing:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        recorder = self._callback.recorder
-        if kind is not None and recorder is not None:
-            self._callback.recorder = None
-            recorder.__exit__(kind, error, trace)
+        if error is not None:
+            self._callback._end("interrupted", error)
 
 
 def _calling_trainer() -> Any:
@@ -185,14 +223,8 @@ if TYPE_CHECKING:
 
     class RecorderCallback(RecorderHooks, Callback):
         """Record a training run, see `RecorderHooks`."""
-else:
 
-    def __getattr__(name: str) -> Any:
-        # The class needs its framework, this module does not: create it on first use.
-        if name != "RecorderCallback":
-            raise AttributeError(f"recorders.huggingface has no {name!r}; it has RecorderCallback")
-        made = type(
-            name, (RecorderHooks, _callback_class()), {"__doc__": RecorderHooks.__doc__, "__module__": __name__}
-        )
-        globals()[name] = made
-        return made
+    class TwinsCallback(WithTwins, RecorderHooks, Callback):
+        """Record a training run with twins, see `WithTwins`."""
+else:
+    __getattr__ = callbacks(__name__, RecorderHooks, _callback_class)

@@ -63,7 +63,7 @@ def record(
     inits: int,
     copies: int = 5,
     steps: int = 200,
-    epsilon: float = 1e-8,
+    epsilon: float | Sequence[float] = 1e-8,
     seed: int = 0,
     mode: str = "x",
     allow_rounded: bool = False,
@@ -84,8 +84,8 @@ def record(
         Number of perturbed copies of each.
     steps : int
         Updates; steps + 1 states are recorded.
-    epsilon : float
-        Every weight of a copy is perturbed by Uniform(-epsilon, epsilon).
+    epsilon : float or list of float
+        Every weight of a copy is perturbed by Uniform(-epsilon, epsilon); of a list, the copies take the sizes in turn.
     seed : int
         Seed of the split, the weights and the perturbations.
     mode : str
@@ -109,7 +109,7 @@ def record(
         "seed": seed, "network": "4-10-3, sigmoid, softmax", "data": "Iris, 120 rows train, 30 test, unscaled",
         "optimizer": "full-batch gradient descent", "replant": replant,
     }  # fmt: skip
-    nursery = Nursery(state, members, replant if epsilon > 0 else None)
+    nursery = Nursery(state, members, None if epsilon == 0 else replant)
     nursery.plant(0)
     options: dict[str, Any] = {"mode": mode, "members": members, "hparams": hparams, "quiet": True}
     with Recorder(path, state, plantings=nursery.take(), **options) as recorder:
@@ -180,7 +180,8 @@ class Nursery:
         start = self._network(reference)
         first = self._families[reference][0]
         member = self._members[due[0]]
-        copies = perturb(start, member.epsilon, len(apart), seed_of(member.seed, step), allow_rounded=True)
+        sizes = [self._members[k].epsilon for k in self._families[reference]]
+        copies = perturb(start, sizes, len(apart), seed_of(member.seed, step), allow_rounded=True)
         if not all(is_beside(start, copies[k - first]) for k in due):
             self._schedules[reference].is_over = True  # a training that has diverged does not come back
             return
@@ -326,7 +327,7 @@ def restarted_name(rate: float, step: int) -> str:
 
 
 def ensemble(
-    *, inits: int, copies: int, epsilon: float, seed: int, allow_rounded: bool = False
+    *, inits: int, copies: int, epsilon: float | Sequence[float], seed: int, allow_rounded: bool = False
 ) -> tuple[State, list[Member]]:
     """Draw the initial conditions and their perturbed copies.
 
@@ -336,8 +337,9 @@ def ensemble(
         Number of initial conditions.
     copies : int
         Number of perturbed copies of each.
-    epsilon : float
-        Every weight (no bias) of a copy is perturbed by Uniform(-epsilon, epsilon).
+    epsilon : float or list of float
+        Every weight (no bias) of a copy is perturbed by Uniform(-epsilon, epsilon); of a list, the copies take the
+        sizes in turn.
     seed : int
         Seed of the split, the weights and the perturbations.
     allow_rounded : bool
@@ -364,7 +366,7 @@ def ensemble(
     return {name: np.stack([state[name] for state in states]) for name in states[0]}, members
 
 
-def _copies(start: State, epsilon: float, copies: int, seed: int, allow_rounded: bool) -> list[Twin]:
+def _copies(start: State, epsilon: float | Sequence[float], copies: int, seed: int, allow_rounded: bool) -> list[Twin]:
     return perturb(start, epsilon, copies, seed, allow_rounded=allow_rounded) if copies else []
 
 

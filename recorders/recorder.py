@@ -22,6 +22,7 @@ import numpy as np
 
 from recorders.adapter import Adapter, Pending, Structure
 from recorders.background import Pace, Tape
+from recorders.live import Line, over_threshold
 from recorders.opening import Forecast, Opening, member_table
 from recorders.planting import Planting
 from recorders.storage import Sketch
@@ -103,6 +104,8 @@ class Recorder(Adapter):
         Step of the state at opening, 0 if not given (for resumed runs see Notes). Trainers know it.
     quiet : bool
         Do not log the forecast.
+    progress : bool
+        Follow the training in one line on stderr: the step and `live`.
 
     Raises
     ------
@@ -147,6 +150,8 @@ class Recorder(Adapter):
     >>> folder.cleanup()
     """
 
+    _twins: Any = None  # whose numbers are live
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -182,7 +187,10 @@ class Recorder(Adapter):
         expected_steps: int | None = None,
         step: int | None = None,
         quiet: bool = False,
+        progress: bool = False,
     ) -> None:
+        self._numbers: dict[str, float] = {}
+        self._line = Line() if progress else None
         self._every = policy(every)
         mappings = self._named(state)
         table, stacked = member_table(mappings, members)
@@ -400,7 +408,14 @@ class Recorder(Adapter):
 
     def _note(self, values: Mapping[str, Any]) -> None:
         if values:
+            self._keep_numbers(values)
             self._tape.note(values, self._stored)
+
+    def _keep_numbers(self, values: Mapping[str, Any]) -> None:
+        """Keep numbers for `live`: those of the first member where there are several."""
+        for name, value in values.items():
+            if np.ndim(value) < 2:
+                self._numbers[name] = float(value if np.ndim(value) == 0 else value[0])
 
     def _take(
         self,
@@ -415,8 +430,12 @@ class Recorder(Adapter):
         if planted and self._stored:
             self._plantings = [planting for planting in self._plantings if planting.step > step]
         self._steps.now = step
+        if values:
+            self._keep_numbers(values)
         if values and not self._stored:
             self._tape.note(values, False)  # nothing to keep, but their names count
+        if self._line is not None and self._line.is_due():
+            self._line.write(step, self.live)
 
     def _plantings_until(self, step: int) -> list[Planting]:
         """The last planting of each member that waits for this state.
@@ -449,6 +468,21 @@ class Recorder(Adapter):
         return self._tape.meter.skipped
 
     @property
+    def live(self) -> dict[str, float]:
+        """Newest numbers, to watch a training by: metrics (of the first member), and the growth of twins.
+
+        A curvature (``h_max_batch``, ``shadow_h_max_batch``, ...) comes with its ratio to the threshold of the
+        optimiser where that is known, ``h_max_batch_over_threshold``: 1 is the edge of stability.
+        `recorders.live.Growth` defines the numbers of twins; each look costs one pass over their weights.
+        """
+        growth = {} if self._twins is None else self._twins.live
+        return {**self._numbers, **over_threshold(self._numbers, self._threshold()), **growth}
+
+    def _threshold(self) -> float:
+        """Largest curvature at which the optimiser is stable; NaN where it is not known."""
+        return float("nan")
+
+    @property
     def overhead(self) -> dict[str, float | int]:
         """What recording cost so far: seconds in all, in record, blocked; states, skipped, bytes."""
         return self._tape.meter.as_dict()
@@ -467,6 +501,9 @@ class Recorder(Adapter):
             If the last states could not be written, and the recorder is `strict`.
         """
         self._finalizer.detach()
+        line, self._line = self._line, None
+        if line is not None:
+            line.write(self.step, self.live, last=True)
         self._tape.close(status)
 
     def __enter__(self) -> Self:

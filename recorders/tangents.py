@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from recorders.hessian import check_extent
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints
+from trajtools.wording import bounds, counted, spoken
 
 VECTORS = ("both", "fresh", "kept")
 SHARE_LOST = math.log(100)  # nats; a fresh vector has a hundredth of the component of another in 1 of 160 windows
@@ -39,8 +41,8 @@ DELAYED = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class TangentExponents:
+@dataclass(frozen=True, eq=False, repr=False)
+class TangentExponents(Result):
     """Finite-time exponents of a training run, in nats per step.
 
     Attributes
@@ -85,7 +87,7 @@ class TangentExponents:
     values: Floats
     intervals: Floats
     level: float
-    local: Floats = field(repr=False)
+    local: Floats
     windows: Floats
     window_starts: Ints
     window_gains: Floats
@@ -98,6 +100,25 @@ class TangentExponents:
     unit: str = "1/step"
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "values": ("exponent",),
+        "intervals": ("exponent", "bound"),
+        "windows": ("window_starts", "fresh"),
+        "window_gains": ("window_starts",),
+        "window_kept": ("window_starts",),
+        "local": ("step", "exponent"),
+    }
+
+    def _head(self) -> str:
+        largest = (f"{spoken(value)} {bounds(ends)}" for value, ends in zip(self.values, self.intervals, strict=True))
+        return f"{', '.join(list(largest)[:4])} {self.unit}" if len(self.values) else ""
+
+    def _sentence(self) -> str:
+        steps = f"over {counted(len(self.local), 'step')}"
+        lost = f", {self.n_lost} of them without numbers" if self.n_lost else ""
+        return (
+            f"Growth of perturbations {steps}{lost}, in {counted(len(self.windows), 'window')} of {self.window} steps."
+        )
 
 
 class Tangents:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import dtype_name
+from recorders.live import Growth
 from recorders.planting import Planting, Replant, Room, Schedule, seed_of
 from trajtools.errors import PerturbationError, RecordingError
 from trajtools.wiring import FLOATS, Member, describe, listed, select
@@ -86,23 +87,27 @@ class Perturbation:
 
     Attributes
     ----------
-    sizes : dict of str to ndarray of float64
-        Size of every perturbed parameter, a number or an array that broadcasts to it, in the order of the parameters.
+    sizes : tuple of dict of str to ndarray of float64
+        For each epsilon, the size of every perturbed parameter, a number or an array that broadcasts to it, in the
+        order of the parameters. Copies take the epsilons in turn.
     distribution : str
         ``"uniform"`` or ``"gaussian"``.
     """
 
-    sizes: dict[str, np.ndarray]
+    sizes: tuple[dict[str, np.ndarray], ...]
     distribution: str
 
-    def moved(self, params: Mapping[str, Any], seed: int, copy: int) -> dict[str, np.ndarray]:
+    def moved(
+        self, params: Mapping[str, Any], seed: int, copy: int, count: _Count | None = None
+    ) -> dict[str, np.ndarray]:
         """Arrays of a copy of the network, moved by the draws of ``default_rng([seed, copy])``."""
-        return _copy(params, self.sizes, np.random.default_rng([seed, copy]), self.distribution, _Count())
+        sizes, rng = self.sizes[copy % len(self.sizes)], np.random.default_rng([seed, copy])
+        return _copy(params, sizes, rng, self.distribution, _Count() if count is None else count)
 
 
 def perturb(
     params: Mapping[str, Any],
-    epsilon: float | Mapping[str, Any] | None,
+    epsilon: float | Sequence[float] | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -117,11 +122,12 @@ def perturb(
     ----------
     params : mapping of str to ndarray
         The reference, real floating-point arrays; it is not changed. Order matters: it is the order of the draws.
-    epsilon : float, mapping of str to float or array, or None
+    epsilon : float, list of float, mapping of str to float or array, or None
         Size of the perturbation of an entry, in units of the weights: the half-width of the uniform, the standard
         deviation of the Gaussian distribution. A mapping glob -> size gives each parameter the size of the first glob
         that matches it (an array: per entry, broadcast to the parameter); the others stay as they are. 0 makes exact
-        copies, as a control. None: from the dtype and the size of the weights, see `default_epsilon`.
+        copies, as a control. A list: the copies take its sizes in turn; their rates at equal times show whether they
+        depend on epsilon. None: from the dtype and the size of the weights, see `default_epsilon`.
     members : int
         Number of copies.
     seed : int
@@ -151,26 +157,43 @@ def perturb(
     _check(params, members, seed, distribution)
     if epsilon is None:
         epsilon, allow_rounded = default_epsilon(params, only, kinds), True
-    sizes = _sizes(params, epsilon, only, kinds)
-    count = _Count()
-    copies = [_copy(params, sizes, np.random.default_rng([seed, i]), distribution, count) for i in range(members)]
+    epsilons = _in_turn(epsilon, members)
+    perturbation = Perturbation(tuple(_sizes(params, one, only, kinds) for one in epsilons), distribution)
+    sizes, count = perturbation.sizes[0], _Count()
+    copies = [perturbation.moved(params, seed, i, count) for i in range(members)]
     fraction = count.unchanged / count.perturbed if count.perturbed else 0.0
     if fraction > LARGEST_ROUNDED and not allow_rounded:
         _refuse_rounded(params, sizes, fraction)
     # The members table has room for one size; sizes per parameter stand in the provenance.
-    size = float("nan") if isinstance(epsilon, Mapping) else float(epsilon)
+    values = [float("nan") if isinstance(one, Mapping) else float(one) for one in epsilons]
     made = {
-        "epsilon": {g: _summary(e) for g, e in epsilon.items()} if isinstance(epsilon, Mapping) else size,
+        "epsilon": {g: _summary(e) for g, e in epsilon.items()}
+        if isinstance(epsilon, Mapping)
+        else values
+        if len(values) > 1
+        else values[0],
         "distribution": distribution,
         "seed": int(seed),
         "copies": int(members),
         "perturbed": list(sizes),
         "rounded_fraction": fraction,
     }
-    rows = [Member(f"twin {i}", 0, size, distribution, int(seed)) for i in range(members)]
-    made["room"] = room_of(params, copies, sizes)._asdict()
+    rows = [Member(f"twin {i}", 0, values[i % len(values)], distribution, int(seed)) for i in range(members)]
+    made["room"] = room_of(params, copies, sizes, several=len(values) > 1)._asdict()
     twins = [Twin(c, member=m, made=made) for c, m in zip(copies, rows, strict=True)]
-    return TwinList(twins, fraction, Perturbation(sizes, distribution))
+    return TwinList(twins, fraction, perturbation)
+
+
+def _in_turn(epsilon: Any, members: int) -> list[Any]:
+    """Return the epsilons that the copies take in turn."""
+    if not isinstance(epsilon, Sequence) or isinstance(epsilon, str):
+        return [epsilon]
+    numbers = all(isinstance(one, int | float | np.number) and 0 < one < float("inf") for one in epsilon)
+    if not (0 < len(epsilon) <= members and numbers):
+        raise PerturbationError(
+            f"a list of epsilons holds positive numbers, at most one for each of the {members} copies, got {epsilon!r}"
+        )
+    return list(epsilon)
 
 
 def default_epsilon(
@@ -231,15 +254,21 @@ def is_beside(params: Mapping[str, Any], copy: Mapping[str, Any]) -> bool:
         return bool(np.isfinite(floor) and sum(float(square.sum()) for square in squares) ** 0.5 > floor)
 
 
-def room_of(params: Mapping[str, Any], copies: Sequence[Mapping[str, Any]], sizes: Mapping[str, Any]) -> Room:
-    """Room of a perturbation before anything is known of the training: up to the size of the perturbed weights."""
+def room_of(
+    params: Mapping[str, Any], copies: Sequence[Mapping[str, Any]], sizes: Mapping[str, Any], *, several: bool = False
+) -> Room:
+    """Room of a perturbation before anything is known of the training: up to the size of the perturbed weights.
+
+    Of several epsilons, the largest leaves least above it, the smallest least below.
+    """
 
     def norm(network: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> float:
         gaps = (np.asarray(network[n], np.float64) - (np.asarray(other[n], np.float64) if other else 0) for n in sizes)
         return float(np.sqrt(sum(float((gap**2).sum()) for gap in gaps)))
 
-    moved = float(np.mean([norm(copy, params) for copy in copies]))
-    return Room(_e_folds(moved, norm(params)), _e_folds(floor_of(params), moved))
+    moved = [norm(copy, params) for copy in copies]
+    smallest, largest = (min(moved), max(moved)) if several else (float(np.mean(moved)),) * 2
+    return Room(_e_folds(largest, norm(params)), _e_folds(floor_of(params), smallest))
 
 
 def _e_folds(start: float, end: float) -> float:
@@ -375,9 +404,11 @@ class Twins(ABC):
         self.plantings: list[Planting] = []
         self._perturbation = perturbation
         self._schedule = Schedule(range(1, len(self.members)), replant)
-        if not any(np.any(size > 0) for size in perturbation.sizes.values()):
+        if not any(np.any(size > 0) for sizes in perturbation.sizes for size in sizes.values()):
             self._schedule.is_over = True  # exact copies are a control
         self._updates = 0
+        self._growth = Growth()
+        self._gaps: np.ndarray | None = None  # distances after the newest update
         self._vectorize = vectorize
         self._plan: tuple[bool, str] | None = (False, "vectorize=False") if vectorize is False else None
         self._plans: dict[Any, tuple[bool, str]] = {}
@@ -405,11 +436,23 @@ class Twins(ABC):
             above = _e_folds(float(np.mean(list(newest.values()))), self._schedule.saturation)
         return Room(above, below)
 
+    @property
+    def live(self) -> dict[str, float]:
+        """Numbers of the copies now, see `recorders.live.Growth`; a look costs one pass over the weights."""
+        return self._growth.numbers(self._updates, self._measure())
+
+    def _measure(self) -> np.ndarray:
+        """Distances of the copies now, measured once an update."""
+        if self._gaps is None:
+            self._gaps = self._distances()
+            self._growth.note(self._updates, self._gaps)
+        return self._gaps
+
     def _start(self) -> None:
         """Enter the first planting, once the members stand."""
         self._enter_plantings(0, range(1, len(self.members)), self._network())
         narrow = sorted({dtype_name(array) for array in self._network().values()} - {"float64"})
-        if narrow:
+        if narrow and not self._schedule.is_over:
             room = Room(**self.made["room"])
             _log.warning(
                 "the twins are %s: %.0f e-folds lie between their perturbation and the size of the weights, %.0f "
@@ -433,12 +476,13 @@ class Twins(ABC):
     def _replant(self, updates: int = 1, step: int | None = None) -> None:
         """Plant what the schedule wants after updates, before the state is recorded; `step` is the recorder's."""
         self._updates += updates
+        self._gaps = None
         recorder = self._recorder
         if step is None:
             step = self._updates if recorder is None else recorder.step + 1
         if self._schedule.is_over or not (recorder is None or recorder._takes_plantings(step)):
             return
-        due = self._schedule.due(self._updates, self._distances, self._network)
+        due = self._schedule.due(self._updates, self._measure, self._network)
         if not due:
             return
         network = self._network()
@@ -447,12 +491,15 @@ class Twins(ABC):
         if not all(is_beside(network, copy) for copy in moved.values()):
             self._schedule.is_over = True  # a training that has diverged does not come back
             return
+        self._measure()  # where the stretches end
         self._plant(moved)
         self._enter_plantings(step, due, network)
 
     def _enter_plantings(self, step: int, copies: Iterable[int], network: Mapping[str, np.ndarray]) -> None:
-        distances = self._distances()
+        copies, distances = tuple(copies), self._distances()
         self._schedule.planted(self._updates, copies, distances, floor_of(network))
+        self._growth.planted(self._updates, copies, distances)
+        self._gaps = distances
         seed, norms = seed_of(self._seed, self._updates), distances.tolist()
         rows = [Planting(step, copy, self.members[copy].epsilon, seed, norms[copy - 1]) for copy in copies]
         self.plantings += rows

@@ -134,3 +134,15 @@ def growth_phase(curves, share, upper, least=2.0, stalled=3.0):
         end = min(end, int(sigma + longest))
         gain, time = gain + values[end] - values[sigma], time + end - sigma
     return gain / time
+
+
+def ranks(values):
+    """Position of each value among the sorted values at single precision; equal ones in their order."""
+    single = np.asarray(values, dtype=np.float32)
+    return np.array([sum(b < a for b in single) + sum(b == a for b in single[:k]) for k, a in enumerate(single)])
+
+
+def with_amplitude(spectrum, amplitude):
+    """Complex numbers with these amplitudes and their own phases, and the squared change of the amplitudes."""
+    new = [a * (z / abs(z) if z != 0 else 1.0) for z, a in zip(spectrum, amplitude, strict=True)]
+    return np.array(new), sum((abs(z) - a) ** 2 for z, a in zip(spectrum, amplitude, strict=True))

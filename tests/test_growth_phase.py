@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from planted import from_distances, logistic, logistic_growth, orbit, pairs
 
-from trajtools.exponents.divergence import Divergence
+from trajtools.exponents.divergence import Divergence, size_classes
 from trajtools.exponents.twins import twins
 from trajtools.exponents.verdict import Start, judge_persistence
 from trajtools.reasons import codes
@@ -290,3 +290,84 @@ def test_a_single_curve_has_an_interval_from_blocks_of_time():
     assert exponent.settings["resampled"] == "blocks of time"
     assert exponent.interval[0] < 0.2 < exponent.interval[1]
     assert "one-initial-condition" in codes(exponent.warnings)
+
+
+# -- perturbations of several sizes ------------------------------------------------------------------------------------
+
+
+def rising(rates, start, epsilon):
+    """Distance of a copy planted at a step, whose rate along the training is `rates` while it is below 1."""
+    log = np.concatenate([[0.0], np.cumsum(rates[start:-1])]) + np.log(epsilon)
+    return np.exp(-np.logaddexp(0, -log))
+
+
+def test_copies_of_two_sizes_of_one_training_give_one_rate_and_say_that_it_agrees():
+    rng = np.random.default_rng(2)
+    rows, group = [], []
+    for k in range(8):
+        rates = 0.2 + 0.05 * rng.standard_normal(300)
+        rows += [rising(rates, 0, epsilon) for epsilon in (1e-12, 2e-12, 1e-7)]
+        group += [k] * 3
+    growth = Divergence.from_distances(np.array(rows).T, group=group)
+    assert growth.size.tolist() == [0, 0, 1] * 8
+    exponent = growth.fit()
+    (agreed,) = exponent.settings["rates_by_size"]
+    assert_allclose(agreed["rates"], [agreed["rates"][0]] * 2, rtol=0.02)
+    assert_allclose(agreed["first"], [np.sqrt(2) * 1e-12, 1e-7], rtol=1e-6)
+    assert_allclose(exponent.value, 0.2, rtol=0.03)
+    assert "not-converged" not in codes(exponent.warnings)
+
+
+def test_sizes_that_grow_at_different_rates_at_the_same_steps_are_not_converged():
+    """A staircase under a smooth map: below its steps, at 1e-7, distances grow twice as fast as above."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for _ in range(8):
+        for epsilon in (1e-22, 1e-6):
+            log = [np.log(epsilon)]
+            for noise in rng.standard_normal(250):
+                log.append(min(log[-1] + (0.2 if log[-1] < np.log(1e-7) else 0.1) + 0.02 * noise, 0.0))
+            rows.append(np.exp(log))
+    exponent = Divergence.from_distances(np.array(rows).T, group=np.repeat(np.arange(8), 2)).fit()
+    (warning,) = [one for one in exponent.warnings if one.code == "not-converged"]
+    assert_allclose(warning.numbers["rate"], 0.2, rtol=0.05)
+    assert_allclose(warning.numbers["other"], 0.1, rtol=0.05)
+    assert_allclose(warning.numbers["small"], 1e-22)
+
+
+def test_copies_of_two_sizes_count_as_one_planting():
+    """The same training seen through two sizes of perturbation: no more evidence than through one."""
+    rng = np.random.default_rng(4)
+    trainings = [0.2 + 0.1 * rng.standard_normal(200) for _ in range(6)]
+    one, two = (
+        Divergence.from_distances(
+            np.array([rising(rates, 0, epsilon) for rates in trainings for epsilon in sizes]).T,
+            group=np.repeat(np.arange(6), len(sizes)),
+        ).fit()
+        for sizes in ([1e-9], [1e-9, 1e-11])
+    )
+    assert one.settings["resampled"] == two.settings["resampled"] == "initial conditions"
+    few = [
+        Divergence.from_distances(
+            np.array([rising(trainings[0], 0, epsilon) for epsilon in sizes]).T, group=[0] * len(sizes)
+        ).fit()
+        for sizes in ([1e-11], [1e-9, 1e-11])
+    ]
+    widths = [exponent.interval[1] - exponent.interval[0] for exponent in few]
+    assert [exponent.settings["resampled"] for exponent in few] == ["blocks of time"] * 2
+    assert 0.6 < widths[1] / widths[0] < 1.7
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ([1e-8, 1e-8], [0, 0]),
+        ([1e-5, 1e-8, 2e-5, 1e-8], [1, 0, 1, 0]),
+        ([1e-12, 1e-8, 1e-4], [0, 1, 2]),
+        ([1e-8, 3e-8, 9e-8], [0, 0, 0]),
+        ([1e-11, 6e-11, 4e-10, 3e-9, 8e-8], [0, 0, 0, 0, 0]),  # as wide as the gaps: draws in one dimension
+        ([np.nan, 1e-8, 1e-4], [0, 0, 1]),
+    ],
+)
+def test_first_distances_of_different_epsilons_are_told_apart(first, expected):
+    assert size_classes(np.array(first)).tolist() == expected

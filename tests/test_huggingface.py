@@ -1,8 +1,5 @@
 """The callback for transformers: steps are the Trainer's, losses those of the states they were computed from."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,8 +12,6 @@ from torch_training import flat  # noqa: E402
 import trajtools as tt  # noqa: E402
 from recorders.huggingface import RecorderCallback  # noqa: E402
 from trajtools.errors import RecordingError  # noqa: E402
-
-README = Path(__file__).parents[1] / "README.md"
 
 pytestmark = [
     pytest.mark.torch,
@@ -183,16 +178,3 @@ def test_a_second_train_takes_the_next_name_or_overwrites(tmp_path):
     assert [len(contents(tmp_path / f"{name}.h5")[1]) for name in ("run", "run-2", "run-3")] == [6, 4, 4]
     losses = [contents(tmp_path / f"{name}.h5")[2]["loss"] for name in ("run", "run-2")]
     np.testing.assert_allclose(losses[0][0], losses[1][0], rtol=1e-6)
-
-
-def test_the_program_of_the_readme_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    programs = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    (program,) = [program for program in programs if "recorders.huggingface" in program]
-    assert len([line for line in program.splitlines() if line]) == 3
-    arguments = transformers.TrainingArguments(
-        output_dir="out", max_steps=3, report_to=[], use_cpu=True, dataloader_pin_memory=False
-    )
-    names = {"transformers": transformers, "model": model(), "training_args": arguments, "dataset": sentences()}
-    exec(compile(program, str(README), "exec"), names)
-    assert contents(tmp_path / "gpt2.h5")[1] == list(range(4))

@@ -1,8 +1,6 @@
 """The callback for Lightning: steps are the Trainer's, losses those of the states they were computed from."""
 
 import logging
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,6 @@ import trajtools as tt  # noqa: E402
 from recorders import RecordingWarning  # noqa: E402
 from recorders.lightning import RecorderCallback  # noqa: E402
 from trajtools.errors import RecordingError  # noqa: E402
-
-README = Path(__file__).parents[1] / "README.md"
 
 pytestmark = [
     pytest.mark.torch,
@@ -258,12 +254,3 @@ def test_ctrl_c_leaves_an_interrupted_run(tmp_path):
     _, steps, _, status = contents(tmp_path / "run.h5")
     assert steps == [0, 1, 2, 3]
     assert status == "interrupted"
-
-
-def test_the_program_of_the_readme_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    programs = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    (program,) = [program for program in programs if "recorders.lightning" in program]
-    assert len([line for line in program.splitlines() if line]) == 3
-    exec(compile(program, str(README), "exec"), {"lightning": lightning, "module": Classifier(), "loader": loader(3)})
-    assert contents(tmp_path / "lightning.h5")[1] == list(range(7))

@@ -551,4 +551,4 @@ def test_results_are_plain_data_and_draw_themselves():
     ax = found.plot()
     assert ax.get_title() == found.verdict
     assert {"at equal times", "to the orbit, flow direction removed"} <= {line.get_label() for line in ax.lines}
-    assert str(found).splitlines()[0].startswith(found.verdict)
+    assert str(found).startswith(f"OrbitalStability: {found.verdict}")

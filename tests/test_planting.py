@@ -12,7 +12,7 @@ import trajtools as tt
 from recorders import Recorder, iris, perturb
 from recorders.planting import Planting, Schedule, check_replant, seed_of
 from recorders.twins import default_epsilon, floor_of
-from trajtools.errors import DataError
+from trajtools.errors import DataError, PerturbationError
 from trajtools.store import validate
 from trajtools.wiring import Member
 
@@ -306,3 +306,38 @@ def test_info_counts_the_plantings(tmp_path):
     (info,) = json.loads(call("info", tmp_path / "a.h5", "--json").stdout)["files"]
     assert (info["plantings"], info["starts"]) == (4, 2)
     assert "planted 4 times, at 2 starts" in call("info", tmp_path / "a.h5").stdout
+
+
+# ---------------------------------------------------------------------------------------------------- several epsilons
+
+
+def test_copies_take_the_epsilons_of_a_list_in_turn():
+    weights = {"w": np.linspace(1.0, 2.0, 12).reshape(3, 4), "b": np.ones(3)}
+    copies = perturb(weights, [1e-6, 1e-9], 5, seed=4)
+    assert [member.epsilon for member in copies.members] == [1e-6, 1e-9, 1e-6, 1e-9, 1e-6]
+    for epsilon, kept in ((1e-6, (0, 2, 4)), (1e-9, (1, 3))):
+        alone = perturb(weights, epsilon, 5, seed=4)
+        for copy in kept:
+            np.testing.assert_array_equal(copies[copy]["w"], alone[copy]["w"])
+    assert copies[0].made["epsilon"] == [1e-6, 1e-9]
+    large, small = (perturb(weights, epsilon, 5, seed=4)[0].made["room"] for epsilon in (1e-6, 1e-9))
+    room = copies[0].made["room"]
+    assert room["above"] == pytest.approx(large["above"], abs=0.3)
+    assert room["below"] == pytest.approx(small["below"], abs=0.3)
+
+
+@pytest.mark.parametrize("wrong", [[], [1e-6, 0.0], [1e-6, float("nan")], ["x"], [1e-6] * 6])
+def test_a_list_of_epsilons_holds_positive_numbers_and_no_more_than_copies(wrong):
+    with pytest.raises(PerturbationError, match="at most one for each of the 5 copies"):
+        perturb({"w": np.ones((3, 4))}, wrong, 5, seed=0)
+
+
+@pytest.mark.recorders
+def test_iris_plants_every_copy_with_its_own_epsilon(tmp_path):
+    with tt.open(iris.record(tmp_path, 1.0, inits=2, copies=4, steps=120, epsilon=[1e-6, 1e-9])) as run:
+        planted = run.plantings
+        own = np.array([run.members[member].epsilon for member in planted["member"]])
+    assert planted["step"].max() > 0
+    np.testing.assert_array_equal(planted["epsilon"], own)
+    assert (planted["norm"] < own * np.sqrt(70)).all()
+    assert (planted["norm"] > own).all()

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import naive
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from trajtools._kernels.iaaft import impose_spectrum, rank_rows
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.applicability import Optimizer, infer_optimizer
-from trajtools.exponents.nulls import BASIN, DESCRIPTIONS, NULLS, fit_basin, matched_ends, rank_p, steepest, surrogate
+from trajtools.exponents.nulls import (
+    BASIN,
+    DESCRIPTIONS,
+    NULLS,
+    against_surrogates,
+    fit_basin,
+    is_accepted,
+    matched_ends,
+    rank_p,
+    steepest,
+    surrogate,
+)
+from trajtools.statistics import DECISION
 
 
 def record(seed, length=512, dims=3):
@@ -34,6 +48,62 @@ def test_iaaft_keeps_the_values_exactly_and_the_spectrum_nearly():
     power = np.abs(np.fft.rfft(x - x.mean()))
     assert np.linalg.norm(np.abs(np.fft.rfft(made - made.mean())) - power) < 0.05 * np.linalg.norm(power)
     assert np.corrcoef(made, x)[0, 1] < 0.9
+
+
+def test_iaaft_does_not_depend_on_the_unit_or_the_origin():
+    x = np.exp(record(3, dims=1)[:, 0])
+    one, two = (surrogate(y, "iaaft", rng=np.random.default_rng(4))[:, 0] for y in (x, 1e6 - 2.0**40 * x))
+    assert_allclose(np.argsort(np.argsort(-two)), np.argsort(np.argsort(one)))
+
+
+def test_iaaft_of_a_gaussian_process_keeps_the_spectrum_within_its_misfit():
+    x = np.convolve(np.random.default_rng(20).standard_normal(1100), 0.9 ** np.arange(80.0))[80:1080]
+    made = surrogate(x, "iaaft", rng=np.random.default_rng(21))[:, 0]
+    before, after = (np.abs(np.fft.rfft(y - y.mean())) for y in (x, made))
+    assert np.linalg.norm(after - before) < 0.02 * np.linalg.norm(before)
+
+
+def test_ranks_are_those_of_a_comparison_of_all_pairs():
+    rng = np.random.default_rng(22)
+    rows = (rng.standard_normal((3, 200)) * 10.0 ** rng.integers(-30, 30, (3, 200))).astype(np.float32)
+    rows[1] = np.round(rng.standard_normal(200))  # ties
+    rows[2, ::7], rows[2, 1], rows[2, 2] = 0.0, np.inf, -np.inf
+    ranks = np.empty(rows.shape, dtype=np.int64)
+    rank_rows(rows, ranks)
+    for row, mine in zip(rows, ranks, strict=True):
+        assert np.array_equal(mine, naive.ranks(row))
+
+
+def test_an_imposed_spectrum_keeps_the_phases():
+    rng = np.random.default_rng(23)
+    spectra = rng.standard_normal((2, 9)) + 1j * rng.standard_normal((2, 9))
+    spectra[1, 4] = 0.0
+    amplitude, misfit, before = rng.random(9), np.empty(2), spectra.copy()
+    impose_spectrum(spectra, amplitude, misfit)
+    for row in range(2):
+        expected, change = naive.with_amplitude(before[row], amplitude)
+        assert_allclose(spectra[row], expected, rtol=1e-12)
+        assert_allclose(misfit[row], change, rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [99, 999])
+def test_a_test_that_ends_early_decides_as_the_whole_one(count):
+    rng = np.random.default_rng(24)
+    ended = 0
+    for shift in np.linspace(0.0, 4.0, 60):
+        drawn, value = rng.standard_normal(count), shift
+        at = next((n for n in range(19, count) if is_accepted(value, drawn[:n], count)), count)
+        ended += at < count
+        assert (rank_p(value, drawn[:at]) <= DECISION) is (rank_p(value, drawn) <= DECISION)
+    assert 10 < ended < 55
+
+
+def test_surrogates_of_a_linear_process_are_drawn_until_the_null_is_accepted():
+    x = np.convolve(np.random.default_rng(25).standard_normal(700), 0.9 ** np.arange(80.0))[80:680, None]
+    options = {"embedding": (2, 1), "theiler": 10, "horizon": 20, "count": 99, "rng": np.random.default_rng(26)}
+    tested = against_surrogates(x, "iaaft", **options)
+    assert 19 <= tested.settings["surrogates"] < 99
+    assert tested.p_value > DECISION
 
 
 @pytest.mark.parametrize("dims", [3, 40])
@@ -76,6 +146,10 @@ def test_matched_ends_cut_off_a_step_between_the_ends():
     x = np.sin(2 * np.pi * t / 97.3)[:, None]
     part = x[matched_ends(x)]
     assert len(part) >= 800
+    assert (
+        max(prime for prime in range(2, 800) if len(part) % prime == 0 and all(prime % k for k in range(2, prime)))
+        <= 11
+    )
     step, whole = abs(part[0, 0] - part[-1, 0]), abs(x[0, 0] - x[-1, 0])
     assert step < 0.1 < whole
 

@@ -256,3 +256,12 @@ def test_a_resumed_run_plants_its_copies_beside_the_weights_of_the_checkpoint(tm
         assert planted["step"][n : n + 4].tolist() == [71] * 4
         assert planted["epsilon"][n] == second.members[1].epsilon
         np.testing.assert_allclose(gaps(run, planted), planted["norm"], rtol=1e-6)
+
+
+@pytest.mark.recorders
+def test_a_planting_keeps_the_epsilon_of_its_copy():
+    twins = trained(40, epsilon=[1e-6, 1e-9], replant=8)
+    assert {(row.member, row.epsilon) for row in twins.plantings} == {(1, 1e-6), (2, 1e-9), (3, 1e-6)}
+    assert max(row.step for row in twins.plantings) == 40
+    norms = {epsilon: [row.norm for row in twins.plantings if row.epsilon == epsilon] for epsilon in (1e-6, 1e-9)}
+    assert max(norms[1e-9]) < 1e-2 * min(norms[1e-6])

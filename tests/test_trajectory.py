@@ -170,7 +170,7 @@ def test_arrays_that_are_no_states_are_refused() -> None:
 def test_nothing_is_read_before_it_is_asked_for_and_too_much_is_refused() -> None:
     x = Trajectory(DeclaredStates((100_000, 1_000_000)), step=np.arange(100_000)).window(0, 90_000)
     assert x.shape == (90_000, 1_000_000)
-    assert "90000 states" in repr(x)
+    assert "90,000 states" in repr(x)
     with pytest.raises(TooLargeError, match=r"335\.3 GiB as one array.*blocks\(\)"):
         np.asarray(x)
 

@@ -68,33 +68,33 @@ def takes_states(
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             scale: Any = kwargs.get("scale")
-            given = {**dict(zip(order, args, strict=False)), **kwargs}
-            if (_inside.get() and scale is None) or names[0] not in given or len(args) > len(order):
+            values = {**dict(zip(order, args, strict=False)), **kwargs}
+            if (_inside.get() and scale is None) or names[0] not in values or len(args) > len(order):
                 return function(*args, **kwargs)  # looked at already, or a wrong call, which Python names
-            metric = given.get("metric", default)
+            metric = values.get("metric", default)
             itself = matrices and ("metric" not in known or metric == GRAPH_L1)
             networks = _compares_networks(metric) and not itself
             reader = _Reader(pairs=pairs, runs=runs, networks=networks, matrices=itself, single=single)
-            reader.collect_nodes(given[name] for name in names if name in given)
+            reader.collect_nodes(values[name] for name in names if name in values)
             for name in names:
-                if name in given and (given[name] is not None or known[name].default is Signature.empty):
-                    given[name] = reader.look(given[name], name, needs)
+                if name in values and (values[name] is not None or known[name].default is Signature.empty):
+                    values[name] = reader.look(values[name], name, needs)
             if aligned:
                 reader.check_starts()
-            if given.get("dt") is not None:
-                given["dt"] = _spacing(given["dt"], given.get(names[0]))
+            if values.get("dt") is not None:
+                values["dt"] = _spacing(values["dt"], values.get(names[0]))
             if scale is not None:
-                factor = _factor(reader.first(given[names[0]]), scale, names[0])
+                factor = _factor(reader.first(values[names[0]]), scale, names[0])
                 for name in names:
-                    if given.get(name) is not None:
-                        given[name] = _scaled(given[name], factor, name)
-                given["scale"] = None
+                    if values.get(name) is not None:
+                        values[name] = _scaled(values[name], factor, name)
+                values["scale"] = None
             elif scalable and _by_size(metric):
-                reader.compare_columns(given[names[0]])
-            changed = tuple(given[name] for name in order[: len(args)])
+                reader.compare_columns(values[names[0]])
+            changed = tuple(values[name] for name in order[: len(args)])
             token = _inside.set(True)
             try:
-                result = function(*changed, **{name: given[name] for name in kwargs})  # type: ignore[arg-type]
+                result = function(*changed, **{name: values[name] for name in kwargs})  # type: ignore[arg-type]
             finally:
                 _inside.reset(token)
             return with_remarks(result, reader.remarks, scale)

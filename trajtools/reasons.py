@@ -181,7 +181,7 @@ CODES: dict[str, str] = {
     "k": "the statistic K",
     "k-between": "K is neither near 0 nor near 1",
     "k-varies": "K depends on the frequency",
-    "not-converged": "the value would change with more data or more computation",
+    "not-converged": "the value would change with more data, more computation, or another epsilon",
     "wanders": "the transformed series behaves like a random walk",
     # correlation, cycles and recurrence
     "long-lags": "long lags average few pairs",

@@ -13,6 +13,7 @@ from trajtools.errors import DataError
 from trajtools.results import Result
 from trajtools.types import Floats, Ints, RNGLike
 from trajtools.values import read_array
+from trajtools.wording import counted, spoken
 
 # Choices of this toolkit, all independent of scale. They are in the settings of every result.
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
@@ -105,7 +106,7 @@ def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = Non
     return Fit(slope, float(middle - slope * centre), stderr, start, stop, r2)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fit(Result):
     """A straight line fitted by least squares; see `trajtools.statistics.fit_slope`.
 
@@ -128,6 +129,10 @@ class Fit(Result):
     start: int
     stop: int
     r2: float
+
+    def _sentence(self) -> str:
+        points = counted(self.stop - self.start, "point")
+        return f"slope {spoken(self.slope)} over {points}, R2 {spoken(self.r2)}."
 
 
 def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tuple[Floats, Floats, Floats]:

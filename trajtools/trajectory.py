@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.clocks import Duration, duration
 from trajtools.errors import DataError, InputWarning, SelectionError, TooLargeError
+from trajtools.results import Shown
 from trajtools.values import read_values
 from trajtools.wiring import NodeSet, Parameter
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     import networkx
@@ -27,7 +29,7 @@ MAX_ARRAY_BYTES = 4 * 2**30
 BLOCK_BYTES = 16 * 2**20  # memory of this size is used again by the next block; more is new, and slower
 
 
-class Trajectory:
+class Trajectory(Shown):
     """T states of one network, shape (T, P), read lazily.
 
     Parameters
@@ -210,10 +212,10 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __repr__(self) -> str:
+    def _sentence(self) -> str:
         label = f"{self._name!r}, " if self._name else ""
-        span = f", steps {self._step[0]}..{self._step[-1]}" if len(self) else ""
-        return f"Trajectory({label}{len(self)} states of {self._width} x {self.dtype}{span})"
+        span = f", steps {self._step[0]} to {self._step[-1]}" if len(self) else ""
+        return f"{label}{counted(len(self), 'state')} of {counted(self._width, 'number')} ({self.dtype}){span}."
 
     @overload
     def __getitem__(self, index: slice) -> Trajectory: ...

@@ -34,7 +34,8 @@ class Twins(twins.Twins):
     optimizer : optax.GradientTransformation
         Anything with ``init(params)`` and ``update(gradients, state, params)``.
     epsilon, members, seed, distribution, only, allow_rounded
-        As in `perturb`; epsilon from the dtype and the weights if not given.
+        As in `perturb`; epsilon from the dtype and the weights if not given. A list, ``epsilon=[1e-8, 1e-11]``: the
+        copies take its sizes in turn, and `tt.twins` tests whether their rates agree.
     replant : {"auto", "saturation"}, int or None
         When copies are planted anew beside the reference: its weights plus a fresh perturbation, and all else of the
         training copied. "auto": those that have saturated, merged or come near the rounding floor, and otherwise at
@@ -96,7 +97,7 @@ class Twins(twins.Twins):
         loss_fn: Callable[..., Any],
         optimizer: Any,
         *,
-        epsilon: float | Mapping[str, Any] | None = None,
+        epsilon: float | Sequence[float] | Mapping[str, Any] | None = None,
         members: int,
         seed: int,
         distribution: str = "uniform",
@@ -342,7 +343,7 @@ class TwinList(list[Any]):
 
 def perturb(
     params: Any,
-    epsilon: float | Mapping[str, Any] | None,
+    epsilon: float | Sequence[float] | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -356,7 +357,7 @@ def perturb(
     ----------
     params : pytree of arrays
         The reference; not modified. Leaves other than floating-point arrays are shared with the copies.
-    epsilon : float, {glob: float or array} or None
+    epsilon : float, list of float, {glob: float or array} or None
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
         Number of copies.

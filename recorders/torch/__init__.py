@@ -1,6 +1,6 @@
 """Record and probe the training of torch modules: via the step hook of the optimiser, explicit calls, or any trainer.
 
-Recording: `Recorder`, `perturb`, `Twins`. Probes, whose numbers are recorded as metrics: `sharpness`,
+Recording: `Recorder`, `perturb`, `Twins`, `LoopTwins`. Probes, whose numbers are recorded as metrics: `sharpness`,
 `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with `Batches` for data in several batches),
 `Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the learning rate. Recorders and probes do
 not modify the training: no train/eval switch, no draw from a generator, no gradient, no write. The trained weights are
@@ -12,6 +12,7 @@ from __future__ import annotations
 from recorders.hessian import Batches
 from recorders.torch.edge import find_edge
 from recorders.torch.hessian import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.torch.loop_twins import LoopTwins
 from recorders.torch.recorder import Recorder
 from recorders.torch.shadow import CurvatureLR, Shadow
 from recorders.torch.tangents import Tangents, tangent_exponents
@@ -20,6 +21,7 @@ from recorders.torch.twins import Twins, perturb
 __all__ = [
     "Batches",
     "CurvatureLR",
+    "LoopTwins",
     "Recorder",
     "Shadow",
     "Tangents",

@@ -18,7 +18,7 @@ from recorders.adapter import Beside, Pending
 from recorders.opening import member_table
 from recorders.torch.modules import Walk, describe, innermost, refuse_sharded, roles, unwrap
 from recorders.torch.transfer import HostReader, distances
-from recorders.torch.twins import MARK, Twins
+from recorders.torch.twins import MARK, ModuleTwins
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.wiring import listed
@@ -108,7 +108,7 @@ class Recorder(framework_free.Recorder):
     def __init__(
         self,
         path: str | PathLike[str],
-        state: nn.Module | Sequence[nn.Module] | Twins | Mapping[str, Tensor],
+        state: nn.Module | Sequence[nn.Module] | ModuleTwins | Mapping[str, Tensor],
         *,
         optimizer: Optimizer | Sequence[Optimizer] | str | None = None,
         buffers: bool | str | Sequence[str] = False,
@@ -120,11 +120,11 @@ class Recorder(framework_free.Recorder):
         self._handles: list[Any] = []
         self._left_out: set[str] = set()
         self._updates = self._calls = 0
-        self._by_hook = optimizer is not None or isinstance(state, Twins)
+        self._by_hook = optimizer is not None or isinstance(state, ModuleTwins)
         self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
         self._optimizers = followed(optimizer, state)
         self._held = OptimizerBuffers(self._optimizers, buffers) if buffers else None
-        one = isinstance(state, Twins) or len(self._optimizers) == 1
+        one = isinstance(state, ModuleTwins) or len(self._optimizers) == 1
         self._with_rate = one if learning_rate is None else learning_rate
         if self._with_rate and not self._optimizers:
             raise RecordingError("learning_rate=True needs optimizer=: the rate is read from the optimiser")
@@ -137,7 +137,8 @@ class Recorder(framework_free.Recorder):
             options.setdefault("kinds", {name: role.kind for name, role in roles_by_name.items()})
             options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in roles_by_name.items()})
             self._origin = _provenance(first)
-        if isinstance(state, Twins):
+        if isinstance(state, ModuleTwins):
+            self._twins = state
             options["members"] = list(state.members)
             options["plantings"] = state._newest_plantings()
             options["metrics"] = self._with_twin_metrics(len(state), options.get("metrics"))
@@ -147,7 +148,7 @@ class Recorder(framework_free.Recorder):
         try:
             super().__init__(path, self._state, buffers=self._held, **options)
         except BaseException:
-            if isinstance(state, Twins):
+            if isinstance(state, ModuleTwins):
                 state.attach(None)
             raise
         self._writes = self._count_writes(self._state) if optimizer is None else {}
@@ -157,8 +158,9 @@ class Recorder(framework_free.Recorder):
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
         """Return name -> parameter for each member."""
-        if isinstance(state, Twins):
-            return [state.state]
+        if isinstance(state, ModuleTwins):
+            self._look_for_unfrozen()
+            return list(state.leaves)
         if isinstance(state, Mapping):
             return [state]
         models = [unwrap(model) for model in ([state] if isinstance(state, nn.Module) else state)]
@@ -196,10 +198,7 @@ class Recorder(framework_free.Recorder):
                 "the buffers of torch optimisers are read from the optimiser: open the recorder with buffers=True"
             )
         names = self._structure.names
-        if isinstance(self._state, Twins):
-            found = [twin_buffers(self._held, self._state, names)]
-        else:
-            found = [self._held.named(leaves, names) for leaves in self._named(self._state)]
+        found = [self._held.named(leaves, names) for leaves in self._named(self._state)]
         if self._buffers is None:
             return list(found)
         known = set(self._buffers.all_names)
@@ -234,6 +233,19 @@ class Recorder(framework_free.Recorder):
         """Whether no tensor of the opening was written since; copies say nothing."""
         now = self._count_writes(state.state if isinstance(state, Beside) else state)
         return all(now.get(place, count) == count for place, count in self._writes.items())
+
+    def _threshold(self) -> float:
+        """Largest curvature at which plain SGD is stable, also with momentum; NaN for other optimisers.
+
+        2 (1 + mu) / eta, with Nesterov's momentum 2 (1 + mu) / ((1 + 2 mu) eta), of the first group of parameters.
+        """
+        if not self._optimizers or not isinstance(self._optimizers[0], torch.optim.SGD):
+            return float("nan")
+        group = self._optimizers[0].param_groups[0]
+        rate, mu = float(group["lr"]), float(group["momentum"])
+        if not rate > 0 or group["dampening"]:
+            return float("nan")
+        return 2 * (1 + mu) / rate / (1 + 2 * mu if group["nesterov"] else 1) - float(group["weight_decay"])
 
     def _busy_cores(self) -> int:
         """Number of cores used by the training."""
@@ -353,7 +365,7 @@ class Recorder(framework_free.Recorder):
         """
         watched = bool(self._handles)
         self._unhook()
-        if isinstance(self._state, Twins):
+        if isinstance(self._state, ModuleTwins):
             self._state.attach(None)
         super().close(*args, **kwargs)
         if watched and not self._updates and self._calls > 1:
@@ -391,7 +403,7 @@ def _is_first_rank() -> bool:
 
 def _simplest(state: Any) -> Any:
     """Unwrap the state to a list of modules, twins, or a mapping."""
-    if isinstance(state, Twins):
+    if isinstance(state, ModuleTwins):
         return state
     if isinstance(state, Mapping):
         return state
@@ -408,7 +420,7 @@ def _simplest(state: Any) -> Any:
 
 def _modules(state: Any) -> list[nn.Module]:
     """Modules of a state; none for a mapping."""
-    if isinstance(state, Twins):
+    if isinstance(state, ModuleTwins):
         return [state.models[0]]
     return [] if isinstance(state, Mapping) else state
 
@@ -433,7 +445,7 @@ def _provenance(model: nn.Module) -> dict[str, Any]:
 
 def followed(optimizer: Any, state: Any) -> list[Any]:
     """Unwrap the optimisers and check that they train the state."""
-    if isinstance(state, Twins):
+    if isinstance(state, ModuleTwins):
         if optimizer is not None:
             raise RecordingError("twins report their own steps: omit optimizer=")
         return list(state.optimizers)
@@ -551,11 +563,3 @@ def promised_buffers(optimizer: Any, group: Mapping[str, Any], shape: tuple[int,
         if isinstance(optimizer, getattr(torch.optim, kind, ())):
             return dict.fromkeys((*always, *(key for key, option in sometimes if group.get(option))), shape)
     return None
-
-
-def twin_buffers(buffers: OptimizerBuffers, twins: Twins, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the buffers of twins, with a leading member axis."""
-    rows = [buffers.named(leaves, names) for leaves in twins.leaves]
-    if len(rows) == 1:
-        return rows[0]
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -30,7 +31,58 @@ ELEMENTWISE = frozenset(
 """Optimisers with entrywise updates, so that one of them can train all members."""
 
 
-class Twins(twins.Twins):
+class ModuleTwins(twins.Twins):
+    """What twins of torch modules share: how their weights are read, wherever they train.
+
+    Attributes
+    ----------
+    models : tuple of torch.nn.Module
+        The reference and its copies, always up to date.
+    optimizers : tuple
+        Those of the reference first.
+    """
+
+    models: tuple[nn.Module, ...]
+    optimizers: tuple[Any, ...]
+
+    @property
+    @abstractmethod
+    def leaves(self) -> list[dict[str, Any]]:
+        """The tensors of the optimisers by name: one mapping (M, ...), or one per member."""
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Trainable parameters of all members, name -> Tensor (M, ...), detached."""
+        rows = self.leaves
+        if len(rows) == 1:
+            return {name: values.detach() for name, values in rows[0].items()}
+        return {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
+
+    def reference(self) -> dict[str, Tensor]:
+        """Return the state of the reference, to load into a model.
+
+        Returns
+        -------
+        dict of str to Tensor
+            A copied ``state_dict``, buffers included: ``model.load_state_dict(twins.reference())``.
+        """
+        return {name: value.detach().clone() for name, value in self.models[0].state_dict().items()}
+
+    def _network(self) -> dict[str, np.ndarray]:
+        """Return the parameters of the reference on the host."""
+        rows = self.leaves
+        first = {name: values.detach()[0] for name, values in rows[0].items()} if len(rows) == 1 else rows[0]
+        return dict(zip(first, to_host(first.values()), strict=True))
+
+    def _distances(self) -> np.ndarray:
+        """Measure the copies where they are; only one number a copy is transferred."""
+        rows = self.leaves
+        each: Any = zip(*(row.values() for row in rows), strict=True) if len(rows) > 1 else rows[0].values()
+        squares: Any = sum(squared_gaps(members) for members in each)
+        return np.sqrt(squares.cpu().numpy())
+
+
+class Twins(ModuleTwins):
     """A reference and its perturbed copies, trained in lock-step on common batches with common noise.
 
     Parameters
@@ -42,7 +94,8 @@ class Twins(twins.Twins):
     optimizer_factory : callable
         ``optimizer_factory(parameters)`` -> torch.optim.Optimizer, called with the parameters of one member.
     epsilon, members, seed, distribution, only, allow_rounded
-        As in `perturb`; epsilon from the dtype and the weights if not given.
+        As in `perturb`; epsilon from the dtype and the weights if not given. A list, ``epsilon=[1e-8, 1e-11]``: the
+        copies take its sizes in turn, and `tt.twins` tests whether their rates agree.
     replant : {"auto", "saturation"}, int or None
         When copies are planted anew beside the reference: its weights plus a fresh perturbation, and all else of the
         training copied. "auto": those that have saturated, merged or come near the rounding floor, and otherwise at
@@ -107,7 +160,7 @@ class Twins(twins.Twins):
         loss_fn: LossFunction,
         optimizer_factory: Callable[[Any], Any],
         *,
-        epsilon: float | Mapping[str, Any] | None = None,
+        epsilon: float | Sequence[float] | Mapping[str, Any] | None = None,
         members: int,
         seed: int,
         distribution: str = "uniform",
@@ -124,14 +177,14 @@ class Twins(twins.Twins):
         copies, perturbation = _perturbed(
             model, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded
         )
-        self.models: tuple[nn.Module, ...] = (deepcopy(model), *copies)
+        self.models = (deepcopy(model), *copies)
         table = (Member("reference"), *(getattr(copy, MARK).member for copy in copies))
         made = getattr(copies[0], MARK).made
         super().__init__(table, made, vectorize, perturbation=perturbation, replant=replant)
         self._loss_fn = loss_fn
         self._max_norm = max_norm
         self._stacked: dict[str, Tensor] | None = None
-        self.optimizers: tuple[Any, ...] = self._make_optimizers(optimizer_factory)
+        self.optimizers = self._make_optimizers(optimizer_factory)
         factory = scheduler_factory
         self.schedulers: tuple[Any, ...] = tuple(map(factory, self.optimizers)) if factory else ()
         self._start()
@@ -151,29 +204,11 @@ class Twins(twins.Twins):
         return (first, *(factory(list(trainable(model).values())) for model in self.models[1:]))
 
     @property
-    def state(self) -> dict[str, Tensor]:
-        """Trainable parameters of all members, name -> Tensor (M, ...), detached."""
-        if self._stacked is not None:
-            return {name: values.detach() for name, values in self._stacked.items()}
-        rows = [trainable(model) for model in self.models]
-        return {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
-
-    @property
     def leaves(self) -> list[dict[str, Any]]:
         """The tensors of the optimisers by name: one mapping (M, ...), or one per member."""
         if self._stacked is not None:
             return [self._stacked]
         return [dict(trainable(model)) for model in self.models]
-
-    def reference(self) -> dict[str, Tensor]:
-        """Return the state of the reference, to load into a model.
-
-        Returns
-        -------
-        dict of str to Tensor
-            A copied ``state_dict``, buffers included: ``model.load_state_dict(twins.reference())``.
-        """
-        return {name: value.detach().clone() for name, value in self.models[0].state_dict().items()}
 
     def step(self, x: Any, *targets: Any) -> Tensor:
         """Train every member on the same batch, one update each.
@@ -256,20 +291,6 @@ class Twins(twins.Twins):
                 self._plans[key] = (True, f"vectorize=True although {uneven}" if uneven else "vectorised")
         return self._plans[key]
 
-    def _network(self) -> dict[str, np.ndarray]:
-        """Return the parameters of the reference on the host."""
-        parameters = trainable(self.models[0])
-        return dict(zip(parameters, to_host(parameters.values()), strict=True))
-
-    def _distances(self) -> np.ndarray:
-        """Measure the copies where they are; only one number a copy is transferred."""
-        if self._stacked is not None:
-            rows: list[Any] = [values.detach() for values in self._stacked.values()]
-        else:
-            rows = list(zip(*(trainable(model).values() for model in self.models), strict=True))
-        squares: Any = sum(squared_gaps(members) for members in rows)
-        return np.sqrt(squares.cpu().numpy())
-
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Make members anew from the reference."""
         with torch.no_grad():
@@ -279,7 +300,7 @@ class Twins(twins.Twins):
                 for ours, theirs in zip(self.models[i].buffers(), self.models[0].buffers(), strict=True):
                     ours.copy_(theirs)
                 if self._stacked is None:
-                    _copy_optimizer(self.optimizers[0], self.optimizers[i])
+                    copy_optimizer(self.optimizers[0], self.optimizers[i])
                     for scheduler in self.schedulers[i : i + 1]:
                         scheduler.load_state_dict(deepcopy(self.schedulers[0].state_dict()))
             if self._stacked is not None:
@@ -321,7 +342,7 @@ def _copy_rows(optimizer: Any, members: list[int]) -> None:
                 value[members] = value[:1].clone()
 
 
-def _copy_optimizer(source: Any, target: Any) -> None:
+def copy_optimizer(source: Any, target: Any) -> None:
     """Copy state and settings between optimisers of equal networks, without the casts of `load_state_dict`."""
     for ours, theirs in zip(target.param_groups, source.param_groups, strict=True):
         ours.update({k: deepcopy(v) for k, v in theirs.items() if k not in ("params", "param_names")})
@@ -333,7 +354,7 @@ def _copy_optimizer(source: Any, target: Any) -> None:
 
 def perturb(
     model: nn.Module,
-    epsilon: float | Mapping[str, Any] | None,
+    epsilon: float | Sequence[float] | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -347,7 +368,7 @@ def perturb(
     ----------
     model : torch.nn.Module
         The reference; not modified. The copies are unwrapped from torch.compile and data parallelism.
-    epsilon : float, {glob: float or array} or None
+    epsilon : float, list of float, {glob: float or array} or None
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
         Number of copies.
@@ -381,14 +402,12 @@ def perturb(
     ]
 
 
-def _perturbed(
-    model: nn.Module, epsilon: Any, members: int, seed: int, **options: Any
-) -> tuple[list[nn.Module], Perturbation]:
-    """Create perturbed copies, and return what perturbed them."""
-    model = unwrap(model)
+def drawn(model: nn.Module, epsilon: Any, members: int, seed: int, **options: Any) -> twins.TwinList:
+    """Draw the parameters of perturbed copies, as arrays."""
     refuse_sharded(model)
-    perturbed = twins.perturb(
-        dict(zip(trainable(model), to_host(trainable(model).values()), strict=True)),
+    parameters = trainable(model)
+    return twins.perturb(
+        dict(zip(parameters, to_host(parameters.values()), strict=True)),
         epsilon,
         members,
         seed,
@@ -396,6 +415,14 @@ def _perturbed(
         # Torch knows the role of each parameter; the framework-free code would guess it from the name.
         kinds={name: role.kind for name, role in roles(model).items()},
     )
+
+
+def _perturbed(
+    model: nn.Module, epsilon: Any, members: int, seed: int, **options: Any
+) -> tuple[list[nn.Module], Perturbation]:
+    """Create perturbed copies, and return what perturbed them."""
+    model = unwrap(model)
+    perturbed = drawn(model, epsilon, members, seed, **options)
     copies = []
     for values in perturbed:
         twin = deepcopy(model)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from threading import local
 from typing import Any
 
 from numba import get_num_threads, njit
@@ -97,10 +98,16 @@ def allowed() -> int:
     return int(get_num_threads())
 
 
+_inside = local()
+
+
 def in_parts(work: Callable[[int, int], object], count: int) -> None:
-    """Call ``work(first, last)`` on consecutive parts of 0 .. count, on the threads allowed for numba."""
+    """Call ``work(first, last)`` on consecutive parts of 0 .. count, on the threads allowed for numba.
+
+    A call from within a part runs on the thread of that part alone.
+    """
     threads = min(int(get_num_threads()), count)
-    if threads < 2:
+    if threads < 2 or getattr(_inside, "part", False):
         work(0, count)
         return
     parts = min(count, threads * _PARTS_PER_THREAD)
@@ -108,16 +115,19 @@ def in_parts(work: Callable[[int, int], object], count: int) -> None:
     queue = deque(pairwise(edges))
 
     def take() -> None:
-        while queue:
-            try:
-                part = queue.popleft()
-            except IndexError:  # another thread was faster
-                return
-            try:
+        _inside.part = True
+        try:
+            while queue:
+                try:
+                    part = queue.popleft()
+                except IndexError:  # another thread was faster
+                    return
                 work(*part)
-            except BaseException:
-                queue.clear()
-                raise
+        except BaseException:
+            queue.clear()
+            raise
+        finally:
+            _inside.part = False
 
     # This thread works, too: one thread less to start, which matters for parts of a millisecond.
     with ThreadPoolExecutor(threads - 1) as pool:

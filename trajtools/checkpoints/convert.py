@@ -21,9 +21,11 @@ from trajtools.checkpoints.folders import Checkpoint, checkpoints_in, kind_of, o
 from trajtools.checkpoints.steps import Order, in_order
 from trajtools.checkpoints.weights import Weights, renaming, weights_of
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError
+from trajtools.results import Shown
 from trajtools.store import RunWriter, StreamLayout, digest, foreign, promote, publish, widen
 from trajtools.store.origin import origin
 from trajtools.wiring import FLOATS, Member, describe, is_selected, listed, select
+from trajtools.wording import counted
 
 Progress = Callable[[int, int], None]
 Leaves = dict[str, Leaf]
@@ -32,8 +34,8 @@ METRICS = "metrics/"
 RESERVED = ("self", "state", "step", "buffers")  # other arguments of `Recorder.record`
 
 
-@dataclass(frozen=True)
-class Conversion:
+@dataclass(frozen=True, repr=False)
+class Conversion(Shown):
     """What was converted.
 
     Attributes
@@ -62,6 +64,17 @@ class Conversion:
     entry: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def _sentence(self) -> str:
+        files = ", ".join(map(str, self.paths[:3])) + (", ..." if len(self.paths) > 3 else "")
+        if not self.names:
+            return f"written to {files}."
+        span = f", steps {self.steps[0]} to {self.steps[-1]}" if self.steps else ""
+        several = f"{counted(len(self.names), 'checkpoint')}{span}"
+        return f"{several}, written to {files}; the step is {self.rule} ({self.example})."
+
+    def _remarks(self) -> tuple[str, ...]:
+        return (*self.notes, *(f"left out: {name}" for name in self.left_out))
 
 
 def convert(
@@ -361,7 +374,7 @@ class Selection:
         self._source, self._include, self._exclude, self._order = source, include, exclude, order
         self.known: dict[str, dict[str, Any]] = {}
         self._first = ""
-        self._wanted: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._expected: dict[str, tuple[tuple[int, ...], str]] = {}
         self._unused = list(exclude)
 
     def take(self, state: State) -> Leaves:
@@ -372,9 +385,9 @@ class Selection:
             self._unused = [pattern for pattern in self._unused if not _matches(pattern, names)]
         if not self._first:
             self._begin(state)
-        if leaves.keys() != self._wanted.keys():
+        if leaves.keys() != self._expected.keys():
             self._check_names(state)
-        for name, (shape, dtype) in self._wanted.items():
+        for name, (shape, dtype) in self._expected.items():
             came = leaves[name]
             if (came.shape, came.dtype) != (shape, dtype):
                 raise ArchitectureError(
@@ -382,7 +395,7 @@ class Selection:
                     f"shape {shape}, as in {self._first}. Leave it out ({_option('--exclude', name)}), or choose other "
                     "files (--files)"
                 )
-        return {name: leaves[name] for name in self._wanted}
+        return {name: leaves[name] for name in self._expected}
 
     def check(self) -> None:
         """Refuse options that matched nothing, after the last state."""
@@ -407,7 +420,7 @@ class Selection:
         self._first = state.name
         if len(ordered) < len(leaves):
             self.known = _known(leaves, list(ordered))
-        self._wanted = {name: (leaves[name].shape, leaves[name].dtype) for name in ordered}
+        self._expected = {name: (leaves[name].shape, leaves[name].dtype) for name in ordered}
 
     def _check_floats(self, name: str, leaves: Leaves, chosen: list[str]) -> None:
         strange = [one for one in chosen if leaves[one].dtype not in FLOATS]
@@ -422,13 +435,13 @@ class Selection:
 
     def _check_names(self, state: State) -> None:
         leaves = state.weights.leaves
-        gone = [name for name in self._wanted if name not in leaves]
-        new = [n for n in leaves if n not in self._wanted and is_selected(n, self._include, self._exclude)]
-        if gone or new:
-            words = [f"lacks {listed(gone, 5)}"] * bool(gone) + [f"has the new {listed(new, 5)}"] * bool(new)
+        missing = [name for name in self._expected if name not in leaves]
+        new = [n for n in leaves if n not in self._expected and is_selected(n, self._include, self._exclude)]
+        if missing or new:
+            words = [f"lacks {listed(missing, 5)}"] * bool(missing) + [f"has the new {listed(new, 5)}"] * bool(new)
             raise ArchitectureError(
                 f"{self._where(state.name)} {' and '.join(words)}, compared with {self._first}: all states of a run "
-                f"have the same arrays. {_remedy(gone, new)}"
+                f"have the same arrays. {_remedy(missing, new)}"
             )
 
     def _where(self, name: str) -> str:
@@ -439,9 +452,9 @@ def _matches(pattern: str, names: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _remedy(gone: Sequence[str], new: Sequence[str]) -> str:
+def _remedy(missing: Sequence[str], new: Sequence[str]) -> str:
     """Say what to type so that two files agree."""
-    for longer, shorter in ((new, gone), (gone, new)):
+    for longer, shorter in ((new, missing), (missing, new)):
         if longer and shorter and longer[0].endswith(shorter[0]):
             prefix = longer[0][: -len(shorter[0])]
             if (
@@ -451,7 +464,7 @@ def _remedy(gone: Sequence[str], new: Sequence[str]) -> str:
                 and {name.removeprefix(prefix) for name in longer} == set(shorter)
             ):
                 return f"Drop the prefix that some files have: --rename '{prefix}='"
-    different = [*gone, *new]
+    different = [*missing, *new]
     if len(different) <= 5:
         options = " ".join(_option("--exclude", name) for name in different)
         return f"Leave out what differs ({options}), or choose other files (--files)"

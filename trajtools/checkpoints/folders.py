@@ -264,10 +264,10 @@ def _joined(checkpoint: Checkpoint, trees: Sequence[Any]) -> dict[str, Any]:
         whole.update(tree)
     if checkpoint.index is not None:
         listing = json.loads(checkpoint.index.read_bytes())["weight_map"]
-        gone = [name for name in listing if name not in whole]
-        if gone:
+        missing = [name for name in listing if name not in whole]
+        if missing:
             raise DataError(
-                f"{checkpoint.index} lists {listed(gone, 5)}, which its shards do not hold: copy them again"
+                f"{checkpoint.index} lists {listed(missing, 5)}, which its shards do not hold: copy them again"
             )
         whole = {name: whole[name] for name in [*listing, *(n for n in whole if n not in listing)]}
     return whole

@@ -289,12 +289,12 @@ REBUILD: dict[str, Rebuild] = {
 def state_dict_of(module: Inert) -> dict[str, Any] | None:
     """Return the parameters and buffers of a module that was saved whole; None of anything else."""
     entries: dict[str, Any] = {}
-    seen: set[int] = set()
+    visited: set[int] = set()
 
     def walk(one: Any, prefix: str, depth: int) -> None:
-        if not isinstance(one, Inert) or not isinstance(one.state, Mapping) or id(one) in seen or depth > DEEPEST:
+        if not isinstance(one, Inert) or not isinstance(one.state, Mapping) or id(one) in visited or depth > DEEPEST:
             return
-        seen.add(id(one))
+        visited.add(id(one))
         for name, value in _entries(one, "_parameters"):
             if value is not None:
                 entries[prefix + name] = value

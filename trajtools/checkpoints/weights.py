@@ -230,11 +230,11 @@ def _quoted(path: str) -> str:
     return path if re.fullmatch(r"[\w.\-]+", path) else "'" + path.replace("'", "'\\''") + "'"
 
 
-def _search(node: Any, path: str, depth: int, networks: list[tuple[str, Any]], seen: set[int]) -> None:
+def _search(node: Any, path: str, depth: int, networks: list[tuple[str, Any]], visited: set[int]) -> None:
     """Collect the entries that can be a network: dicts of arrays, trees of them, and modules that were saved whole."""
-    if depth > 6 or id(node) in seen:
+    if depth > 6 or id(node) in visited:
         return
-    seen.add(id(node))
+    visited.add(id(node))
     if isinstance(node, Inert):
         entries = state_dict_of(node)
         if entries:
@@ -257,7 +257,7 @@ def _search(node: Any, path: str, depth: int, networks: list[tuple[str, Any]], s
     below: list[tuple[str, Any]] = []
     for name, value in node.items():
         if isinstance(name, str):
-            _search(value, _join(path, name), depth + 1, below, seen)
+            _search(value, _join(path, name), depth + 1, below, visited)
     own = {name: value for name, value in node.items() if not isinstance(value, Mapping | list | tuple)}
     count = _count(own)
     if count > max((_count(content) for _, content in below), default=0):
@@ -268,12 +268,12 @@ def _search(node: Any, path: str, depth: int, networks: list[tuple[str, Any]], s
 
 def _count(content: Any) -> int:
     """Count the arrays of floats, of more than one number, below a node; shared nodes once."""
-    waiting, seen, count = [content], set(), 0
+    waiting, visited, count = [content], set(), 0
     while waiting:
         one = waiting.pop()
         if isinstance(one, Mapping | list | tuple):
-            if id(one) not in seen:
-                seen.add(id(one))
+            if id(one) not in visited:
+                visited.add(id(one))
                 waiting.extend(one.values() if isinstance(one, Mapping) else one)
         else:
             one = leaf_of(one) if isinstance(one, PickledArray) else one
@@ -297,14 +297,14 @@ def _without_company(node: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _is_tree(node: Any) -> bool:
     """Whether a node holds nested arrays and nothing else, as JAX has them; tensors of PyTorch have a place."""
-    waiting, seen, count = [(node, 0)], set(), 0
+    waiting, visited, count = [(node, 0)], set(), 0
     while waiting:
         one, depth = waiting.pop()
         if isinstance(one, Mapping | list | tuple) and depth < DEEPEST:
             if isinstance(one, Mapping) and not all(isinstance(key, str) for key in one):
                 return False
-            if id(one) not in seen:
-                seen.add(id(one))
+            if id(one) not in visited:
+                visited.add(id(one))
                 waiting.extend((value, depth + 1) for value in (one.values() if isinstance(one, Mapping) else one))
         elif isinstance(one, PickledArray) or (isinstance(one, Leaf) and one.place is None):
             count += 1

@@ -118,13 +118,13 @@ def _with_options(text: str) -> str:
     if "seed" in known:
         known["rng"] = known["seed"]
 
-    def option(found: re.Match[str]) -> str:
-        before = text[: found.start()]
+    def option(match: re.Match[str]) -> str:
+        before = text[: match.start()]
         opened = before.rfind("(") if before.count("(") > before.count(")") else -1
-        if found[1] not in known or (opened > 0 and before[opened - 1].isalnum()):  # an argument of a call in Python
-            return found[0]
-        value = next((one for one in found.groups()[1:] if one is not None), None)
-        return known[found[1]] if value is None else f"{known[found[1]]} {value}"
+        if match[1] not in known or (opened > 0 and before[opened - 1].isalnum()):  # an argument of a call in Python
+            return match[0]
+        value = next((one for one in match.groups()[1:] if one is not None), None)
+        return known[match[1]] if value is None else f"{known[match[1]]} {value}"
 
     return _ARGUMENT.sub(option, text)
 

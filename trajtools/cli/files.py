@@ -260,7 +260,7 @@ def repair(*, files: tuple[Path, ...], salvage: Path | None, as_json: bool, outp
         entries = [{**to_plain(asdict(one)), "changed": one.changed} for one in repairs]
         emit(document("repair/1", files=entries, errors=plain_errors(errors)), output)
     elif repairs:
-        emit("\n".join(map(str, repairs)), output)
+        emit("\n".join(one.summary() for one in repairs), output)
     finish(errors)
 
 

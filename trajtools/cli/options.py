@@ -210,5 +210,5 @@ _FOREIGN: tuple[Decorator[Any], ...] = (
 
 def declaration(chosen: dict[str, Any]) -> dict[str, Any] | None:
     """Take these options out of `chosen`; None if none was given."""
-    taken = {name: chosen.pop(name) for name in ("layout", "dataset", "axes", "holds")}
-    return taken if any(value is not None for value in taken.values()) else None
+    layout = {name: chosen.pop(name) for name in ("layout", "dataset", "axes", "holds")}
+    return layout if any(value is not None for value in layout.values()) else None

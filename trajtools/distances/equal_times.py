@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from trajtools.distances.metric import (
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.inputs import graph_states, of_one_direction, takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import Parameter
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ FEWEST_TWINS = 8  # read with their reference, however large the chunks are
 PARTS = ("layer", "parameter", "kind")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contributions(Result):
     """What each part of a network contributes to the distance of two trajectories.
 
@@ -77,6 +78,20 @@ class Contributions(Result):
     share: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "distance": ("step", "names"),
+        "share": ("step", "names"),
+        "whole": ("step",),
+        "sizes": ("names",),
+    }
+
+    def _sentence(self) -> str:
+        share = np.nanmean(self.share, axis=0) if np.isfinite(self.share).any() else np.full(len(self.names), np.nan)
+        ranked = np.argsort(-np.nan_to_num(share, nan=-1.0))[:3]
+        text = f"{self.metric} distance per {self.per} at {counted(len(self.step), 'state')}"
+        if not np.isfinite(share).any():
+            return f"{text}; its parts do not add up to the whole."
+        return f"{text}; on average {', '.join(f'{share[k]:.0%} from {self.names[k]}' for k in ranked)}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the contributions; see `trajtools.plots.contributions`.

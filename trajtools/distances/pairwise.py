@@ -7,9 +7,9 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,13 +21,15 @@ from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result, to_plain
+from trajtools.results import AxisNames, Result, import_optional, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.types import Bools, Floats, Ints, StatesLike, TimeStepLike
 from trajtools.values import read_values
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 MAX_PLAIN_ENTRIES = 2**24
 """Largest number of distances for `Distances.to_dict`."""
@@ -43,7 +45,7 @@ Progress = Callable[[int, int], None]
 _ELSEWHERE = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Distances(Result):
     """Distances of all states of a trajectory to each other (T, T), or to the states of another one (T, S).
 
@@ -95,6 +97,12 @@ class Distances(Result):
     path: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "values": ("step", "column_step"),
+        "excluded": ("step",),
+        "floor": ("step",),
+        "column_excluded": ("column_step",),
+    }
 
     def __post_init__(self) -> None:
         rows, columns = self.values.shape
@@ -243,9 +251,27 @@ class Distances(Result):
     def __len__(self) -> int:
         return self.values.shape[0]
 
-    def __repr__(self) -> str:
-        where = f" in {self.path!r}" if self.path else ""
-        return f"Distances({self.shape[0]} x {self.shape[1]}, {self.metric}, {self.n_excluded} excluded{where})"
+    def _sentence(self) -> str:
+        rows, columns = self.shape
+        states = f"all pairs of {counted(rows, 'state')}" if self.square else f"{rows} x {columns} states"
+        excluded = f", {self.n_excluded} excluded" if self.n_excluded else ""
+        where = f", in {self.path}" if self.path else ""
+        return f"{self.metric} distances between {states}{excluded}{where}."
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the distances to a table of pandas, one row and one column a state, labelled with their steps.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (T, S)
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        frame = import_optional("pandas").DataFrame
+        return frame(np.asarray(self.values), index=self.step, columns=self.column_step)
 
     def __getitem__(self, key: Any) -> Any:
         values = self.values[key]
@@ -345,8 +371,8 @@ class Distances(Result):
         # Distances on disk are pickled as their location.
         if self.path is None or not isinstance(self.values, np.memmap) or not self.values.size:
             return super().__reduce__()
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "values"}
-        return _reopen, (fields, self.values.shape, self.values.strides, _place(self.values))
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "values"}
+        return _reopen, (plain, self.values.shape, self.values.strides, _place(self.values))
 
 
 def read_distances(path: Path) -> Distances:

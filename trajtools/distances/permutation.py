@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,11 @@ from trajtools.distances.symmetry import (
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import NodeSet, Parameter
+from trajtools.wording import counted, spoken
 
 GAIN = 1e-12  # smaller relative decreases may be rounding
 SAFE = 200  # largest power of two without rescaling: squares and their sums stay in range
@@ -36,7 +37,7 @@ _ONE = np.zeros(1, dtype=np.int64)
 BASES = ("l1", "l2")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Alignment(Result):
     """Networks with hidden units reordered to be closest to other networks.
 
@@ -81,6 +82,21 @@ class Alignment(Result):
     excluded: NDArray[np.bool_]
     settings: dict[str, Any]
     warnings: tuple[Reason, ...]
+    _dims: ClassVar[AxisNames] = {
+        "distance": ("step",),
+        "unaligned": ("step",),
+        "proven": ("step",),
+        "excluded": ("step",),
+        "states": ("step", "weight"),
+    }
+
+    def _sentence(self) -> str:
+        before, after = (
+            float(np.nanmedian(d)) if np.isfinite(d).any() else np.nan for d in (self.unaligned, self.distance)
+        )
+        text = f"{counted(len(self.step), 'pair')} of networks: median {self.metric} distance {spoken(before)} before"
+        text += f" reordering the hidden units, {spoken(after)} after; the order of {int(self.proven.sum())} "
+        return text + "is proven the best."
 
 
 def permutation_metric(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from trajtools.neighbors.search import Neighbors
@@ -98,7 +99,7 @@ def _flat(hparams: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield str(key), value
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Probe(Result):
     """Statistics of the neighbours of a trajectory, from a sample of its states.
 
@@ -142,6 +143,13 @@ class Probe(Result):
     rise: float
     lags: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     log_distance: Floats = field(default_factory=lambda: np.empty(0))
+    _dims: ClassVar[AxisNames] = {"log_distance": ("lags",)}
+
+    def _sentence(self) -> str:
+        return (
+            f"{counted(self.n_states, 'state')}: neighbours are at {self.contrast:.3g} of the distance of any two "
+            f"states, and {self.time_apart:.0%} of the record apart in time; {self.drift:.0%} of the variance is drift."
+        )
 
 
 def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,12 +14,15 @@ from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS, fit_n
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
+from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+APART = float(np.log(10))  # e-folds between perturbations of different sizes, at least
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,6 +80,23 @@ class Divergence(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
     speed: Floats | None = None
+    _dims: ClassVar[AxisNames] = {
+        "distances": ("curve", "time"),
+        "floor": ("curve", "time"),
+        "group": ("curve",),
+        "start": ("curve",),
+        "scale": ("curve",),
+        "log_distance": ("time",),
+    }
+
+    def _sentence(self) -> str:
+        e_folds = (
+            float(np.nanmax(self.log_distance) - self.log_distance[0]) if np.isfinite(self.log_distance).any() else 0
+        )
+        growth = f"{e_folds:.3g} e-folds between its start and its largest value"
+        curves = counted(len(self.distances), "curve") + f" from {counted(self.n_references, 'initial condition')}"
+        over = f"over {spoken(float(self.time[-1]))} {self.time_unit}s" if len(self.time) else "without a time"
+        return f"{curves} ({self.method}, {self.metric}), {over}; the mean gains {growth}. .fit() gives the exponent."
 
     @classmethod
     def from_distances(
@@ -173,6 +193,15 @@ class Divergence(Result):
         """Number of the planting of each unit, shape (U,): units of one initial condition and start share it."""
         pairs = np.stack([self.group, self.start], axis=1)
         return np.unique(pairs, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+    @property
+    def size(self) -> Ints:
+        """Class of the first distance of each unit, shape (U,), 0 the smallest: copies of one epsilon share it.
+
+        First distances belong to different classes where a gap between them, of a factor 10 at least, is wider than
+        both classes.
+        """
+        return size_classes(self.distances[:, 0] if self.distances.shape[1] else np.zeros(len(self.group)))
 
     def curves(self) -> tuple[Floats, Ints, Ints]:
         """Logarithmic curves for fits, averaged by the rule `average`.
@@ -283,6 +312,23 @@ class Divergence(Result):
         from trajtools import plots
 
         return plots.divergence(self, ax=ax)
+
+
+def size_classes(first: Floats) -> Ints:
+    """Class of each first distance; see `Divergence.size`."""
+    positive = np.isfinite(first) & (first > 0)
+    logs = np.sort(np.log(first[positive]))
+    if not len(logs):
+        return np.zeros(len(first), dtype=np.int64)
+    gaps = np.diff(logs)
+    edges = np.flatnonzero(gaps >= APART)
+    parts = np.split(logs, edges + 1)
+    spread = [part[-1] - part[0] for part in parts]
+    wide = [k for k, edge in enumerate(edges) if gaps[edge] > max(spread[k], spread[k + 1])]
+    if len(wide) < len(edges):  # draws in few dimensions scatter as widely
+        return np.zeros(len(first), dtype=np.int64)
+    middle = [(logs[edge] + logs[edge + 1]) / 2 for edge in edges]
+    return np.searchsorted(middle, np.log(np.where(positive, first, np.exp(logs[0])))).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results import Result, to_plain
+from trajtools.results import AxisNames, Result, to_plain
 from trajtools.types import Floats, Ints
+from trajtools.wording import bounds, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ EPOCH_NAMES = ("steps_per_epoch", "batches_per_epoch")
 UNEQUAL = 0.1  # largest relative difference of the mean rates of several starts without a warning
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Exponent(Result):
     """A Lyapunov exponent with its interval and verdict.
 
@@ -105,34 +105,25 @@ class Exponent(Result):
     unit: str
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
-    curve: Divergence | None = field(default=None, repr=False)
+    curve: Divergence | None = None
     growth: str = "undecided"
     persistence: str = "not tested"
     waiting: tuple[float, float, float] = (float("nan"),) * 3
     fraction_growing: float = float("nan")
     from_perturbation: float = float("nan")
     rate_by_time: dict[str, Floats] = field(default_factory=dict)
+    _dims: ClassVar[AxisNames] = {"values": ("initial_condition",), "window_values": ("choice",)}
+    _one_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("verdict", VERDICTS), ("growth", GROWTHS), ("persistence", PERSISTENCES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
-    def __str__(self) -> str:
-        """Value, interval and verdict, then one reason or warning per line."""
-        low, high = self.interval
-        span = f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
-        head = f"{self.value:.4g} {self.unit}, {self.level:.0%} interval {span}: {self.verdict}"
-        return "\n".join([head, *(f"- {line}" for line in (*self.reasons, *self.warnings))])
+    def _head(self) -> str:
+        return f"{spoken(self.value)} {self.unit}, {self.level:.0%} interval {bounds(self.interval)}: {self.verdict}"
 
-    def summary(self) -> str:
-        """Say the verdict in one sentence.
-
-        Returns
-        -------
-        str
-            A sentence in plain English, without numbers other than the time in which distances grow tenfold.
-        """
+    def _sentence(self) -> str:
         tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
         time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
         if self.method != "twins":  # one trajectory: there are neighbouring states, and no copies

@@ -16,10 +16,12 @@ from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.growth_phase import (
     FEWEST_UNITS,
     Cells,
+    Comparison,
     Decay,
     Shape,
     Window,
     compare_shapes,
+    compare_sizes,
     find_decay,
     find_window,
     make_cells,
@@ -29,7 +31,7 @@ from trajtools.exponents.growth_phase import (
 from trajtools.exponents.nulls import BASIN, basin_null, twins_optimizer
 from trajtools.exponents.verdict import Start, caveats, in_order, judge
 from trajtools.reasons import Reason
-from trajtools.statistics import SATURATION_MARGIN, Ratio, random_generator, shape_evidence, sign_flip_p
+from trajtools.statistics import DECISION, SATURATION_MARGIN, Ratio, random_generator, shape_evidence, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike
 
 if TYPE_CHECKING:
@@ -117,6 +119,8 @@ class TwinFit:
         p-value of "the null does not fit the whole rise better than an exponential"; NaN where not tested.
     starts : tuple of Start
         Separate starts.
+    comparisons : tuple of Comparison
+        Rates of the sizes of the perturbation at equal times of the training, of each size and the next.
     speed_share : float
         Share of the growth by which the steps of the reference grow, too; NaN where its speed is unknown.
     runaway : bool
@@ -142,6 +146,7 @@ class TwinFit:
     evidence: float
     p_slower: float
     starts: tuple[Start, ...]
+    comparisons: tuple[Comparison, ...]
     speed_share: float
     runaway: bool
     unit: str
@@ -235,6 +240,7 @@ def measure(
         evidence,
         p_slower,
         starts,
+        () if window is None else compare_sizes(cells, window, float(growth.settings.get("dt", 1.0)), 1 - DECISION),
         share,
         runaway,
         unit,
@@ -351,8 +357,10 @@ def separate_starts(growth: Divergence, cells: Cells, window: Window | None, lev
     per_step = float(growth.settings.get("dt", 1.0))
     followed = _followed(growth, cells) / per_step
     usual = float("inf")
+    until_vote = np.full(len(cells), np.inf)
     if window is not None and window.reached.any():
         usual = float(np.median(cells.time[window.last[window.reached]])) / per_step
+        until_vote = LONG_ENOUGH * usual * cells.way(window.upper)
     usable = cells.end > cells.begin
     starts: list[Start] = []
     left = np.unique(cells.start[usable])
@@ -366,7 +374,7 @@ def separate_starts(growth: Divergence, cells: Cells, window: Window | None, lev
         # Perturbations late in a growth phase cover only its end: they belong to it, but are no evidence.
         early = begin + max((until - begin) * EARLY, 1.0)
         rows = np.flatnonzero((cells.start >= begin) & (cells.start < early) & usable)
-        starts.append(_start(cells, window, rows, followed, usual, step=per_step, level=level))
+        starts.append(_start(cells, window, rows, followed, until_vote, step=per_step, level=level))
         left = left[left >= until]
     return tuple(starts)
 
@@ -383,7 +391,7 @@ def _followed(growth: Divergence, cells: Cells) -> Floats:
 
 
 def _start(
-    cells: Cells, window: Window | None, rows: Ints, followed: Floats, usual: float, *, step: float, level: float
+    cells: Cells, window: Window | None, rows: Ints, followed: Floats, until: Floats, *, step: float, level: float
 ) -> Start:
     """Rate and vote of the cells of one start."""
     nan, begin = float("nan"), int(cells.start[rows].min())
@@ -391,10 +399,8 @@ def _start(
         return Start(begin, nan, (nan, nan), 0.0, False, False, rows)
     part = cells[rows]
     ratio = ratio_of_sums(part, window.first[rows], window.last[rows], level)
-    votes, grows = _vote(
-        window.reached[rows], cells.time[window.last[rows]] / step, followed[rows], LONG_ENOUGH * usual
-    )
-    if not np.isfinite(usual):
+    votes, grows = _vote(window.reached[rows], cells.time[window.last[rows]] / step, followed[rows], until[rows])
+    if not np.isfinite(until).all():
         votes = grows = bool(window.growers[rows].any())
     fitted = window.last[rows] > window.first[rows]
     gain = part.at(window.last[rows]) - part.at(window.first[rows])
@@ -403,20 +409,20 @@ def _start(
     return Start(begin, value, ratio.interval, mean, votes, grows, rows)
 
 
-def _vote(reached: NDArray[np.bool_], passage: Floats, followed: Floats, until: float) -> tuple[bool, bool]:
-    """Whether the cells of a start decide, and whether at least half reach the upper level by a time.
+def _vote(reached: NDArray[np.bool_], passage: Floats, followed: Floats, until: Floats) -> tuple[bool, bool]:
+    """Whether the cells of a start decide, and whether at least half reach the upper level by a time of their own.
 
     Notes
     -----
     The share is that of Kaplan and Meier (1958): a cell that is cut before it reaches the level counts for as long as
     it was followed. Cells that reach it early and are cut then would otherwise outvote those that are cut without.
     """
-    time = np.where(reached, passage, followed)
+    time = np.where(reached, passage, followed) / until
     left = 1.0
-    for now in np.unique(time[reached & (time <= until)]):
+    for now in np.unique(time[reached & (time <= 1)]):
         left *= 1 - np.sum(reached & (time == now)) / np.sum(time >= now)
     grows = bool(left <= 0.5)
-    return grows or bool((~reached & (followed >= until)).any()), grows
+    return grows or bool((~reached & (time >= 1)).any()), grows
 
 
 def _runaway(growth: Divergence, cells: Cells, window: Window | None) -> tuple[float, bool]:
@@ -639,6 +645,9 @@ def _settings(fit: TwinFit, *, region: Any, null: str | None, level: float, rng:
         "evidence_against_null": fit.evidence,
         "speed_share": fit.speed_share,
         "whole_rate": fit.whole.value,
+        "rates_by_size": [
+            {"first": one.first, "rates": one.rates, "difference": one.difference.interval} for one in fit.comparisons
+        ],
         "starts": [start.step for start in fit.starts],
         "start_values": [start.value for start in fit.starts],
         "start_intervals": [start.interval for start in fit.starts],

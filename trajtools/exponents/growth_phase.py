@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +42,8 @@ class Cells:
         Time since the perturbation.
     values : ndarray of float64, shape (C, K + 1)
         Mean over the copies; its increments are means over the copies that are left.
-    group, start : ndarray of int64, shape (C,)
-        Initial condition, and step of the perturbation.
+    group, start, size : ndarray of int64, shape (C,)
+        Initial condition, step of the perturbation, and class of its size.
     begin, end : ndarray of int64, shape (C,)
         First and last usable point; ``end < begin`` without one.
     at_floor : int
@@ -53,6 +54,7 @@ class Cells:
     values: Floats
     group: Ints
     start: Ints
+    size: Ints
     begin: Ints
     end: Ints
     at_floor: int
@@ -66,6 +68,7 @@ class Cells:
             self.values[rows],
             self.group[rows],
             self.start[rows],
+            self.size[rows],
             self.begin[rows],
             self.end[rows],
             self.at_floor,
@@ -75,6 +78,20 @@ class Cells:
     def known(self) -> Ints:
         """Cells with at least two usable points."""
         return np.flatnonzero(self.end > self.begin)
+
+    @property
+    def planting(self) -> Ints:
+        """Number of the planting of each cell: copies of several sizes that were planted together share it."""
+        pairs = np.stack([self.group, self.start], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+    def way(self, upper: float) -> Floats:
+        """How far each cell has to go to a level, relative to the others: 1 where all sizes are alike."""
+        if len(np.unique(self.size)) < 2:
+            return np.ones(len(self))
+        far = upper - self.at(self.begin)
+        own = np.array([np.nanmedian(far[self.size == size]) for size in self.size])
+        return np.asarray(own / np.nanmedian(far))
 
     def at(self, point: Ints) -> Floats:
         """Value of each cell at a point of its own, (C,)."""
@@ -124,20 +141,26 @@ class Cells:
 
 
 def make_cells(growth: Divergence) -> Cells:
-    """Average the copies of each initial condition and start."""
-    curves, group, start = growth.curves()
+    """Average the copies of each initial condition, start and size."""
     floor = np.broadcast_to(growth.floor, growth.distances.shape)
-    log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
-    begin, end, at_floor = usable(curves, log_floor)
-    labels, cell = np.unique(np.stack([group, start], axis=1), axis=0, return_inverse=True)
-    values = np.full((len(labels), curves.shape[1]), np.nan)
-    first, last = np.zeros(len(labels), np.int64), np.full(len(labels), -1)
-    for row in range(len(labels)):
-        copies = np.flatnonzero((cell.ravel() == row) & (end > begin))
-        if len(copies):
-            first[row], last[row] = int(begin[copies].min()), int(end[copies].max())
-            values[row] = _mean_of_copies(curves[copies], begin[copies], end[copies])
-    return Cells(growth.time, values, labels[:, 0], labels[:, 1], first, last, at_floor)
+    parts, at_floor = [], 0
+    for size in np.unique(growth.size):
+        units = np.flatnonzero(growth.size == size)
+        of = growth.group[units], growth.start[units], growth.average
+        curves, group, start = average_curves(growth.distances[units], *of)
+        begin, end, below = usable(curves, average_curves(floor[units], *of)[0])
+        at_floor += below
+        labels, cell = np.unique(np.stack([group, start], axis=1), axis=0, return_inverse=True)
+        values = np.full((len(labels), curves.shape[1]), np.nan)
+        first, last = np.zeros(len(labels), np.int64), np.full(len(labels), -1)
+        for row in range(len(labels)):
+            copies = np.flatnonzero((cell.ravel() == row) & (end > begin))
+            if len(copies):
+                first[row], last[row] = int(begin[copies].min()), int(end[copies].max())
+                values[row] = _mean_of_copies(curves[copies], begin[copies], end[copies])
+        parts.append((values, labels[:, 0], labels[:, 1], np.full(len(labels), size), first, last))
+    values, group, start, size, begin, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Cells(growth.time, values, group, start, size, begin, end, at_floor)[np.lexsort((size, start, group))]
 
 
 def _mean_of_copies(curves: Floats, begin: Ints, end: Ints) -> Floats:
@@ -241,7 +264,7 @@ def _between(
         last = np.where(reached & started, tau, last)
         both = reached & started & (tau > sigma)
         if both.any():
-            longest = STALLED * float(np.median(time[tau[both]] - time[sigma[both]]))
+            longest = STALLED * float(np.median(time[tau[both]] - time[sigma[both]])) * cells.way(upper)
             until = np.searchsorted(time, time[first] + longest, side="right") - 1
             last = np.where(started, np.minimum(last, np.maximum(until, first)), 0)
     middle = cells.passage(onset + EARLY * (upper - onset))
@@ -254,6 +277,10 @@ def _between(
 def ratio_of_sums(cells: Cells, first: Ints, last: Ints, level: float = 0.95) -> Ratio:
     """Gain over time, with its error from initial conditions, else starts, else blocks of time; see `clusters`."""
     gain, duration, unit, _ = pieces(cells, first, last)
+    return _ratio(gain, duration, unit, level)
+
+
+def _ratio(gain: Floats, duration: Floats, unit: Ints, level: float) -> Ratio:
     total = float(duration.sum())
     nan = float("nan")
     if total <= 0:
@@ -275,17 +302,22 @@ def ratio_of_sums(cells: Cells, first: Ints, last: Ints, level: float = 0.95) ->
 def pieces(cells: Cells, first: Ints, last: Ints) -> tuple[Floats, Floats, Ints, str]:
     """Gain, duration and independent unit of each piece of the phases, and the name of the unit."""
     rows = np.flatnonzero(last > first)
-    a, b = first[rows], last[rows]
+    a, b, planting = first[rows], last[rows], cells.planting[rows]
     if len(np.unique(cells.group[rows])) >= FEWEST_UNITS:
         unit, name = cells.group[rows], "initial conditions"
-    elif len(rows) >= FEWEST_UNITS:
-        unit, name = rows, "starts"
+    elif len(np.unique(planting)) >= FEWEST_UNITS:
+        unit, name = planting, "starts"
     else:
-        count = -(-BLOCKS // max(len(rows), 1))
-        edges = np.round(a[:, None] + (b - a)[:, None] * np.arange(count + 1) / count).astype(np.int64)
+        # Copies of several sizes that were planted together are cut at the same times, and share their units.
+        plantings, of = np.unique(planting, return_inverse=True)
+        count = -(-BLOCKS // max(len(plantings), 1))
+        low = np.array([a[of == k].min() for k in range(len(plantings))], np.int64)[of]
+        high = np.array([b[of == k].max() for k in range(len(plantings))], np.int64)[of]
+        edges = np.round(low[:, None] + (high - low)[:, None] * np.arange(count + 1) / count).astype(np.int64)
+        edges = np.clip(edges, a[:, None], b[:, None])
+        unit = (of[:, None] * count + np.arange(count)).ravel()
         a, b, rows = edges[:, :-1].ravel(), edges[:, 1:].ravel(), np.repeat(rows, count)
-        a, b, rows = a[b > a], b[b > a], rows[b > a]
-        unit, name = np.arange(len(rows)), "blocks of time"
+        a, b, rows, unit, name = a[b > a], b[b > a], rows[b > a], unit[b > a], "blocks of time"
     gain = cells.values[rows, b] - cells.values[rows, a]
     return gain, cells.time[b] - cells.time[a], unit, name
 
@@ -351,7 +383,7 @@ def _shape_error(cells: Cells, phase: Window, lower: Floats, upper: Floats) -> t
     fitted = phase.last > phase.first
     gain, duration, _, name = pieces(cells, phase.first, phase.last)
     if name != "blocks of time":
-        labels = cells.group if name == "initial conditions" else np.arange(len(cells))
+        labels = cells.group if name == "initial conditions" else cells.planting
         pull = upper / upper.sum() - lower / lower.sum()
         _, of = np.unique(labels[fitted], return_inverse=True)
         total = np.bincount(of, pull[fitted])
@@ -363,6 +395,75 @@ def _shape_error(cells: Cells, phase: Window, lower: Floats, upper: Floats) -> t
     variance = float(np.sum((gain - value * duration) ** 2 / duration)) / (len(gain) - 1)  # of ln d, per time
     # The time T over which ln d rises by a fixed amount has the relative variance v / (rate^2 T).
     return float(np.sqrt(variance / value**2 * (1 / lower.sum() + 1 / upper.sum()))), len(gain) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Rates of two sizes of the perturbation, over the same times of the same trainings.
+
+    Attributes
+    ----------
+    first : (float, float)
+        Median first distance of each size, the smaller one first.
+    rates : (float, float)
+        Rate of each.
+    difference : Ratio
+        Of the rates, the larger size less the smaller, with an interval at the level of the comparison.
+    """
+
+    first: tuple[float, float]
+    rates: tuple[float, float]
+    difference: Ratio
+
+
+def compare_sizes(cells: Cells, window: Window, per_step: float, level: float) -> tuple[Comparison, ...]:
+    """Compare each size of the perturbation with the next larger one, wherever both grow at the same time."""
+    found = []
+    for small, large in pairwise(np.unique(cells.size)):
+        rows = []
+        for i in np.flatnonzero((cells.size == small) & (window.last > window.first)):
+            for j in np.flatnonzero((cells.size == large) & (window.last > window.first)):
+                if cells.group[i] == cells.group[j]:
+                    rows += _at_equal_times(cells, window, per_step, (int(i), int(j)))
+        if not rows:
+            continue
+        gain, other, duration, group, begin = np.array(rows).T
+        unit = group
+        if len(np.unique(group)) < FEWEST_UNITS:
+            unit = np.unique(np.stack([group, _blocks(group, begin)], axis=1), axis=0, return_inverse=True)[1].ravel()
+        first = [np.exp(np.nanmedian(cells.at(cells.begin)[cells.size == size])) for size in (small, large)]
+        rates = float(gain.sum() / duration.sum()), float(other.sum() / duration.sum())
+        difference = _ratio(other - gain, duration, unit, level)
+        found.append(Comparison((float(first[0]), float(first[1])), rates, difference))
+    return tuple(found)
+
+
+def _at_equal_times(cells: Cells, window: Window, per_step: float, pair: tuple[int, int]) -> list[tuple[float, ...]]:
+    """Gains of two cells of one training step by step while both grow: gain, other gain, time, group, begin."""
+    offset = [cells.start[row] * per_step for row in pair]
+    begin = max(offset[k] + cells.time[window.first[row]] for k, row in enumerate(pair))
+    end = min(offset[k] + cells.time[window.last[row]] for k, row in enumerate(pair))
+    clock = offset[0] + cells.time
+    clock = clock[(clock >= begin) & (clock <= end)]
+    if len(clock) < 2:
+        return []
+    gains = [
+        np.diff(np.interp(clock - offset[k], cells.time, np.nan_to_num(cells.values[row])))
+        for k, row in enumerate(pair)
+    ]
+    group = np.full(len(clock) - 1, float(cells.group[pair[0]]))
+    return list(zip(*gains, np.diff(clock), group, clock[:-1], strict=True))
+
+
+def _blocks(group: Floats, begin: Floats) -> Ints:
+    """Cut the times of each group into blocks of equal length, `BLOCKS` over all groups at least."""
+    count = -(-BLOCKS // len(np.unique(group)))
+    out = np.zeros(len(group), dtype=np.int64)
+    for label in np.unique(group):
+        rows = group == label
+        low, high = begin[rows].min(), begin[rows].max()
+        out[rows] = np.minimum((begin[rows] - low) / max(high - low, 1e-300) * count, count - 1).astype(np.int64)
+    return out
 
 
 @dataclass(frozen=True, eq=False)

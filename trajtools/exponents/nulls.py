@@ -12,12 +12,15 @@ from numpy.typing import ArrayLike
 from trajtools.embedding import embed
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.applicability import Optimizer
-from trajtools.types import Floats, Ints
+from trajtools.statistics import DECISION
+from trajtools.types import Bools, Floats, Ints
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
 
-ROUNDS = 60  # most iterations of IAAFT; it stops earlier at a fixed point
+ROUNDS = 60  # most iterations of IAAFT
+MISFIT = 0.01  # of the amplitudes, relative, at which IAAFT has converged
+IMPROVEMENT = 0.01  # relative fall of the misfit in one iteration, below which IAAFT ends as well
 STATIONARY = ("phase-randomised", "iaaft")
 DRIFTING = ("random-walk", "shuffled-increments")
 BASIN = "quadratic-basin"
@@ -40,6 +43,9 @@ SMALLEST = 1e-9  # lower bound of a fitted curve over its maximum: all modes may
 MOST_STATES = 3000  # used in the test against surrogates
 REFERENCES = 500
 LAGS = 24
+LEAST_DRAWN = 19  # surrogates before a test may end: enough for a band of 5 to 95 %
+BLOCK = 20  # surrogates drawn at once after those
+LARGEST_FACTOR = 11  # of the length of a segment; a Fourier transform of other lengths takes up to ten times longer
 
 
 def steepest(optimizer: Optimizer) -> float:
@@ -161,6 +167,9 @@ def against_surrogates(
     saturation, on a segment of at most `MOST_STATES` states; its ends are matched for the stationary nulls. It is the
     area under the divergence curve: neighbours stay close for longer in chaos than in a stochastic process with the
     same spectrum.
+
+    Surrogates are drawn until the null can no longer be rejected, at most `count` (Besag and Clifford 1991). A null is
+    rejected exactly when `count` surrogates would reject it, so the level is that of the fixed number.
     """
     part = _longest_finite(series)[: MOST_STATES + (embedding[0] - 1) * embedding[1]]
     name = null
@@ -172,29 +181,42 @@ def against_surrogates(
         part = part[matched_ends(part)]
     draw, description, fitted = _source(part, name, optimizer)
     lags, curve = _separation(part, embedding, theiler, horizon)
-    curves = [_separation(draw(rng), embedding, theiler, horizon)[1] for _ in range(count)]
-    value, drawn = _closeness(curve), np.array([_closeness(c) for c in curves])
+    value, curves = _closeness(curve), np.empty((0, len(lags)))
+    drawn = np.empty(0)
+    while len(drawn) < count and not is_accepted(value, drawn, count):
+        more = min(BLOCK if len(drawn) else LEAST_DRAWN, count - len(drawn))
+        new = _separations(draw(rng, more), embedding, theiler, horizon)
+        curves = np.concatenate([curves, new])
+        drawn = np.concatenate([drawn, [_closeness(c) for c in new]])
     settings = {
         "tested_states": len(part),
-        "surrogates": count,
+        "surrogates": len(drawn),
         "statistic": "minus the mean log distance of nearest neighbours over the lags up to saturation",
         "statistic_value": value,
         "statistic_of_surrogates": np.quantile(drawn, [0, 0.05, 0.5, 0.95, 1]) if np.isfinite(drawn).all() else drawn,
-        "null_band": _band(lags, curve, np.array(curves)),
+        "null_band": _band(lags, curve, curves),
         **fitted,
     }
     return Tested(rank_p(value, drawn), name, description, settings)
 
 
+def is_accepted(value: float, drawn: Floats, count: int) -> bool:
+    """Whether the null cannot be rejected at the level `DECISION` by `count` surrogates, of which some are drawn."""
+    reached = int(np.sum(~(drawn < value)))
+    # With too few surrogates for the level all are drawn, since they show how far the record is from the null.
+    return reached > 0 and (reached + 1) / (count + 1) > DECISION
+
+
 def _source(
     part: Floats, null: str, optimizer: Optimizer
-) -> tuple[Callable[[np.random.Generator], Floats], str, dict[str, Any]]:
-    """Function that draws a surrogate, description of the null, and fitted parameters."""
+) -> tuple[Callable[[np.random.Generator, int], Any], str, dict[str, Any]]:
+    """Function that draws surrogates, description of the null, and fitted parameters."""
     if null != BASIN:
-        return lambda rng: surrogate(part, null, rng=rng), DESCRIPTIONS[null], {}
+        return lambda rng, count: _MAKERS[null](part, rng, count), DESCRIPTIONS[null], {}
     basin = fit_basin(part, optimizer)  # once, for all surrogates
     fitted = {"basin_rates": basin.rates, "basin_momentum": optimizer.momentum, "basin_nesterov": optimizer.nesterov}
-    return basin.draw, DESCRIPTIONS[null].replace("gradient descent", optimizer.description), fitted
+    text = DESCRIPTIONS[null].replace("gradient descent", optimizer.description)
+    return lambda rng, count: [basin.draw(rng) for _ in range(count)], text, fitted
 
 
 def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
@@ -291,21 +313,22 @@ def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator, optimizer: O
         raise DataError("a surrogate needs finite states; select a window without NaN and inf")
     if null == BASIN:
         return fit_basin(states, optimizer).draw(rng)
-    return _MAKERS[null](states, rng)
+    return np.asarray(_MAKERS[null](states, rng, 1)[0])
 
 
 def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> tuple[Ints, Floats]:
     """Lags, and the mean log distance of nearest neighbours at each; NaN where there is none."""
     # Imported here: the search loads h5py, which fits of twins do not need.
     from trajtools.neighbors.rules import NearestK
-    from trajtools.neighbors.search import find_nearest
+    from trajtools.neighbors.search import find_nearest, quick_strategy
 
     states = embed(part, *embedding) if embedding[0] > 1 else part
     horizon = min(horizon, len(states) // 4)
     lags = np.unique(np.linspace(0, horizon, LAGS).astype(np.int64))
     curve = np.full(len(lags), np.nan)
+    strategy = quick_strategy(*states.shape)
     try:
-        nearest = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
+        nearest = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon, strategy=strategy)
     except DataError:
         return lags, curve
     i = np.flatnonzero(nearest.index[:, 0] >= 0)
@@ -314,11 +337,26 @@ def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon:
     i = i[:: max(1, len(i) // REFERENCES)]
     j = nearest.index[i, 0]
     for k, lag in enumerate(lags):
-        gaps = np.sqrt(np.sum((states[i + lag] - states[j + lag]) ** 2, axis=1))
+        apart = states[i + lag] - states[j + lag]
+        gaps = np.einsum("ij,ij->i", apart, apart)
         gaps = gaps[gaps > 0]
         if len(gaps):
-            curve[k] = float(np.mean(np.log(gaps)))
+            curve[k] = float(np.log(gaps).sum()) / len(gaps) / 2
     return lags, curve
+
+
+def _separations(records: Any, embedding: tuple[int, int], theiler: int, horizon: int) -> list[Floats]:
+    """Curve of `_separation` of each record, on the threads allowed for numba."""
+    from trajtools._kernels._jit import in_parts
+
+    curves: list[Floats] = [np.empty(0)] * len(records)
+
+    def separate(first: int, last: int) -> None:
+        for at in range(first, last):
+            curves[at] = _separation(records[at], embedding, theiler, horizon)[1]
+
+    in_parts(separate, len(records))
+    return curves
 
 
 def _longest_finite(series: Floats) -> Floats:
@@ -357,75 +395,118 @@ def matched_ends(series: Floats, *, most: float = 0.1) -> slice:
     the usual cause of false alarms. The mismatch is that of values and slopes, relative to the standard deviation.
     """
     length = len(series)
-    cut = max(1, int(most * length))
-    scale = np.maximum(series.std(axis=0), 1e-300)
-    z = series / scale
+    cut = min(max(1, int(most * length)), length // 4)
+    z = series / np.maximum(series.std(axis=0), 1e-300)
     steps = np.diff(z, axis=0)
-    first, last = np.arange(min(cut, length // 4)), length - 2 - np.arange(min(cut, length // 4))
-    stride = max(1, len(first) // 100)
-    first, last = first[::stride], last[::stride]
-    jump = np.zeros((len(first), len(last)))
+    first, last = np.arange(cut), length - 2 - np.arange(cut)
+    jump = np.zeros((cut, cut))
     for column in range(z.shape[1]):
         jump += (z[first, column][:, None] - z[last + 1, column][None]) ** 2
         jump += (steps[first, column][:, None] - steps[last, column][None]) ** 2
+    lengths = last[None, :] + 1 - first[:, None]
+    quick = _without_large_factors(np.arange(length + 1))[lengths]
+    if quick.any():
+        jump[~quick] = np.inf
     a, b = np.unravel_index(int(np.argmin(jump)), jump.shape)
     return slice(int(first[a]), int(last[b]) + 1)
 
 
-def _phase_randomised(states: Floats, rng: np.random.Generator) -> Floats:
+def _without_large_factors(numbers: Ints) -> Bools:
+    """Whether all prime factors of a number are at most `LARGEST_FACTOR`."""
+    rest = np.maximum(numbers, 1)
+    for prime in (2, 3, 5, 7, LARGEST_FACTOR):
+        while True:
+            divisible = rest % prime == 0
+            if not divisible.any():
+                break
+            rest = np.where(divisible, rest // prime, rest)
+    return np.asarray((rest == 1) & (numbers > 0))
+
+
+def _phase_randomised(states: Floats, rng: np.random.Generator, count: int) -> list[Floats]:
     middle = states.mean(axis=0)
     spectrum = np.fft.rfft(states - middle, axis=0)
-    phases = np.exp(2j * np.pi * rng.random(len(spectrum)))
-    phases[0] = 1.0
-    if len(states) % 2 == 0:
-        phases[-1] = 1.0 if rng.random() < 0.5 else -1.0
-    return np.asarray(np.fft.irfft(spectrum * phases[:, None], len(states), axis=0) + middle)
+    made = []
+    for _ in range(count):
+        phases = np.exp(2j * np.pi * rng.random(len(spectrum)))
+        phases[0] = 1.0
+        if len(states) % 2 == 0:
+            phases[-1] = 1.0 if rng.random() < 0.5 else -1.0
+        made.append(np.fft.irfft(spectrum * phases[:, None], len(states), axis=0) + middle)
+    return made
 
 
-def _iaaft(states: Floats, rng: np.random.Generator) -> Floats:
+def _iaaft(states: Floats, rng: np.random.Generator, count: int) -> Floats:
+    """Iterative amplitude-adjusted surrogates (Schreiber and Schmitz 1996), shape (count, T, 1)."""
     if states.shape[1] != 1:
         raise DataError(
             f"'iaaft' needs a single series; these states have {states.shape[1]} coordinates; use 'phase-randomised'"
         )
-    series = states[:, 0]
-    ordered = np.sort(series)
+    from trajtools._kernels._jit import in_parts
+
+    ordered = np.sort(states[:, 0])
+    # Values of order one: their ranks are taken at single precision.
+    scale = float(np.abs(ordered - ordered.mean()).max())
+    series = (states[:, 0] - ordered.mean()) / (scale if scale > 0 else 1.0)
     amplitude = np.abs(np.fft.rfft(series))
-    values = rng.permutation(series)
-    order = np.empty(0, dtype=np.int64)
+    target = np.sort(series)
+    start = np.array([rng.permutation(series) for _ in range(count)])
+    ranks = np.empty(start.shape, dtype=np.int64)
+
+    def converge(first: int, last: int) -> None:
+        ranks[first:last] = _converged_ranks(start[first:last], target, amplitude)
+
+    in_parts(converge, count)
+    return ordered[ranks][:, :, None]
+
+
+def _converged_ranks(values: Floats, target: Floats, amplitude: Floats) -> Ints:
+    """Alternate between the spectrum and the values (rows, n) until each row has converged; ranks of its values."""
+    from trajtools._kernels.iaaft import impose_spectrum, rank_rows
+
+    ranks = np.empty(values.shape, dtype=np.int64)
+    open_rows, last = np.arange(len(values)), np.full(len(values), np.inf)
+    power = float(np.sum(amplitude**2))
     for _ in range(ROUNDS):
-        spectrum = np.fft.rfft(values)
-        size = np.abs(spectrum)
-        values = np.fft.irfft(
-            np.where(size > 0, spectrum / np.where(size > 0, size, 1.0), 1.0) * amplitude, len(series)
-        )
-        ranks = np.argsort(values, kind="stable")
-        if len(order) and np.array_equal(ranks, order):
+        spectra = np.fft.rfft(values)
+        misfit = np.empty(len(values))
+        impose_spectrum(spectra, amplitude, misfit)
+        misfit = np.sqrt(misfit / power) if power > 0 else np.zeros(len(values))
+        new = np.empty(values.shape, dtype=np.int64)
+        rank_rows(np.fft.irfft(spectra, len(target)).astype(np.float32), new)
+        ranks[open_rows] = new
+        still = (misfit > MISFIT) & (misfit < (1 - IMPROVEMENT) * last)
+        if not still.any():
             break
-        order = ranks
-        values[ranks] = ordered
-    values[order] = ordered
-    return values[:, None]
+        open_rows, last, values = open_rows[still], misfit[still], target[new[still]]
+    return ranks
 
 
-def _random_walk(states: Floats, rng: np.random.Generator) -> Floats:
+def _random_walk(states: Floats, rng: np.random.Generator, count: int) -> list[Floats]:
     steps = np.diff(states, axis=0)
     drift = steps.mean(axis=0)
     # Gaussian combinations of the steps have the covariance of the steps, in any dimension and at any rank.
-    count = len(steps)
-    if states.shape[1] <= count:
-        _, size, axes = np.linalg.svd((steps - drift) / np.sqrt(count - 1), full_matrices=False)
-        drawn = rng.standard_normal((count, len(size))) * size @ axes
-    else:
-        drawn = rng.standard_normal((count, count)) @ ((steps - drift) / np.sqrt(count - 1))
-    return np.concatenate([states[:1], states[:1] + np.cumsum(drift + drawn, axis=0)])
+    length = len(steps)
+    mix = (steps - drift) / np.sqrt(length - 1)
+    if states.shape[1] <= length:
+        _, size, axes = np.linalg.svd(mix, full_matrices=False)
+        mix = size[:, None] * axes
+    made = []
+    for _ in range(count):
+        drawn = rng.standard_normal((length, len(mix))) @ mix
+        made.append(np.concatenate([states[:1], states[:1] + np.cumsum(drift + drawn, axis=0)]))
+    return made
 
 
-def _shuffled_increments(states: Floats, rng: np.random.Generator) -> Floats:
+def _shuffled_increments(states: Floats, rng: np.random.Generator, count: int) -> list[Floats]:
     steps = np.diff(states, axis=0)
-    return np.concatenate([states[:1], states[:1] + np.cumsum(rng.permutation(steps, axis=0), axis=0)])
+    return [
+        np.concatenate([states[:1], states[:1] + np.cumsum(rng.permutation(steps, axis=0), axis=0)])
+        for _ in range(count)
+    ]
 
 
-_MAKERS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
+_MAKERS: dict[str, Callable[[Floats, np.random.Generator, int], Any]] = {
     "phase-randomised": _phase_randomised,
     "iaaft": _iaaft,
     "random-walk": _random_walk,

@@ -459,7 +459,7 @@ def _judge(
         return "inconclusive", (growth, jacobian.reason)
     if not np.isfinite(tested.p_value):
         return "inconclusive", (growth, Reason("no-surrogate", "no surrogate could be drawn from these data"))
-    numbers = {"p": tested.p_value, "surrogates": options.surrogates}
+    numbers = {"p": tested.p_value, "surrogates": tested.settings["surrogates"]}
     if not tested.p_value <= DECISION and options.surrogates < FEWEST_SURROGATES:
         text = (
             "{surrogates} surrogates ({null}) give p-values down to {least:.2g} (here p = {p:.3g}): the 1 % level "
@@ -482,9 +482,8 @@ def _judge(
     rejected = Reason.of(
         "null-rejected",
         "none of {surrogates} surrogates ({null}) is as predictable (p = {p:.3g})",
-        surrogates=options.surrogates,
         null=tested.description,
-        p=tested.p_value,
+        **numbers,
     )
     return "chaotic", (growth, returns, rejected, jacobian.reason)
 

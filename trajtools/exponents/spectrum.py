@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, StatesLike, TimeStepLike
+from trajtools.wording import bounds, counted
 
 # Neighbours per dimension of small and large neighbourhoods, and the number of sampled states.
 SMALL, LARGE = 6, 24
@@ -39,7 +40,7 @@ MOST_DIRECTIONS = 64
 MOST_UNEXPLAINED = 0.5  # largest unexplained share of the variance for meaningful maps
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LyapunovSpectrum(Result):
     """Lyapunov spectrum with intervals.
 
@@ -88,6 +89,25 @@ class LyapunovSpectrum(Result):
     unit: str
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "values": ("exponent",),
+        "intervals": ("exponent", "bound"),
+        "resolved": ("exponent",),
+        "block_values": ("block", "exponent"),
+        "whole": ("direction",),
+        "thickness": ("direction",),
+    }
+
+    def _sentence(self) -> str:
+        known = int(np.isfinite(self.values).sum())
+        text = f"{known} of {counted(len(self.values), 'exponent')} resolved, from {counted(self.n_used, 'local map')}"
+        if np.isfinite(self.kaplan_yorke):
+            text += f"; Kaplan-Yorke dimension {self.kaplan_yorke:.4g}"
+        return text + "."
+
+    def _head(self) -> str:
+        largest = (f"{value:.4g} {bounds(ends)}" for value, ends in zip(self.values[:4], self.intervals, strict=False))
+        return f"{', '.join(largest)}{', ...' if len(self.values) > 4 else ''} {self.unit}"
 
 
 def thickness(states: States, dtype: Any = np.float64) -> Thickness:

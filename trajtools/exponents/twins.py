@@ -19,6 +19,7 @@ from trajtools.exponents.divergence import (
     clean,
     count_left_out,
     left_out_warnings,
+    size_classes,
 )
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
@@ -93,7 +94,9 @@ def twins(
     Twins that were planted anew beside their reference give a curve for each stretch from one planting to the next. The
     copies that were planted at one step are copies of one start (`Divergence.planting`). If some of them were planted
     again before the others, their shorter curves are left out and counted as ``n_cut_short``: they repeat the beginning
-    of the others, and a mean over them would jump where they end.
+    of the others, and a mean over them would jump where they end. Copies whose first distances differ in size, because
+    they were planted with different epsilons, are curves of their own (`Divergence.size`), which the fit compares at
+    equal times of the training.
 
     A curve ends where a weight becomes NaN or infinite (diverged training), or where the twin merges with its
     reference; both are counted. Distances of zero have no logarithm; they are excluded and counted.
@@ -268,9 +271,9 @@ def _within(stretches: list[list[slice]], rows: slice) -> list[list[slice]]:
     ]
 
 
-def _cut_short(starts: Sequence[tuple[int, int]], records: Sequence[Record], is_cut: Sequence[bool]) -> list[bool]:
+def _cut_short(starts: Sequence[tuple[int, int, int]], records: Sequence[Record], is_cut: Sequence[bool]) -> list[bool]:
     """Say which curves a planting ended before the other copies of the same start."""
-    longest: dict[tuple[int, int], int] = {}
+    longest: dict[tuple[int, int, int], int] = {}
     for start, record in zip(starts, records, strict=True):
         longest[start] = max(longest.get(start, 0), len(record.step))
     each = zip(starts, records, is_cut, strict=True)
@@ -285,7 +288,11 @@ def _assemble(
         raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt= to use a common one")
     scale_of_time = parts[0].dt if dt is None else float(dt)
     every = [(part, *curve) for part in parts for curve in part.curves()]
-    starts = [(int(part.group[u]), int(record.step[0])) for part, u, record, _ in every]
+    sizes = size_classes(np.array([record.distance[0] for _, _, record, _ in every]))
+    starts = [
+        (int(part.group[u]), int(record.step[0]), int(size))
+        for (part, u, record, _), size in zip(every, sizes, strict=True)
+    ]
     is_short = _cut_short(starts, [record for _, _, record, _ in every], [cut for *_, cut in every])
     chosen = [one for one, short in zip(every, is_short, strict=True) if not short]
     rows = [record for _, _, record, _ in chosen]

@@ -27,6 +27,7 @@ SHAPE_STEPS = 10  # of a rise, to prefer a power law to an exponential
 SLOWDOWN = (
     0.35  # ln of the time of the upper half of the growth over that of the lower: a larger one is no constant rate
 )
+NOT_CONVERGED = 0.1  # of the rate: the least difference between two sizes of the perturbation that counts
 NULLS = {"power-law": "a power law", BASIN: "a quadratic basin under the same optimiser"}
 VERDICTS = {
     ("exponential", "shown"): "chaotic",
@@ -416,6 +417,7 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()))
     if differ is not None:
         warnings.append(differ)
+    warnings += _not_converged(fit)
     if fit.unit == "blocks of time":
         text = (
             "the fit has {curves} independent {noun}: the interval comes from blocks of time and does not cover other "
@@ -436,6 +438,24 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
         )
         warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.cells)))
     return tuple(warnings)
+
+
+def _not_converged(fit: TwinFit) -> list[Reason]:
+    """Warn where two sizes of the perturbation grow at different rates at the same times of the same trainings."""
+    for one in fit.comparisons:
+        low, high = one.difference.interval
+        apart = abs(one.difference.value) > NOT_CONVERGED * abs(one.rates[0])
+        if not (apart and (low > 0 or high < 0)):
+            continue
+        text = (
+            "not converged: at the same times of the training, copies that began at a distance of {small:.1g} grow at "
+            "{rate:.4g} per {unit}, and those that began at {large:.1g} at {other:.4g}; smaller epsilons in float64 "
+            "that agree, or tangent vectors along the training, would give the rate"
+        )
+        (small, large), (rate, other), unit = one.first, one.rates, fit.growth.time_unit
+        values = {"small": small, "large": large, "rate": rate, "other": other, "unit": unit}
+        return [Reason.of("not-converged", text, **values)]
+    return []
 
 
 def _curves(fitted: Ints) -> str:

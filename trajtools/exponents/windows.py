@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ from trajtools.exponents.lyapunov import lyapunov
 from trajtools.exponents.twins import has_twins, twins
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result, to_plain
+from trajtools.results import AxisNames, Result, to_plain
 from trajtools.statistics import average_curves, choose_spans, mean_curve
 from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike, TwinsLike
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +38,7 @@ DELAYED = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Windows(Result):
     """Finite-time exponents, one per window of the training.
 
@@ -93,9 +95,28 @@ class Windows(Result):
     gain: Floats
     max_gain: float
     max_gain_between: tuple[int, int]
-    exponents: tuple[Exponent, ...] = field(repr=False)
+    exponents: tuple[Exponent, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "value": ("window",),
+        "start": ("window",),
+        "stop": ("window",),
+        "interval": ("window", "bound"),
+        "verdict": ("window",),
+        "fresh": ("window",),
+        "gain": ("window",),
+        "by_start": ("perturbed", "window"),
+    }
+
+    def _sentence(self) -> str:
+        counts = Counter(self.verdict)
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        text = f"{counted(len(self.start), 'window')} of the training: {verdicts}."
+        if np.isfinite(self.max_gain) and self.max_gain > 0:
+            low, high = self.max_gain_between
+            text += f" Distances grow most between steps {low} and {high}, by {self.max_gain:.3g} e-folds."
+        return text
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the result to a dict that JSON can represent, without the curves.

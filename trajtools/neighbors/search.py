@@ -296,6 +296,13 @@ def choose(states: States, radius: float | None) -> Strategy:
     return Strategy("tree", -1, why)
 
 
+def quick_strategy(count: int, dimension: int) -> str | None:
+    """Search by the number of states and the dimension alone, for many records of one size; None: `choose`."""
+    if dimension > HIGH_DIMENSION:
+        return None
+    return "brute" if count < _FEW else "tree"
+
+
 def probe(states: States, radius: float | None) -> tuple[Floats, float]:
     """Estimate from a sample the number of candidates per state of a sweep along each coordinate."""
     times = np.flatnonzero(states.usable)

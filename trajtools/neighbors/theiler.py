@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, unit_scale
 from trajtools.types import Floats, Ints, StatesLike
 
@@ -20,7 +20,7 @@ _LONGEST_LAG = 1000
 _FEWEST = 20  # states for a time scale
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Choice(Result):
     """A parameter chosen from data.
 
@@ -52,6 +52,10 @@ class Choice(Result):
     reason: str
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"statistic": ("argument",)}
+
+    def _sentence(self) -> str:
+        return f"{self.quantity} {self.value}, by {self.method}: {self.reason}"
 
 
 @takes_states("x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from trajtools.inputs import takes_states
 from trajtools.neighbors.search import Strategy, build
 from trajtools.neighbors.states import HIGH_DIMENSION, States
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.trajectory import Trajectory
 from trajtools.types import L2, Bools, Floats, Ints, StatesLike
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ _PROBES = 4
 _SLACK = {True: 1e-6, False: 1e-12}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ToOrbit(Result):
     """Distance of every state of one trajectory to the orbit of another.
 
@@ -90,6 +91,20 @@ class ToOrbit(Result):
     n_computed: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "distance": ("step",),
+        "argmin": ("step",),
+        "excluded": ("step",),
+        "orbit_excluded": ("orbit_step",),
+    }
+
+    def _sentence(self) -> str:
+        known = self.distance[np.isfinite(self.distance)]
+        text = f"{self.metric} distance of {counted(len(self.distance), 'state')} to an orbit of {len(self.orbit_step)}"
+        if not len(known):
+            return f"{text}: unknown."
+        low, middle, high = np.quantile(known, [0, 0.5, 1])
+        return f"{text}: median {middle:.4g}, from {low:.4g} to {high:.4g}."
 
     @property
     def n_excluded(self) -> int:

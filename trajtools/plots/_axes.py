@@ -24,6 +24,7 @@ VERDICT_COLORS = {
     "diverging": "tab:brown",
     "inconclusive": "0.5",
 }
+THUMBNAIL_DPI = 110  # of a figure in a notebook
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -49,6 +50,17 @@ def save_figure(figure: Figure, target: Any, **options: Any) -> None:
         # The font lacks some scripts and shows boxes instead; not worth a warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(target, metadata=undated.get(kind), **options)
+
+
+def thumbnail(plotted: Axes | Figure) -> str:
+    """Draw a figure for a notebook; returns a data URL."""
+    import io
+    from base64 import b64encode
+
+    figure: Any = plotted if hasattr(plotted, "savefig") else plotted.figure
+    target = io.BytesIO()
+    save_figure(figure, target, format="png", dpi=THUMBNAIL_DPI)
+    return f"data:image/png;base64,{b64encode(target.getvalue()).decode()}"
 
 
 def logarithmic(ax: Axes, which: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Bools, Ints
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from trajtools.recurrences.rows import Pair
@@ -21,7 +22,7 @@ _WORD = 64
 _NO_BITS = np.zeros(0, dtype=np.uint64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lines(Result):
     """Histograms of the lines of a recurrence plot by length, and of recurrences by lag.
 
@@ -53,6 +54,24 @@ class Lines(Result):
     square_recurrences: Ints
     square_cells: Ints
     shape: tuple[int, int]
+    _dims: ClassVar[AxisNames] = dict.fromkeys(
+        ("diagonal", "one_end", "both_ends", "vertical", "white", "white_cut", "times"), ("length",)
+    ) | dict.fromkeys(("recurrences", "cells", "square_recurrences", "square_cells"), ("lag",))
+
+    def _arrays(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        """Histograms of one length: each ends with its longest line."""
+        arrays = super()._arrays()
+        longest = max(len(array) for dims, array in arrays.values() if dims == ("length",))
+        padded = {name: np.pad(array, (0, longest - len(array))) for name, (dims, array) in arrays.items()
+                  if dims == ("length",)}  # fmt: skip
+        return arrays | {name: (("length",), array) for name, array in padded.items()}
+
+    def _sentence(self) -> str:
+        rows, columns = self.shape
+        return (
+            f"{counted(int(self.diagonal.sum()), 'diagonal line')} and {int(self.vertical.sum()):,} vertical ones in a "
+            f"recurrence plot of {rows} x {columns} states."
+        )
 
     def counts(self, kind: str) -> Ints:
         """Return the histogram of the lengths of one kind of lines.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import log
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,32 @@ from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines, rows_at_a_time
 from trajtools.recurrences.rows import unpack_rows
-from trajtools.results import Result, to_plain
+from trajtools.results import AxisNames, Result, import_optional, to_plain
 from trajtools.statistics import fit_slope, random_generator
 from trajtools.types import Floats, Ints
+from trajtools.wording import bounds, counted, spoken
 
-MEASURES = (
-    "RR", "DET", "L", "Lmax", "DIV", "ENTR", "LAM", "TT", "Vmax", "VENTR", "TREND", "MRT", "RTE", "NMPRT", "K2",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# What each measure means, in a line.
+MEASURES = {
+    "RR": "recurrence rate: how often two states are close; fixed by the threshold rule, if that is a rate",
+    "DET": "determinism: share of recurrences in diagonal lines; near 1 if close states stay close for a while",
+    "L": "mean length of diagonal lines: how long close states stay close",
+    "Lmax": "longest diagonal line; short if neighbours separate fast",
+    "DIV": "1 / Lmax: large if neighbours separate fast; no exponent",
+    "ENTR": "entropy of the lengths of diagonal lines: 0 if all are equal, large for complex motion",
+    "LAM": "laminarity: share of recurrences in vertical lines; near 1 if states stand still or change slowly",
+    "TT": "trapping time: mean length of vertical lines, that is, of standing still",
+    "Vmax": "longest vertical line: the longest time of standing still",
+    "VENTR": "entropy of the lengths of vertical lines",
+    "TREND": "change of the recurrence rate with the lag: near 0 if stationary, negative if the trajectory drifts",
+    "MRT": "mean recurrence time: how long until a state comes back",
+    "RTE": "entropy of the recurrence times: small for a period, large for noise",
+    "NMPRT": "how often the most frequent recurrence time occurs",
+    "K2": "correlation entropy: rate at which predictability is lost; 0 for regular motion",
+}
 
 
 BORDERS = ("keep", "discard", "longest", "censi")
@@ -41,7 +61,7 @@ _SIMPLEX = float(np.log(3 / 4))
 _LARGEST_MATRIX = 2**30  # bytes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Measures(Result):
     """Measures of recurrence quantification; lengths and times in samples, entropies in nats.
 
@@ -101,8 +121,33 @@ class Measures(Result):
             raise KeyError(f"no measure {name!r}; there are {', '.join(MEASURES)}")
         return float(getattr(self, name))
 
+    def _sentence(self) -> str:
+        return ", ".join(f"{name} {spoken(self[name], 3)}" for name in ("RR", "DET", "L", "LAM", "TT")) + "."
 
-@dataclass(frozen=True, eq=False)
+    def _lines(self) -> Sequence[str]:
+        return [f"{name:6}{spoken(self[name]):>10}  {meaning}" for name, meaning in MEASURES.items()]
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        return [(name, spoken(self[name]), meaning) for name, meaning in MEASURES.items()]
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the measures to a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per measure: its name, its value, and its meaning in a line.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        rows = [(name, self[name], meaning) for name, meaning in MEASURES.items()]
+        return import_optional("pandas").DataFrame(rows, columns=["measure", "value", "meaning"])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Recurrence(Measures):
     """Recurrence quantification: the measures, and the histograms of lines.
 
@@ -147,12 +192,12 @@ class Recurrence(Measures):
     time_unit: str
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
-    plot_source: Any = field(default=None, repr=False)
+    plot_source: Any = None
 
-    def __str__(self) -> str:
-        """The measures, one per line; `repr` has every field."""
-        head = f"{self.kind} recurrences of {self.lines.shape[0]} states, {self.convention} convention"
-        return "\n".join([head, *(f"{name:6} {self[name]:.6g}" for name in MEASURES), *map(str, self.warnings)])
+    def _sentence(self) -> str:
+        rows, columns = self.lines.shape
+        size = counted(rows, "state") if self.kind == "auto" else f"{rows} x {columns} states"
+        return f"{self.kind} recurrences of {size} ({self.metric}, {self.convention} convention)."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON-serialisable dict, without the states.
@@ -336,7 +381,7 @@ class Recurrence(Measures):
         return recurrence(self, **options)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WindowedRecurrence(Result):
     """Measures of recurrence quantification in windows of time.
 
@@ -369,6 +414,15 @@ class WindowedRecurrence(Result):
     time_unit: str
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"values": ("time",), "start": ("time",), "threshold": ("time",)}
+
+    def _sentence(self) -> str:
+        rates = self.values["RR"]
+        known = rates[np.isfinite(rates)]
+        text = f"{counted(len(self.start), 'window')} of {self.size} states"
+        return (
+            f"{text}; RR from {known.min():.3g} to {known.max():.3g}." if len(known) else f"{text}, none with values."
+        )
 
     def __len__(self) -> int:
         return len(self.start)
@@ -378,7 +432,7 @@ class WindowedRecurrence(Result):
         return self.values[name]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RecurrenceNetwork(Result):
     """Measures of a recurrence network: nodes are finite states, edges recurrences outside the Theiler window.
 
@@ -411,9 +465,17 @@ class RecurrenceNetwork(Result):
     degree: Ints
     clustering: Floats
     settings: dict[str, Any] = field(default_factory=dict)
+    _dims: ClassVar[AxisNames] = {"degree": ("node",), "clustering": ("node",)}
+
+    def _sentence(self) -> str:
+        return (
+            f"{counted(self.n_nodes, 'node')}, {counted(self.n_edges, 'edge')}; transitivity "
+            f"{spoken(self.transitivity)} (dimension {spoken(self.transitivity_dimension)}), mean clustering "
+            f"{spoken(self.average_clustering)}."
+        )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RecurrenceIntervals(Result):
     """Confidence intervals of measures, from a bootstrap of lines.
 
@@ -436,6 +498,29 @@ class RecurrenceIntervals(Result):
     n: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+
+    def _sentence(self) -> str:
+        ends = ", ".join(f"{name} {bounds(self.intervals[name])}" for name in ("DET", "L", "LAM", "TT"))
+        return f"{self.level:.0%} intervals from {counted(self.n, 'resample')} of lines: {ends}."
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        return [(name, bounds(ends), MEASURES[name]) for name, ends in self.intervals.items()]
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the intervals to a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per measure: its name, both ends of its interval, and its meaning in a line.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        rows = [(name, *ends, MEASURES[name]) for name, ends in self.intervals.items()]
+        return import_optional("pandas").DataFrame(rows, columns=["measure", "low", "high", "meaning"])
 
     def __getitem__(self, name: str) -> tuple[float, float]:
         """Return the interval of a measure by its name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from trajtools.distances.metric import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.stability.pairs import Followed, Pair, follow, gather
 from trajtools.statistics import FEWEST_UNITS, power_evidence, random_generator, resampled_ratio, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike
+from trajtools.wording import bounds, counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OrbitalStability(Result):
     """Distances of perturbed trajectories to the orbit of their reference, with a verdict.
 
@@ -132,15 +133,37 @@ class OrbitalStability(Result):
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "distance": ("curve", "time"),
+        "orbit": ("curve", "time"),
+        "transverse": ("curve", "time"),
+        "lag": ("curve", "time"),
+        "floor": ("curve", "time"),
+        "resolution": ("curve", "time"),
+        "group": ("curve",),
+        "start": ("curve",),
+        "frechet": ("curve",),
+        "hausdorff": ("curve",),
+        "tube": ("curve",),
+        "extent": ("curve",),
+    }
+
+    def _sentence(self) -> str:
+        meaning = {
+            "asymptotically stable": "Perturbed trajectories come back to the orbit of their reference.",
+            "orbitally stable": "Perturbed trajectories stay near the orbit of their reference.",
+            "marginal drift": "Perturbed trajectories drift away from the orbit, slower than exponentially.",
+            "unstable": "Perturbed trajectories leave the orbit of their reference.",
+        }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
+        copies = counted(len(self.group), "perturbed trajectory", "perturbed trajectories")
+        return f"{meaning} From {copies} of {counted(self.n_references, 'initial condition')} ({self.metric})."
+
+    def _head(self) -> str:
+        return self.verdict
 
     def __post_init__(self) -> None:
         if self.verdict not in STABILITY_CLASSES:
             raise ValueError(f"verdict {self.verdict!r} is none of {', '.join(STABILITY_CLASSES)}")
-
-    def __str__(self) -> str:
-        """The class and its reasons, one per line; `repr` has every field."""
-        head = f"{self.verdict} ({len(self.group)} perturbed, {self.n_references} initial conditions, {self.metric})"
-        return "\n".join([head, *(f"- {text}" for text in (*self.reasons, *self.warnings))])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the distances and the lag; see `trajtools.plots.stability`.
@@ -160,7 +183,7 @@ class OrbitalStability(Result):
         return plots.stability(self, ax=ax)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trend(Result):
     """Change of one distance after the perturbation.
 
@@ -209,6 +232,10 @@ class Trend(Result):
     over: str
     exponential: float
     p_exponential: float
+
+    def _sentence(self) -> str:
+        low, high = np.exp(self.change_interval)
+        return f"the {self.quantity} changes by a factor {spoken(float(np.exp(self.change)))} {bounds((low, high))}."
 
 
 @takes_states("reference", "perturbed", pairs=True, runs=True, single=True)

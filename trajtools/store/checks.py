@@ -284,7 +284,7 @@ def _strangers(raw: RawFile) -> Iterator[Problem]:
 
 def _unknown(file: h5py.File) -> Iterator[Problem]:
     pending, strangers = [""], 0
-    seen = {h5py.h5o.get_info(file.id).addr}  # groups may hold each other
+    visited = {h5py.h5o.get_info(file.id).addr}  # groups may hold each other
     while pending:
         group = pending.pop()
         target = file[group] if group else file
@@ -302,8 +302,8 @@ def _unknown(file: h5py.File) -> Iterator[Problem]:
             except (OSError, RuntimeError, KeyError, ValueError) as error:
                 yield Problem("error", place, one_line(error))
                 continue
-            if isinstance(entry, h5py.Group) and (address := h5py.h5o.get_info(entry.id).addr) not in seen:
-                seen.add(address)
+            if isinstance(entry, h5py.Group) and (address := h5py.h5o.get_info(entry.id).addr) not in visited:
+                visited.add(address)
                 pending.append(place)
             if is_known:
                 yield from _unknown_attributes(place, entry)

@@ -364,17 +364,17 @@ def _places(
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
     strides = np.cumprod((1, *stream.grid[:0:-1]))[::-1].tolist()
-    seen = 0
+    n_visited = 0
 
     def note(info: Any) -> bool | None:
-        nonlocal seen
+        nonlocal n_visited
         block = info.chunk_offset[0] // stream.rows
         at = sum(o // c * s for o, c, s in zip(info.chunk_offset[1:], stream.chunk, strides, strict=False))
         if block < n_blocks and at < stream.n_chunks and info.byte_offset < end:
             offsets[block, at] = info.byte_offset
             sizes[block, at] = min(info.size, 2**40)
-        seen += 1
-        return True if seen > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
+        n_visited += 1
+        return True if n_visited > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
 
     try:
         dataset.chunk_iter(note)

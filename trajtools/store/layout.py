@@ -89,10 +89,10 @@ def promote(names: Sequence[str]) -> str:
 
 def digest(arrays: Sequence[NDArray[Any]]) -> bytes:
     """16 bytes that tell states apart, bit for bit."""
-    seen = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        seen.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return seen.digest()
+        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return hasher.digest()
 
 
 def widen(bits: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -7,10 +7,12 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from glob import glob, has_magic
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,14 +21,27 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from trajtools.errors import DamagedError, DataError, FormatError, SelectionError, TooLargeError, UnsafeFileError
+from trajtools.errors import (
+    DamagedError,
+    DataError,
+    FormatError,
+    SelectionError,
+    TooLargeError,
+    TrajtoolsError,
+    UnsafeFileError,
+)
+from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
 from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
 from trajtools.store.layout import Axis, Cells, DatasetGeometry, Stream
 from trajtools.wiring import Member, NodeSet, Parameter
+from trajtools.wording import MOST_ROWS, WIDTH, columns, counted, short
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+    from xarray import Dataset
+
     from trajtools.trajectory import Trajectory
 
 LARGEST_BYTES = 4 * 2**30
@@ -40,7 +55,7 @@ COLUMNS = {
 }
 
 
-class Run:
+class Run(Shown):
     """One training, open for reading: M members that advance in lock-step, T states of each.
 
     A run shows the states that were committed when it was opened; `refresh` shows those written since. Every chunk is
@@ -109,11 +124,82 @@ class Run:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Run, (self.path,))
 
-    def __repr__(self) -> str:
-        return (
-            f"<run {self.name!r}: {self.n_states} states, {self.n_members} members, {self.n_parameters} parameters, "
-            f"{self.status}>"
-        )
+    def _head(self) -> str:
+        return f"{self.name!r}, {self.status}"
+
+    def _sentence(self) -> str:
+        references = sum(member.reference < 0 for member in self.members)
+        copies = counted(self.n_members - references, "perturbed copy", "perturbed copies")
+        networks = counted(references, "network") + (f" and {copies}" if self.n_members > references else "")
+        steps = self.step
+        span = f", {self.time_unit}s {steps[0]} to {steps[-1]}" if len(steps) else ""
+        size = f"{counted(self.n_parameters, 'parameter')} ({self.logical_dtype})"
+        return f"{counted(self.n_states, 'state')}{span}, of {networks} with {size}."
+
+    def _lines(self) -> Sequence[str]:
+        named = (("hyper-parameters", [f"{k} = {v}" for k, v in self.hparams.items()]), ("metrics", list(self.metrics)))
+        lines = [f"{title}: {', '.join(items)}" for title, items in named if items]
+        return [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ")]
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        facts = [("file", str(self.path)), *((name, str(value)) for name, value in self.hparams.items())]
+        if not self.n_states:
+            return facts
+        for name, values in self.latest(1)[1].items():
+            known = values[np.isfinite(values)]
+            if len(known):
+                middle = f"{np.median(known):.4g}" + (" (median)" if known.size > 1 else "")
+                facts.append((f"{name}, last state", middle))
+        return facts
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the metrics to a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `step` and every metric, one row a state; with `member`, one row a state and member, where a metric has one
+            value for each member. Metrics of several numbers become one column each.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        frame = import_optional("pandas").DataFrame
+        metrics = dict(self.metrics)
+        by_member = any(name in self.member_metrics for name in metrics)
+        columns: dict[str, Any] = {"step": self.step}
+        repeats = self.n_members if by_member else 1
+        if by_member:
+            columns = {"step": np.repeat(self.step, repeats), "member": np.tile(np.arange(repeats), self.n_states)}
+        for name, values in metrics.items():
+            rows = values if name in self.member_metrics or not by_member else np.repeat(values, repeats, axis=0)
+            flat = rows.reshape(self.n_states * repeats, -1)
+            columns |= {name if flat.shape[1] == 1 else f"{name}_{k}": flat[:, k] for k in range(flat.shape[1])}
+        return frame(columns)
+
+    def to_xarray(self) -> Dataset:
+        """Convert the metrics to a dataset of xarray.
+
+        Returns
+        -------
+        xarray.Dataset
+            Every metric over `step`, and over `member` where it has one value for each.
+
+        Raises
+        ------
+        MissingDependencyError
+            If xarray is not installed.
+        """
+        data = {}
+        for name, values in self.metrics.items():
+            dims = ["step", *(["member"] if name in self.member_metrics else [])]
+            dims += [f"{name}_entry"] * (values.ndim - len(dims))
+            data[name] = (dims, values)
+        attributes = {name: v for name, v in self.hparams.items() if isinstance(v, (int, float, str))}
+        coords = {"step": self.step, "member": [member.name for member in self.members]}
+        return import_optional("xarray").Dataset(data, coords=coords, attrs=attributes)
 
     def __enter__(self) -> Self:
         return self
@@ -177,6 +263,11 @@ class Run:
     def metrics(self) -> Metrics:
         """Name of a metric -> its float64 values, shape (T,), (T, M) or (T, M, k), read when used."""
         return Metrics(self)
+
+    @property
+    def member_metrics(self) -> frozenset[str]:
+        """Names of the metrics with one value for each member."""
+        return frozenset(name for name in self.metrics if not self._metric_columns[name].numbers)
 
     @property
     def metric_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -587,7 +678,7 @@ class Run:
 
     def _check_shapes(self) -> None:
         members, entries = self.n_members, self.n_parameters
-        wanted: dict[str, tuple[int | None, ...]] = {
+        expected: dict[str, tuple[int | None, ...]] = {
             "step": (),
             "metrics": (None,),
             "member_metrics": (None, members),
@@ -598,7 +689,7 @@ class Run:
             "buffers": (members, None),
         }
         for name, stream in self.axis.streams.items():
-            shape = wanted[name]
+            shape = expected[name]
             if len(stream.shape) != len(shape) or any(
                 b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
             ):
@@ -843,7 +934,7 @@ def _reopen(path: Path, member: int, stream: str, n_states: int) -> StoredStates
 # ---------------------------------------------------------------------------------------------------------- many runs
 
 
-class Runs(Mapping[str, Run]):
+class Runs(Shown, Mapping[str, Run]):
     """Many runs by name, each opened when it is used.
 
     The names are those of the files without their ending; where two are equal, with the folders that tell them apart.
@@ -874,9 +965,69 @@ class Runs(Mapping[str, Run]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __repr__(self) -> str:
-        names = ", ".join(map(repr, list(self.paths)[:8]))
-        return f"<{len(self)} runs: {names}{', ...' if len(self) > 8 else ''}>"
+    def _sentence(self) -> str:
+        return f"{counted(len(self), 'run')}."
+
+    def _lines(self) -> Sequence[str]:
+        head, *rows = self._cells(MOST_ROWS)
+        return columns(head, rows, len(self))
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        return [tuple(row) for row in self._cells(len(self))]
+
+    def _cells(self, most: int) -> list[list[str]]:
+        """A head, and a row for each of the first runs."""
+        read = [_read_about(self, name) for name in list(self.paths)[:most]]
+        keys = dict.fromkeys(key for about in read for key in about.hparams)
+        varied = [key for key in keys if len({repr(about.hparams.get(key)) for about in read}) > 1]
+        head = ["run", *varied, "states", "networks", "parameters", "status"]
+        rows = []
+        for about in read:
+            own = [short(about.hparams.get(key, "")) for key in varied]
+            rows.append([about.name, *own, *(about.cells or ["", "", "", about.problem])])
+        return [head, *rows]
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the runs to a table of pandas, one row a run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Name, path, hyper-parameters, sizes and status. A file that cannot be read has its error as status.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        frame = import_optional("pandas").DataFrame
+        rows = []
+        for name, path in self.paths.items():
+            about = _read_about(self, name)
+            row: dict[str, Any] = {"run": name, "path": str(path)} | about.hparams
+            sizes = dict(zip(("states", "networks", "parameters"), map(int, about.cells[:3]), strict=False))
+            rows.append(row | sizes | {"status": about.cells[3] if about.cells else about.problem})
+        return frame(rows)
+
+
+@dataclass(frozen=True)
+class _About:
+    """A run in a table of runs."""
+
+    name: str
+    hparams: dict[str, Any] = field(default_factory=dict)
+    cells: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def _read_about(runs: Runs, name: str) -> _About:
+    """Read what a table says about a run; a file that cannot be read says why."""
+    try:
+        run = runs[name]
+    except (TrajtoolsError, OSError) as problem:
+        return _About(name, problem=f"cannot be read: {problem}"[:60])
+    sizes = (run.n_states, run.n_members, run.n_parameters)
+    return _About(name, dict(run.hparams), (*map(str, sizes), run.status))
 
 
 def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FileBusyError, FormatError
+from trajtools.results import Shown
 from trajtools.store import layout as on_disk
 from trajtools.store.checks import Survey, survey
 from trajtools.store.chunks import Blocks
@@ -31,12 +32,13 @@ from trajtools.store.isolation import in_child
 from trajtools.store.layout import Cells, StreamLayout
 from trajtools.store.reading import Run, StoredArray
 from trajtools.store.writing import RunWriter
+from trajtools.wording import counted
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Repair:
+@dataclass(frozen=True, repr=False)
+class Repair(Shown):
     """What a repair did.
 
     Attributes
@@ -59,8 +61,8 @@ class Repair:
     actions: tuple[str, ...]
     lost: NDArray[np.int64]
 
-    def __str__(self) -> str:
-        return f"{self.path}: {'; '.join(self.actions)}; {self.states} states are committed"
+    def _sentence(self) -> str:
+        return f"{self.path}: {'; '.join(self.actions)}; {counted(self.states, 'state')} committed."
 
 
 def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | None = None) -> Repair:

@@ -118,14 +118,14 @@ def is_run(path: Path) -> bool:
 def _walk(root: h5py.File, contents: Contents, path: Path) -> None:
     """Visit every group once, by hard links alone."""
     waiting: list[tuple[str, h5py.Group]] = [("", root)]
-    seen: set[int] = set()
+    visited: set[int] = set()
     objects = 0
     while waiting:
         place, group = waiting.pop()
         address = h5py.h5o.get_info(group.id).addr
-        if address in seen:
+        if address in visited:
             continue
-        seen.add(address)
+        visited.add(address)
         for name in group.attrs:
             texts = _texts(group, name)
             if texts is not None:
@@ -162,14 +162,14 @@ def check_held(data: h5py.Dataset, path: Path) -> None:
         )
     if ZSTD in filters_of(data):
         _load_zstandard()
-    wanted, size = data.dtype.itemsize * prod(data.shape), os.path.getsize(path)
+    declared, size = data.dtype.itemsize * prod(data.shape), os.path.getsize(path)
     room = (
         size
         if data.chunks is None or not filters_of(data)
         else data.id.get_num_chunks() * data.dtype.itemsize * prod(data.chunks)
     )
-    if wanted > max(size, room):
-        raise UnsafeFileError(f"{data.name} of {path} declares {wanted} bytes, but holds far fewer")
+    if declared > max(size, room):
+        raise UnsafeFileError(f"{data.name} of {path} declares {declared} bytes, but holds far fewer")
     size = data.dtype.itemsize
     if data.chunks is None:
         held, needed = data.id.get_storage_size(), size * prod(data.shape)

@@ -516,13 +516,13 @@ class RunWriter:
         self.committed = run.n_states
         rows = run.axis.rows
         for attribute, name in (("layout", run.stored), ("optimizer_layout", "optimizer")):
-            stream, wanted = run.axis.streams.get(name), getattr(self, attribute)
-            if stream is not None and wanted is not None and len(stream.shape) == 2:
+            stream, declared = run.axis.streams.get(name), getattr(self, attribute)
+            if stream is not None and declared is not None and len(stream.shape) == 2:
                 columns = stream.chunk[1]
                 setattr(
                     self,
                     attribute,
-                    StreamLayout(wanted.n_parameters, wanted.n_members, wanted.logical_dtype, rows, columns),
+                    StreamLayout(declared.n_parameters, declared.n_members, declared.logical_dtype, rows, columns),
                 )
         self.metrics = {name: shape[1:] for name, shape in run.metric_shapes.items()}
         self.unstored = run.unstored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNa
 from trajtools.inputs import takes_states
 from trajtools.networks import Network
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
+from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ GROUPINGS = ("layer", "parameter", "kind")
 TENSOR_BYTES = 2**30
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Autocorrelation(Result):
     """Autocorrelation of a trajectory of networks, or of a series.
 
@@ -101,6 +102,22 @@ class Autocorrelation(Result):
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "values": ("lag",),
+        "time": ("lag",),
+        "pairs": ("lag",),
+        "low": ("lag",),
+        "high": ("lag",),
+        "layer_values": ("layers", "lag"),
+    }
+
+    def _sentence(self) -> str:
+        text = f"{counted(self.n_states, 'state')}, lags to {spoken(float(self.time[-1]))} {self.time_unit}s"
+        below = np.flatnonzero(self.values < np.exp(-1))
+        text += f"; falls below 1/e at lag {spoken(float(self.time[below[0]]))}" if len(below) else "; stays above 1/e"
+        if np.isfinite(self.p_value):
+            text += f"; largest value at any lag: p = {self.p_value:.3g} against {self.null}"
+        return text + "."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the values and the band of the null; see `trajtools.plots.autocorrelation`.
@@ -120,7 +137,7 @@ class Autocorrelation(Result):
         return plots.autocorrelation(self, ax=ax)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NodeCorrelation(Result):
     """Correlations between the egonets of nodes at one lag.
 
@@ -151,6 +168,13 @@ class NodeCorrelation(Result):
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"correlation": ("node", "other"), "covariance": ("node", "other")}
+
+    def _sentence(self) -> str:
+        nodes = len(self.correlation)
+        known = np.abs(self.correlation[np.isfinite(self.correlation)])
+        middle = float(np.median(known)) if len(known) else float("nan")
+        return f"{counted(nodes, 'node')} at lag {self.lag}, median absolute correlation {spoken(middle, 3)}."
 
 
 @takes_states("x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,11 +14,12 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
 from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
 from trajtools.values import read_array
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ CORRELATED = 0.99  # the largest autocorrelation of the null
 _FEWEST = 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChangePoints(Result):
     """Change points of a trajectory, and the metrics around them.
 
@@ -94,6 +95,22 @@ class ChangePoints(Result):
     resolution: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "step": ("change",),
+        "index": ("change",),
+        "around": ("change", "side"),
+        "values": ("steps",),
+    }
+
+    def _sentence(self) -> str:
+        if not len(self.index):
+            return f"{self.signal} has no change point{self._evidence()}."
+        at = ", ".join(map(str, self.step[:8])) + (", ..." if len(self.step) > 8 else "")
+        steps = "step" if len(self.step) == 1 else "steps"
+        return f"{self.signal} changes {counted(len(self.index), 'time')}, at {steps} {at}{self._evidence()}."
+
+    def _evidence(self) -> str:
+        return f" (p = {self.p_value:.3g})" if np.isfinite(self.p_value) else ""
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the signal and its changes; see `trajtools.plots.change_points`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from trajtools.inputs import takes_states
 from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, States, prepare
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Bools, Floats, Ints, RealArrayLike, StatesLike
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ _FEWEST_FOR_LAGS = 20
 _SEPARATION_ROWS, _LONGEST_LAG = 256, 1000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CorrelationSum(Result):
     r"""Correlation sum: the number of pairs of states closer than a radius, for many radii.
 
@@ -98,6 +99,22 @@ class CorrelationSum(Result):
     block_logs: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "correlation": ("radii",),
+        "counts": ("radii",),
+        "takens": ("radii",),
+        "local_slope": ("gap",),
+        "block_counts": ("block", "radii"),
+    }
+
+    def _sentence(self) -> str:
+        some = np.flatnonzero(self.counts > 0)
+        text = f"{counted(self.n_pairs, 'pair')} of {counted(self.n_states, 'state')} ({self.metric})"
+        if not len(some):
+            return f"{text}; none within the radii."
+        low, high = self.radii[some[[0, -1]]]
+        share = self.correlation[some[[0, -1]]]
+        return f"{text}; {share[0]:.3g} of them within {low:.3g}, {share[1]:.3g} within {high:.3g}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the curve; see `trajtools.plots.correlation_sum`.

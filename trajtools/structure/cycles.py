@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
 from trajtools.structure.autocorrelation import (
     BLOCK_BYTES,
@@ -32,6 +32,7 @@ from trajtools.structure.autocorrelation import (
 )
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
+from trajtools.wording import spoken
 
 CYCLES = ("exact", "bands", "approximate", "none")
 SAMPLED = 200
@@ -46,7 +47,7 @@ FLOOR_FACTOR = 10.0
 NEARLY_ONE = 0.9  # exact returns have autocorrelation 1, up to end effects
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cycles(Result):
     """Period of a trajectory, and the evidence for it.
 
@@ -99,15 +100,20 @@ class Cycles(Result):
     threshold: float
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"values": ("lag",)}
+    _one_row: ClassVar[bool] = True
+
+    def _sentence(self) -> str:
+        if not np.isfinite(self.period):
+            return "no period."
+        return (
+            f"{self.kind}: period {spoken(self.time)} {self.time_unit}s, autocorrelation {spoken(self.strength)} at "
+            f"its multiples; states a period apart differ by {spoken(self.return_distance, 3)} of the typical distance."
+        )
 
     def __post_init__(self) -> None:
         if self.kind not in CYCLES:
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(CYCLES)}")
-
-    def __str__(self) -> str:
-        """Kind, period and reasons, one per line; `repr` has every field."""
-        head = self.kind if self.kind == "none" else f"{self.kind}, period {self.period:.6g} states"
-        return "\n".join([head, *(f"- {text}" for text in (*self.reasons, *self.warnings))])
 
 
 @takes_states("x")

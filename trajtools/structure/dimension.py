@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+from trajtools.wording import bounds, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ _RETURN_STATES = 1024
 _COUNTED = 0.3  # of all pairs are inside the largest radius; beyond are edge effects only
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dimension(Result):
     """Correlation dimension of the set that a trajectory fills, with interval and verdict.
 
@@ -118,6 +119,17 @@ class Dimension(Result):
     correlation_sums: tuple[CorrelationSum, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"dim_values": ("dims",), "dim_intervals": ("dims", "bound")}
+    _one_row: ClassVar[bool] = True
+
+    def _sentence(self) -> str:
+        return {
+            "finite": "The states lie on a set of this dimension, smaller than that of their space.",
+            "space-filling": "The states fill their space, as noise does; their dimension is at least that of it.",
+        }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
+
+    def _head(self) -> str:
+        return f"{spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}: {self.verdict}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the local slopes and the region; see `trajtools.plots.correlation_dimension`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings as python_warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.types import Bools, Floats, Ints, StatesLike
+from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ SERIES = ("norm", "step_length", "displacement", "path_length", "value")
 _FEWEST = 50
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Observables(Result):
     """Scalar observables of a trajectory, one value per state.
 
@@ -90,6 +91,30 @@ class Observables(Result):
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "norm": ("step",),
+        "time": ("step",),
+        "step_length": ("step",),
+        "path_length": ("step",),
+        "displacement": ("step",),
+        "relative_displacement": ("step",),
+        "layer_mean": ("step", "layers"),
+        "layer_sd": ("step", "layers"),
+    }
+
+    def _sentence(self) -> str:
+        last = np.flatnonzero(np.isfinite(self.displacement))
+        if not len(last):
+            return f"{counted(len(self.step), 'state')}, none finite."
+        k = last[-1]
+        start, end, path, away = (
+            spoken(float(value))
+            for value in (self.norm[last[0]], self.norm[k], self.path_length[k], self.displacement[k])
+        )
+        return (
+            f"{counted(len(self.step), 'state')} ({self.metric}): the norm goes from {start} to {end}, along a path of "
+            f"length {path}; the last state is {away} from the first."
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot norm, displacement and step length; see `trajtools.plots.observables`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from trajtools.exponents.divergence import Divergence
 from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import average_curves, largest_finite, mean_curve, unit_scale
 from trajtools.types import Bools, Floats, Ints, Pair, StatesLike
+from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ _FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
 _EQUAL = 1e-6  # relative difference of degenerate eigenvalues
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Projection(Result):
     """States of one or several trajectories in a few common coordinates.
 
@@ -108,6 +109,21 @@ class Projection(Result):
     decorrelation_full: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "coordinates": ("state", "coordinate"),
+        "member": ("state",),
+        "step": ("state",),
+        "share": ("coordinate",),
+        "eigenvalues": ("coordinate",),
+    }
+
+    def _sentence(self) -> str:
+        text = f"{counted(len(self.step), 'state')} of {counted(len(self.names), 'trajectory', 'trajectories')} in "
+        text += f"{counted(self.coordinates.shape[1], 'coordinate')} ({self.method}, {self.metric}), which hold "
+        text += (
+            f"{float(self.share.sum()):.0%} of the variance; their distances correlate with those of the full states "
+        )
+        return text + f"with {spoken(self.distance_correlation, 3)}."
 
     def of(self, member: int = 0) -> Floats:
         """Coordinates of one trajectory.

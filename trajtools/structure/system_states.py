@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ _NULL = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SystemStates(Result):
     """System states of a trajectory; one without evidence for more.
 
@@ -98,6 +99,18 @@ class SystemStates(Result):
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "labels": ("step",),
+        "scores": ("candidates",),
+        "dwell": ("visit",),
+        "visited": ("visit",),
+    }
+
+    def _sentence(self) -> str:
+        text = f"{counted(self.count, 'system state')} in {counted(len(self.step), 'state')}"
+        if self.count > 1:
+            text += f", with {counted(len(self.dwell), 'visit')}"
+        return text + (f" (p = {self.p_value:.3g})." if np.isfinite(self.p_value) else ".")
 
     def mean_dwell(self) -> Floats:
         """Mean length of the visits to each system state, in samples.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import least_absolute_slopes, random_generator
 from trajtools.types import Floats, RNGLike, StatesLike
+from trajtools.wording import spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ _ROUNDING = 64.0  # spacings of the numbers: smaller motion is rounding
 _OVERSAMPLED = 10.0  # range over mean step above which a series looks oversampled
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ZeroOne(Result):
     """Result of the 0-1 test.
 
@@ -84,6 +85,17 @@ class ZeroOne(Result):
     displacement: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"values": ("frequencies",)}
+    _one_row: ClassVar[bool] = True
+
+    def _sentence(self) -> str:
+        return {
+            "irregular": "The series is chaotic or noisy, which this test does not tell apart.",
+            "regular": "The series is periodic, quasi-periodic or at rest.",
+        }.get(self.verdict, "The test does not decide; the reasons say why.")
+
+    def _head(self) -> str:
+        return f"K = {spoken(self.value, 3)}: {self.verdict}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot K over the frequencies; see `trajtools.plots.zero_one_test`.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
 from trajtools.sweeps.onset import (
     N_RESAMPLES,
@@ -24,6 +24,7 @@ from trajtools.sweeps.onset import (
     select_threshold,
 )
 from trajtools.types import Floats, RNGLike
+from trajtools.wording import bounds, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ STRAIGHTER = 0.9  # a parabola must leave less than this share of the scatter
 EXACT = 1e-9  # a scatter below is rounding
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PhaseDiagram(Result):
     """Exponent and verdict over two hyper-parameters.
 
@@ -77,6 +78,22 @@ class PhaseDiagram(Result):
     intervals: Floats
     reasons: tuple[Reason, ...]
     level: float
+    _dims: ClassVar[AxisNames] = {
+        "exponent": ("y", "x"),
+        "verdict": ("y", "x"),
+        "count": ("y", "x"),
+        "time": ("threshold", "y", "x"),
+        "boundary": ("y",),
+        "intervals": ("y", "bound"),
+    }
+
+    def _sentence(self) -> str:
+        known = int(np.isfinite(self.boundary).sum())
+        return (
+            f"{len(self.x)} values of {self.x_name} x {len(self.y)} of {self.y_name}, "
+            f"{counted(int(np.sum(self.count)), 'run')}; an onset of chaos at {known} of {len(self.y)} values "
+            f"of {self.y_name}."
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the diagram; see `trajtools.plots.phase_diagram`.
@@ -122,7 +139,7 @@ class PhaseDiagram(Result):
         return boundary_law(self, factor, name, rng=rng)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BoundaryLaw(Result):
     """Whether the onset of chaos follows a function of the second hyper-parameter; see `PhaseDiagram.boundary_law`.
 
@@ -153,13 +170,11 @@ class BoundaryLaw(Result):
     n_used: int
     reasons: tuple[Reason, ...]
 
-    def __str__(self) -> str:
-        """Say the power, and whether the onset may be proportional to the factor."""
+    def _sentence(self) -> str:
         low, high = self.interval
         power = f"onset ~ ({self.name})^{self.power:.3g} [{low:.3g}, {high:.3g}]; " if self.power == self.power else ""
         same = f"{'may be' if self.proportional else 'is not'} proportional to {self.name}"
-        law = f"{power}it {same}" if self.n_used > 1 else f"no law in {self.name}"
-        return "; ".join([law, *map(str, self.reasons)])
+        return f"{power}it {same}." if self.n_used > 1 else f"no law in {self.name}."
 
 
 def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: RNGLike) -> BoundaryLaw:
@@ -186,7 +201,7 @@ def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name
     return BoundaryLaw(name, power, interval, least <= most, constant, n, reasons)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scaling(Result):
     """A power law for the training time, fitted where training is stable; see `Sweep.scaling`.
 
@@ -234,6 +249,15 @@ class Scaling(Result):
     time_unit: str
     level: float
     reasons: tuple[Reason, ...]
+    _dims: ClassVar[AxisNames] = {"powers": ("names",), "intervals": ("names", "bound")}
+
+    def _sentence(self) -> str:
+        powers = zip(self.names, self.powers, self.intervals, strict=True)
+        law = " x ".join(f"({name})^{power:.3g} {bounds(ends)}" for name, power, ends in powers)
+        return (
+            f"{self.time_unit}s to {self.threshold:g} ~ {law}; scatter {self.scatter:.2g} in ln time, {self.n_used} of "
+            f"{counted(self.n_total, 'run')}."
+        )
 
     @property
     def predicted(self) -> Floats:
@@ -293,16 +317,6 @@ class Scaling(Result):
         seen &= True if where is None else where
         first = np.min(along[seen & (off > np.log1p(within))], initial=np.inf)
         return float(np.max(along[seen & (along < first)], initial=-np.inf)) if (along[seen] < first).any() else np.nan
-
-    def __str__(self) -> str:
-        """Say the law, how well it holds, and what was left out."""
-        powers = zip(self.names, self.powers, self.intervals, strict=True)
-        said = " x ".join(f"({name})^{power:.3g} [{low:.3g}, {high:.3g}]" for name, power, (low, high) in powers)
-        head = (
-            f"{self.time_unit}s to {self.threshold:g} ~ {said}; scatter {self.scatter:.2g} in ln time, "
-            f"{self.n_used} of {self.n_total} runs"
-        )
-        return "\n".join([head, *(f"  - {words}" for words in self.reasons)])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the times against those of the law; see `trajtools.plots.scaling`.

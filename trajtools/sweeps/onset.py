@@ -15,6 +15,7 @@ from trajtools.reasons import Reason, codes
 from trajtools.results import Result
 from trajtools.statistics import random_generator
 from trajtools.types import Floats, RNGLike
+from trajtools.wording import bounds, spoken
 
 if TYPE_CHECKING:
     from trajtools.sweeps.sweep import Sweep, SweepPoint
@@ -43,7 +44,7 @@ SILENT = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Onset(Result):
     """Where sensitive dependence begins along a sweep; see `Sweep.onset`.
 
@@ -81,8 +82,15 @@ class Onset(Result):
     level: float = 0.95
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def _sentence(self) -> str:
+        if not self.found:
+            return "The sweep holds no onset of chaos."
+        return (
+            f"Sensitive dependence begins at {spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}."
+        )
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Fastest(Result):
     """Where training is fastest along a sweep; see `Sweep.fastest`.
 
@@ -121,8 +129,15 @@ class Fastest(Result):
     time_unit: str
     level: float = 0.95
 
+    def _sentence(self) -> str:
+        if not np.isfinite(self.value):
+            return f"No run reaches {self.threshold:g}."
+        text = f"Training is fastest at {spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}: "
+        text += f"{spoken(self.time)} {self.time_unit}s to {self.threshold:g}"
+        return text + ("." if self.inside else "; this is an end of the range, so the minimum may lie outside.")
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Coincidence(Result):
     """Whether training is fastest at the onset of chaos; see `Sweep.coincidence`.
 
@@ -150,6 +165,14 @@ class Coincidence(Result):
     reasons: tuple[Reason, ...]
     onset: Onset
     fastest: Fastest
+
+    def _sentence(self) -> str:
+        text = {"coincide": "Training is fastest at the onset of chaos", "differ": "Training is fastest elsewhere"}.get(
+            self.verdict, "Whether training is fastest at the onset of chaos is not decided"
+        )
+        if not np.isfinite(self.ratio):
+            return f"{text}."
+        return f"{text}: the fastest rate is {spoken(self.ratio, 3)} times the onset, interval {bounds(self.interval)}."
 
 
 def onset(sweep: Sweep, *, above: float | str, level: float, rng: RNGLike) -> Onset:

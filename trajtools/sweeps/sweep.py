@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ import numpy as np
 from trajtools.errors import DamagedError, DataError, SelectionError, TrajtoolsError
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import Result, import_optional
 from trajtools.statistics import blocked_mean, random_generator
+from trajtools.sweeps.answer import RATE_NAMES, answer
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
 from trajtools.sweeps.onset import (
     Coincidence,
@@ -30,9 +32,11 @@ from trajtools.sweeps.onset import (
     select_threshold,
 )
 from trajtools.types import Floats, RNGLike
+from trajtools.wording import MOST_ROWS, columns, counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
     from trajtools.store import Run
 
@@ -41,13 +45,12 @@ FEWEST_BLOCKS = 8
 N_RESAMPLES = 999
 LEVEL, ALPHA = 0.95, 0.01
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
-RATE_NAMES = ("lr", "learning_rate", "eta")
 # A dead training: a loss that is constant to this relative width over at least so many states, and has not fallen below
 # this share of its start, or an accuracy that has not risen by so much.
 CONSTANT, FEWEST_STILL, UNLEARNED, BETTER = 1e-4, 5, 0.9, 0.05
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SweepPoint(Result):
     """One run of a sweep.
 
@@ -95,6 +98,10 @@ class SweepPoint(Result):
     warnings: tuple[Reason, ...] = ()
     outcome: str = "trained"
 
+    def _sentence(self) -> str:
+        exponent = "no exponent" if self.exponent is None else self.exponent._head()
+        return f"run {self.run!r}: {exponent}; {self.outcome}, {counted(self.steps, 'step')}."
+
     @property
     def reached(self) -> Floats:
         """Fraction of the initial conditions that reach each threshold, shape (n_thresholds,); NaN without any."""
@@ -103,7 +110,7 @@ class SweepPoint(Result):
         return np.asarray(np.isfinite(self.times).mean(axis=1))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Result):
     """The runs of a sweep; see `trajtools.sweep`.
 
@@ -131,9 +138,39 @@ class Sweep(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def __str__(self) -> str:
-        """Say the sweep as a table."""
-        return as_text(self)
+    def _sentence(self) -> str:
+        if self.y_name:
+            verdicts = Counter(p.exponent.verdict for p in self.points if p.exponent is not None)
+            counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()) or "no exponents"
+            return f"{counted(len(self.points), 'run')} over {self.x_name} and {self.y_name}: {counts}."
+        runs = [(p.x, p.exponent, p.outcome) for p in self.points if not p.control]
+        return answer(self.x_name, runs, self.fastest())
+
+    def _remarks(self) -> tuple[str, ...]:
+        doubts = [f"{point.run}: {words}" for point in self.points for words in point.warnings]
+        return (*doubts, *(f"left out: {words}" for words in self.warnings))
+
+    def _lines(self) -> Sequence[str]:
+        return columns(header(self), rows(self)[:MOST_ROWS], len(self.points))
+
+    def _facts(self) -> Sequence[tuple[str, ...]]:
+        return [tuple(header(self)), *map(tuple, rows(self))]
+
+    def to_dataframe(self) -> DataFrame:
+        """Convert the sweep to a table of pandas, one row a run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Hyper-parameters, exponent with both ends of its interval, verdict, outcome, median training time to each
+            accuracy, median final loss and accuracy, and sharpness.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        return import_optional("pandas").DataFrame([_record(self, point) for point in self.points])
 
     def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = None) -> Onset:
         """Find where sensitive dependence begins along x.
@@ -387,13 +424,24 @@ class Sweep(Result):
         return plots.sweep(self, figure=figure)
 
 
-def as_text(sweep: Sweep) -> str:
-    """Columns of equal width, with the warnings below."""
-    lines = [header(sweep), *rows(sweep)]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    doubts = [f"- {point.run}: {words}" for point in sweep.points for words in point.warnings]
-    return "\n".join([*table, *doubts, *(f"- left out: {words}" for words in sweep.warnings)])
+def _record(sweep: Sweep, point: SweepPoint) -> dict[str, Any]:
+    """One run as a row of a table."""
+    one = point.exponent
+    low, high = (float("nan"),) * 2 if one is None else one.interval
+    row: dict[str, Any] = {sweep.x_name: point.x} | ({sweep.y_name: point.y} if sweep.y_name else {})
+    row |= {name: value for name, value in point.hparams.items() if isinstance(value, (bool, int, float, str))} | row
+    row |= {"run": point.run, "control": point.control, "outcome": point.outcome, "steps": point.steps}
+    row |= {"exponent": float("nan") if one is None else one.value, "exponent_low": low, "exponent_high": high}
+    row["verdict"] = "" if one is None else one.verdict
+    row |= {
+        f"{sweep.time_unit}s to {value:g}": median(times) if len(times) else float("nan")
+        for value, times in zip(sweep.thresholds, point.times, strict=True)
+    }
+    return row | {
+        "final_loss": _middle(point.final_loss),
+        "final_accuracy": _middle(point.final_accuracy),
+        "sharpness": point.sharpness,
+    }
 
 
 def header(sweep: Sweep) -> list[str]:
@@ -784,9 +832,15 @@ def _time(point: SweepPoint, k: int) -> str:
 
 
 def _typical(values: np.ndarray) -> str:
+    lost = int(np.sum(~np.isfinite(values)))
+    middle = _middle(values)
+    return ("-" if np.isnan(middle) else f"{middle:.4g}") + (f" ({lost} not finite)" if lost else "")
+
+
+def _middle(values: np.ndarray) -> float:
+    """Median of the finite values; NaN without any."""
     known = values[np.isfinite(values)]
-    lost = f" ({len(values) - len(known)} not finite)" if len(known) < len(values) else ""
-    return (f"{np.median(known):.4g}" if len(known) else "-") + lost
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _value(value: object) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
 from trajtools.types import RNGLike
+from trajtools.wording import counted, spoken
 
 Rule = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(Result):
     """Lyapunov exponents computed from the equations.
 
     Attributes
@@ -35,6 +37,16 @@ class Spectrum:
     standard_errors: np.ndarray
     samples: np.ndarray
     settings: dict[str, Any]
+    _dims: ClassVar[AxisNames] = {
+        "values": ("exponent",),
+        "standard_errors": ("exponent",),
+        "samples": ("start", "exponent"),
+    }
+
+    def _sentence(self) -> str:
+        both = zip(self.values, self.standard_errors, strict=True)
+        exponents = ", ".join(f"{spoken(value)} ({spoken(error, 1)})" for value, error in both)
+        return f"{exponents}: exponents and standard errors from {counted(len(self.samples), 'start')}."
 
     @property
     def kaplan_yorke_dimension(self) -> float:

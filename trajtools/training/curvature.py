@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import blocked_mean, random_generator
 from trajtools.types import Floats, Ints, RNGLike
+from trajtools.wording import spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ DELAYED = (
 _RATES = ("lr", "learning_rate", "eta")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Curvature(Result):
     """Curvature and learning rate of a run, with a verdict; see `trajtools.training.curvature`.
 
@@ -96,6 +97,25 @@ class Curvature(Result):
     reasons: tuple[Reason, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {
+        "product": ("step",),
+        "rate": ("step",),
+        "h_max": ("step",),
+        "h_min": ("step",),
+        "predicted": ("step",),
+        "measured": ("step",),
+    }
+
+    def _sentence(self) -> str:
+        texts = {
+            "below the edge": "The training stays below the edge of stability",
+            "at the edge": f"The training reaches the edge of stability at step {spoken(self.entry)}, and stays there",
+            "beyond the edge": "The training stays beyond the edge of stability",
+        }
+        text = texts.get(self.verdict, "The data do not decide; the reasons say what is missing")
+        known = self.product[np.isfinite(self.product)]
+        last = f"; rate x curvature ends at {known[-1]:.3g} of {self.threshold:.3g}" if len(known) else ""
+        return f"{text}{last}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the product of rate and curvature with its thresholds; see `trajtools.plots.curvature`.

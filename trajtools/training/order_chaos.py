@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import moving_blocks, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, RealArrayLike, RNGLike, StatesLike
 from trajtools.wiring import Parameter
+from trajtools.wording import bounds, counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ _STEP = 1e-6  # of the central differences, relative to the size of the state, w
 _AT_ONCE = 2**22
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OrderChaos(Result):
     """Order parameters of a layer along training, and their law; see `trajtools.training.order_chaos`.
 
@@ -105,6 +106,18 @@ class OrderChaos(Result):
     level: float = 0.95
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = {"J": ("time",), "J0": ("time",)}
+
+    def _sentence(self) -> str:
+        known = np.flatnonzero(np.isfinite(self.J))
+        text = f"{self.layer}: " + (
+            f"J goes from {self.J[known[0]]:.3g} to {self.J[known[-1]]:.3g}" if len(known) else "no J"
+        )
+        if np.isfinite(self.crossing):
+            text += f", and crosses the edge of chaos (J = 1) at {self.time_unit} {spoken(self.crossing)}"
+        if np.isfinite(self.slope):
+            text += f"; J^2 grows by {self.slope:.3g} {bounds(self.slope_interval)} per {self.time_unit}"
+        return text + "."
 
     def exponents(self) -> Floats:
         """Mean-field exponent of the layer, iterated as x -> tanh(W x), for every state.
@@ -196,8 +209,8 @@ def mean_field(J: float, J0: float = 0.0) -> MeanField:
     return _state(J, 0.0, spread)
 
 
-@dataclass(frozen=True)
-class MeanField:
+@dataclass(frozen=True, eq=False, repr=False)
+class MeanField(Result):
     """The stationary state of a large random tanh map.
 
     Attributes
@@ -213,6 +226,12 @@ class MeanField:
     mean: float
     square: float
     exponent: float
+
+    def _sentence(self) -> str:
+        state = "chaotic" if self.exponent > 0 else "ordered"
+        return (
+            f"{state}: exponent {spoken(self.exponent)}, mean {spoken(self.mean)}, mean square {spoken(self.square)}."
+        )
 
 
 def _spread(J: float, shift: float) -> float:
@@ -284,7 +303,7 @@ def mean_field_boundary(inverse_J: float) -> float:
     return float(shift / _average(np.tanh(shift + _spread(J, shift) * _Z)) / J)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrunkStability(Result):
     """Stability of an iterated trunk: three published exponents and the Lyapunov exponent; see `iterated_trunk`.
 
@@ -323,6 +342,13 @@ class TrunkStability(Result):
     orbit: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    _dims: ClassVar[AxisNames] = dict.fromkeys(
+        ("exponent", "norm", "radius", "by_norm", "by_product", "by_separation", "distance"), ("trunk",)
+    ) | {"orbit": ("iterate", "trunk")}
+
+    def _sentence(self) -> str:
+        stable = int((self.exponent < 0).sum())
+        return f"{counted(len(self.norm), 'trunk')}, {stable} with a negative Lyapunov exponent."
 
 
 @takes_states("x", runs=True, matrices=True)

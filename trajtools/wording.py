@@ -1,0 +1,56 @@
+"""Numbers, nouns and tables in the text of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, isnan
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError
+
+WIDTH = 100  # of a line
+MOST_ROWS = 20  # of a table
+
+
+def short(value: Any) -> str:
+    """A value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape}"
+    if isinstance(value, (dict, list, tuple)) and len(value) > 6:
+        return f"{type(value).__name__} of {len(value)}"
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def spoken(value: float, digits: int = 4) -> str:
+    """A number in a sentence; "unknown" for NaN."""
+    return "unknown" if isnan(value) else f"{value:.{digits}g}"
+
+
+def bounds(interval: Sequence[float]) -> str:
+    """Both ends of an interval in a sentence; "unknown" where one is."""
+    low, high = interval
+    return f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 state", "2 states"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> list[str]:
+    """Lines of a table with columns of equal width; `total`: number of rows, if only the first ones are given."""
+    if any(len(row) != len(head) for row in rows):
+        raise DataError(f"a table of {len(head)} columns needs rows of as many cells")
+    shown = list(rows[:MOST_ROWS])
+    widths = [max(len(line[k]) for line in (head, *shown)) for k in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *shown)
+    ]
+    more = (len(rows) if total is None else total) - len(shown)
+    return [*lines, f"... and {more} more"] if more > 0 else lines
