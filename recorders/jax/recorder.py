@@ -44,7 +44,7 @@ class Recorder(framework_free.Recorder):
         State of the optimiser at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded with
         every state in a separate table. Its integer counters are not recorded.
     model_buffers : bool
-        Of a flax.nnx module, record the variables that are no `Param`s (statistics of BatchNorm, ...) beside states.
+        Of a flax.nnx module, record the variables other than `Param` (statistics of BatchNorm, ...) beside states.
     **options : object
         Options of `recorders.Recorder`: ``name``, ``hparams``, ``every``, ``include``, ``store``, ... ``kinds`` and
         ``axes`` correct the roles inferred from names, by name.
@@ -58,7 +58,7 @@ class Recorder(framework_free.Recorder):
 
     Notes
     -----
-    Of a flax.nnx module the `Param`s are the state, and no other variables (statistics of BatchNorm, ...). With
+    Of a flax.nnx module, `Param` is the state, and no other variables are (statistics of BatchNorm, ...). With
     `optax.MultiSteps` pass its state as `buffers`, or ``step=opt_state.gradient_step``: micro-steps between two updates
     then add to the metrics only, which are averaged.
 

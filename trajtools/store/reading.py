@@ -97,6 +97,12 @@ class Run(Shown):
         If it points outside itself, or declares more than it holds.
     """
 
+    blocks: Blocks
+    planting_blocks: Blocks
+    axis: Axis
+    planting_axis: Axis
+    stored: str
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(path))
         self._lock = threading.RLock()
