@@ -63,7 +63,10 @@ FRAMEWORKS = (
     "transformers",
     "keras",
 )
-autodoc_mock_imports = [name for name in FRAMEWORKS if name == "keras" or not find_spec(name)]  # its import needs a backend
+# Keras looks for its backend when it is imported.
+autodoc_mock_imports = [
+    name for name in FRAMEWORKS if name == "keras" or not find_spec(name)
+]
 
 MODULES = {
     "trajtools": "Open files, compare states, measure exponents",

@@ -66,8 +66,8 @@ class Recorder(framework_free.Recorder):
     path : path-like
         The file.
     state : torch.nn.Module, list of them, Twins, or {name: Tensor}
-        One network; members of one run (``[model, *perturb(model, ...)]``); twins, which are then recorded
-        automatically at every step; or tensors, with a leading member axis if `members` is set
+        One network; members of one run (``[model, *perturb(model, ...)]``); `Twins` or `LoopTwins`, which are then
+        recorded automatically at every step; or tensors, with a leading member axis if `members` is set
         (``torch.func.stack_module_state``). torch.compile and DistributedDataParallel are unwrapped.
     optimizer : torch.optim.Optimizer, list of them, "any" or None
         Every step of it stores a state. With several, a state is stored after each step of the last one in the list.
