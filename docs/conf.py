@@ -146,6 +146,7 @@ def write_reference(_app: Any, _config: Any) -> None:
                 *(f"   {name}" for name in names),
                 "",
             ]
+            lines += CALLBACKS.get(module, [])
             for name in names:
                 lines += ["", f".. {_directive(module, name)}:: {name}"]
                 if _directive(module, name) == "autoclass":
@@ -177,6 +178,21 @@ def write_reference(_app: Any, _config: Any) -> None:
         stale.unlink()
 
 
+# Their classes are made when they are first used, from these and the base class of the framework.
+RECORDED = "``RecorderCallback`` is ``RecorderHooks`` as a callback of the framework"
+CALLBACKS = {
+    "recorders.lightning": [
+        f"{RECORDED}; ``TwinsCallback`` adds the twins:",
+        "",
+        ".. autoclass:: recorders.torch.trainers.WithTwins",
+        "",
+    ],
+    "recorders.huggingface": [
+        f"{RECORDED}; ``TwinsCallback`` adds the twins, as for Lightning.",
+        "",
+    ],
+    "recorders.keras": [f"{RECORDED}.", ""],
+}
 ENDS = (
     "object",
     "Exception",
@@ -220,6 +236,8 @@ def _home(module: str, name: str) -> tuple[str, bool]:
 
 def public_names(module: str) -> list[str]:
     """The names in `__all__`, or without one, those re-exported as ``X as X``, or else those defined there."""
+    if module in CALLBACKS:
+        return ["RecorderHooks"]
     tree = ast.parse(_source(module).read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
@@ -242,13 +260,6 @@ def public_names(module: str) -> list[str]:
     ]
     if names:
         return sorted(set(names))
-    for node in tree.body:  # classes that exist where their framework does
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            classes = [
-                child.name for child in node.body if isinstance(child, ast.ClassDef)
-            ]
-            if classes:
-                return classes
     defined = (
         node.name
         for node in tree.body

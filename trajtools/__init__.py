@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,7 @@ class _OwnRecorders:
     """Warns when `recorders` is imported and a file or folder of the user hides that of trajtools."""
 
     @staticmethod
-    def find_spec(name: str, path: list[str] | None = None, target: object = None) -> None:
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
         """Find nothing: the finders of Python do, after the warning."""
         if name == "recorders":
             spec = PathFinder.find_spec(name, path)
