@@ -234,7 +234,7 @@ class Run(Shown):
         """All files of the run: one, or of a sharded network that of each rank."""
         return (self.path,)
 
-    def show(self, n_states: int) -> None:
+    def _show(self, n_states: int) -> None:
         """Show the first states only, as a run did that was opened earlier."""
         self.n_states = self.blocks.n = n_states
 
@@ -955,7 +955,7 @@ def _reopen(opener: type[Run], where: Any, member: int, stream: str, n_states: i
         run = _OPENED[key] = opener(where)
         if run.n_states < n_states:
             raise FormatError(f"{run.path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
-        run.show(n_states)
+        run._show(n_states)
     return StoredStates(run, member, stream)
 
 

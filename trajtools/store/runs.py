@@ -243,7 +243,7 @@ class ShardedRun(Run):
                 run.refresh()
             self._join()
 
-    def show(self, n_states: int) -> None:
+    def _show(self, n_states: int) -> None:
         """Show the first states only, as a run did that was opened earlier."""
         self.n_states = n_states
 
