@@ -245,7 +245,7 @@ def test_the_diagram_draws_every_row_and_marks_what_is_unsure():
     points = [p for p in grid(lambda m: 50 if m == 0.5 else 1.0).points if not (p.y == 0.9 and p.x < 0.02)]
     points[3] = point(points[3].x, 0.1, "inconclusive", y=0.0)
     ax = made(points, "momentum").phase_diagram().plot()
-    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "lr", "momentum")
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "learning rate", "momentum")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "0.5", "0.8", "0.9"]
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert lines["inconclusive or mixed"].get_ydata().tolist() == [0]
