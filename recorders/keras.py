@@ -55,10 +55,6 @@ class RecorderHooks:
     Keras tells its callbacks nothing of exceptions. A fit that ends by one, or by Ctrl-C, leaves the file open: use the
     callback as a context manager (``with RecorderCallback("fit.h5") as callback: model.fit(...)``) or call `close`;
     otherwise the file is closed by the next fit, or at exit.
-
-    Examples
-    --------
-    >>> from recorders.keras import RecorderCallback
     """
 
     model: Any

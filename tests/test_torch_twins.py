@@ -212,6 +212,19 @@ def test_batchnorm_goes_through_the_loop_and_says_why():
     assert not torch.equal(means[0], means[1])
 
 
+@pytest.mark.parametrize(("vectorize", "at_once"), [("auto", False), (True, True)])
+def test_large_networks_go_through_the_loop_unless_forced(vectorize, at_once):
+    twins = Twins(
+        torch.nn.Linear(300, 200), torch.nn.MSELoss(), sgd, epsilon=1e-3, members=1, seed=0, vectorize=vectorize
+    )
+    twins.step(torch.ones(2, 300), torch.zeros(2, 200))
+    assert twins.vectorized is at_once
+    assert twins.made["vectorize"] == vectorize
+    if not at_once:
+        assert twins.made["path"] == twins.reason
+        assert "60200 weights on the CPU" in twins.reason
+
+
 def test_kernels_that_round_members_differently_go_through_the_loop_unless_forced():
     # 17 x 9 activations of a member do not fill the last SIMD register: which one they share differs by member.
     auto, _ = trained(network("gelu"), sgd, epsilon=1e-3, vectorize="auto")

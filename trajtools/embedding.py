@@ -166,8 +166,8 @@ def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float, in
     for lag in range(longest + 1):
         later = binned[lag : lag + len(series)] if len(first) == len(series) else binned[first + lag]
         counts = np.bincount(rows + later, minlength=(bins + 1) ** 2)
-        inner = counts.reshape(bins + 1, bins + 1)[:bins, :bins]
-        joint = inner / max(int(inner.sum()), 1)
+        inside = counts.reshape(bins + 1, bins + 1)[:bins, :bins]
+        joint = inside / max(int(inside.sum()), 1)
         product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
         positive = joint > 0
         out[lag] = np.sum(joint[positive] * np.log(joint[positive] / product[positive]))

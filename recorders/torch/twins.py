@@ -24,6 +24,8 @@ MARK = "_trajtools_twin"
 """Attribute of a perturbed module with its member entry; neither a parameter nor a buffer."""
 PROBES = 16
 """Draws of the check that equal members get equal bits; a single draw misses differences at most 13 of 16 times."""
+LARGEST_AT_ONCE = 50_000
+"""Weights of a network up to which one pass over all members is faster on the CPU; see benchmarks/vectorizing.py."""
 ELEMENTWISE = frozenset(
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
@@ -107,8 +109,9 @@ class Twins(ModuleTwins):
         Clip the gradient of every member to this 2-norm, like `torch.nn.utils.clip_grad_norm_`.
     vectorize : {"auto", True, False}
         False: separate passes and a separate optimiser for every member. "auto": all members in one vectorised pass if
-        equal members then get equal bits, as tested on the first batch of every shape. True: vectorised even if equal
-        members are rounded differently; an error if impossible.
+        equal members then get equal bits, as tested on the first batch of every shape; on the CPU only for networks of
+        at most 50,000 weights, since separate passes of larger ones are as fast or faster. True: vectorised even if
+        equal members are rounded differently; an error if impossible.
 
     Attributes
     ----------
@@ -184,7 +187,12 @@ class Twins(ModuleTwins):
         self._loss_fn = loss_fn
         self._max_norm = max_norm
         self._stacked: dict[str, Tensor] | None = None
+        self._slower = _slower_at_once(self.models[0])
         self.optimizers = self._make_optimizers(optimizer_factory)
+        if self._plan is None and vectorize == "auto" and self._slower:
+            self._plan = (False, self._slower)
+        path = "at once where equal members then get equal bits" if self._plan is None else self._plan[1]
+        self.made |= {"vectorize": vectorize, "path": "at once" if vectorize is True else path}
         factory = scheduler_factory
         self.schedulers: tuple[Any, ...] = tuple(map(factory, self.optimizers)) if factory else ()
         self._start()
@@ -280,6 +288,8 @@ class Twins(ModuleTwins):
 
     def _planned(self, stacked: dict[str, Tensor], batch: Any) -> tuple[bool, str]:
         """Whether to vectorise batches of this shape, and why."""
+        if self._vectorize == "auto" and self._slower:
+            return False, self._slower
         key = (_shape(batch), tuple(module.training for module in self.models[0].modules()))
         if key not in self._plans:
             impossible, uneven = why_not_at_once(self.models[0], self._loss_fn, stacked, batch)
@@ -467,6 +477,15 @@ def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: di
         return scalar(loss_fn(functional_call(model, parameters, arguments, keywords), *targets))
 
     return vmap(one, randomness="same")(stacked)
+
+
+def _slower_at_once(model: nn.Module) -> str:
+    """Why one pass over all members is not worth it, by sizes alone; empty if it is."""
+    parameters = trainable(model).values()
+    weights = sum(parameter.numel() for parameter in parameters)
+    if weights <= LARGEST_AT_ONCE or devices_of(parameters):
+        return ""
+    return f"{weights} weights on the CPU, more than {LARGEST_AT_ONCE}: separate passes are as fast or faster"
 
 
 def why_not_at_once(

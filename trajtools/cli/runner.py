@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -488,15 +488,10 @@ def _plain(result: Any) -> Any:
 
 def _draw_panels(outcomes: list[Outcome], draw: Callable[[Any, Any], Any], path: Path) -> None:
     """Draw one panel for each run."""
-    from trajtools.plots._axes import COLUMN, entitle, literal, new_figure
+    from trajtools.plots._axes import panels
 
-    columns = min(2, len(outcomes))
-    rows = -(-len(outcomes) // columns)
-    figure = new_figure(COLUMN * columns, 3.1 * rows)
-    for place, (label, outcome) in enumerate(zip(labels(outcomes), outcomes, strict=True), 1):
-        ax = figure.add_subplot(rows, columns, place)
-        draw(outcome.result, ax)
-        entitle(ax, literal(label))
+    draws = [partial(draw, one.result) for one in outcomes]
+    figure = panels(labels(outcomes), draws)
     save_figure(figure, path)
 
 

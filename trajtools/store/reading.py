@@ -97,6 +97,12 @@ class Run(Shown):
         If it points outside itself, or declares more than it holds.
     """
 
+    blocks: Blocks
+    planting_blocks: Blocks
+    axis: Axis
+    planting_axis: Axis
+    stored: str
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(path))
         self._lock = threading.RLock()
@@ -228,7 +234,7 @@ class Run(Shown):
         """All files of the run: one, or of a sharded network that of each rank."""
         return (self.path,)
 
-    def show(self, n_states: int) -> None:
+    def _show(self, n_states: int) -> None:
         """Show the first states only, as a run did that was opened earlier."""
         self.n_states = self.blocks.n = n_states
 
@@ -949,7 +955,7 @@ def _reopen(opener: type[Run], where: Any, member: int, stream: str, n_states: i
         run = _OPENED[key] = opener(where)
         if run.n_states < n_states:
             raise FormatError(f"{run.path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
-        run.show(n_states)
+        run._show(n_states)
     return StoredStates(run, member, stream)
 
 

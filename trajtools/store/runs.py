@@ -57,8 +57,8 @@ def open(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, iso
     DataError
         If the file of a rank is missing, or several files are not the shards of one run.
     """
-    alone = isinstance(path, str | os.PathLike)
-    files = _paths(path) if alone else [file for one in path for file in _paths(one)]  # type: ignore[union-attr]
+    listed = [path] if isinstance(path, str | os.PathLike) else list(path)
+    files = [file for one in listed for file in _paths(one)]
     if not files:
         raise DataError("open() got no path; needed a file, a pattern or a list of files")
     runs = [open_isolated(file) if isolated else Run(file) for file in dict.fromkeys(files)]
@@ -243,7 +243,7 @@ class ShardedRun(Run):
                 run.refresh()
             self._join()
 
-    def show(self, n_states: int) -> None:
+    def _show(self, n_states: int) -> None:
         """Show the first states only, as a run did that was opened earlier."""
         self.n_states = n_states
 
