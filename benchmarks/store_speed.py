@@ -8,6 +8,7 @@ cache.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -17,12 +18,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+# The package of this folder, or of the checkout named by TRAJTOOLS_ROOT: the same program measures both.
+ROOT = Path(os.environ.get("TRAJTOOLS_ROOT", Path(__file__).resolve().parents[1]))
 sys.path[:0] = [str(ROOT)]
 
+import trajtools as tt  # noqa: E402
 from trajtools.store import Run, RunWriter  # noqa: E402
 from trajtools.wiring import Member, Parameter  # noqa: E402
 
+TWINS = {
+    "2 x 10^6 weights x 9": (8, 9, 2_000_000),
+    "2 x 10^4 weights x 9": (256, 9, 20_000),
+    "10^5 weights x 2": (256, 2, 100_000),
+    "100 weights x 1350": (64, 1350, 100),
+}
 SHAPES = {"P = 1e5": (512, 1, 100_000), "P = 1e6": (64, 1, 1_000_000), "83 weights, 100 members": (1280, 100, 83)}
 
 
@@ -127,6 +136,60 @@ def large_runs(folder: Path, rounds: int) -> None:
         plain.unlink()
 
 
+def twins(folder: Path, rounds: int) -> None:
+    """Distances of twins to their references, block by block, and one state, over raw and plain reads."""
+    for name, (n_states, n_members, size) in TWINS.items():
+        path, plain = folder / "twins.h5", folder / "plain.h5"
+        parameters = [Parameter("w", "other", (size,), "float32", 0, size)]
+        members = [Member("0"), *(Member(str(i), reference=0, epsilon=1e-6) for i in range(1, n_members))]
+        writer = RunWriter.create(path, parameters=parameters, members=members, dtype="float32")
+        tiles = writer.layout.new_tiles()
+        tiles[:] = np.random.default_rng(0).standard_normal(tiles.shape)
+        for start in range(0, n_states, writer.layout.rows):
+            writer.write(start, writer.layout.rows, step=np.arange(start, start + writer.layout.rows), tiles=tiles)
+        writer.close()
+        buffer = memoryview(bytearray(path.stat().st_size))
+        with Run(path) as run, h5py.File(plain, "w") as file:
+            x = run.trajectory()
+            dataset = file.create_dataset("w", data=x.read())  # in one piece
+            some = np.random.default_rng(1).integers(0, len(x), 50).tolist()
+
+            def compare(p: Path = path) -> None:
+                with Run(p) as opened:
+                    tt.twins(opened)
+
+            def scan(p: Path = path) -> None:
+                with Run(p) as opened:
+                    for _ in opened.trajectory().blocks():
+                        pass
+
+            def scan_plain(p: Path = path) -> None:
+                with h5py.File(p, "r") as opened:
+                    opened["weights"][:, 0]
+
+            compare()
+            seconds = least(
+                {
+                    "twins": compare,
+                    "raw": lambda p=path, b=buffer: read_raw(p, b),  # type: ignore[misc]
+                    "scan": scan,
+                    "h5py": scan_plain,
+                    "states": lambda x=x, some=some: [x[i] for i in some],  # type: ignore[misc]
+                    "plain": lambda d=dataset, some=some: [d[i] for i in some],  # type: ignore[misc]
+                },
+                rounds,
+            )
+        gigabytes = path.stat().st_size / 1e9
+        print(f"{name}: {gigabytes:.2f} GB")
+        print(
+            f"  twins  {gigabytes / seconds['twins']:.2f} GB/s, of a raw read {seconds['raw'] / seconds['twins']:.2f}"
+        )
+        print(f"  all states of one member, verified: of h5py's speed {seconds['h5py'] / seconds['scan']:.2f}")
+        print(f"  one state, over one of a contiguous dataset {seconds['states'] / seconds['plain']:.1f}")
+        path.unlink()
+        plain.unlink()
+
+
 def small_runs(folder: Path, count: int) -> None:
     """Ten states of 83 weights: a run, and a plain file with a dataset and ten attributes."""
     values = np.zeros((10, 1, 83), "f4")
@@ -183,6 +246,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=300)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        twins(Path(folder), options.rounds)
         large_runs(Path(folder), options.rounds)
         small_runs(Path(folder), options.files)
 

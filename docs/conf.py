@@ -63,7 +63,9 @@ FRAMEWORKS = (
     "transformers",
     "keras",
 )
-autodoc_mock_imports = [name for name in FRAMEWORKS if not find_spec(name)]
+autodoc_mock_imports = [
+    name for name in FRAMEWORKS if name == "keras" or not find_spec(name)
+]  # its import needs a backend
 
 MODULES = {
     "trajtools": "Open files, compare states, measure exponents",

@@ -26,6 +26,8 @@ Buffers of the optimiser (``buffers=``) are read with the state, by one call of 
 
 ``_named_buffers(buffers) -> list[Mapping[str, leaf]]``
     As `_named`, of what the user gave as buffers; an adapter that knows the optimiser looks there instead.
+``_named_own(state) -> list[Mapping[str, leaf]]``
+    As `_named`, the network's own buffers (running statistics, ...) where the user wants them; none by default.
 ``_beside(state, buffers) -> state | Beside``
     The state together with its buffers, for `_read`; the state itself in a run that records none.
 
@@ -33,6 +35,9 @@ What the adapter knows about the parameters goes to ``super().__init__``: ``kind
 ``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.wiring.describe` takes them. Optimiser
 hooks call ``self.advance(state)``; user loops call ``self.record(...)``. ``_busy_cores()`` says how many cores the
 training keeps busy, for ``writer="auto"``.
+
+An adapter of a network that is sharded over processes sets ``self._shards`` (`recorders.shards.Shards`) before
+``super().__init__``; its `_named` then gives the parts of the arrays that this process records.
 """
 
 from __future__ import annotations
@@ -45,6 +50,7 @@ from typing import Any
 
 import numpy as np
 
+from recorders.shards import Shards
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import promote, widen as widen_bits
 from trajtools.wiring import FLOATS, Parameter, listed, select
@@ -58,6 +64,8 @@ class Adapter:
     _store: str
     _origin: Mapping[str, Any] = {}  # what the adapter adds to the provenance, beside what the user gives
     _buffers: Structure | None = None  # of the optimiser's buffers; None where the run records none
+    _own: Structure | None = None  # of the network's own buffers, likewise
+    _shards: Shards | None = None  # what this process holds of a network that is sharded over processes
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
         """The state as mappings name -> leaf, one per member."""
@@ -80,10 +88,13 @@ class Adapter:
 
     def _checked(self, state: Any, lead: tuple[int, ...] = ()) -> list[Any]:
         """The leaves of a state, and of the buffers beside it, after the checks."""
-        if not isinstance(state, Beside) or self._buffers is None:
-            return self._structure.check(self._named(state), lead)
-        weights = self._structure.check(self._named(state.state), lead)
-        return weights + self._buffers.check(self._named_buffers(state.buffers), lead)
+        beside = state if isinstance(state, Beside) else Beside(state)
+        leaves = self._structure.check(self._named(beside.state), lead)
+        if self._buffers is not None and beside is state:
+            leaves = leaves + self._buffers.check(self._named_buffers(beside.buffers), lead)
+        if self._own is not None:
+            leaves = leaves + self._own.check(self._named_own(beside.state), lead)
+        return leaves
 
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
         """The optimiser's buffers as mappings name -> leaf."""
@@ -96,9 +107,12 @@ class Adapter:
             f"{type(buffers).__name__}"
         )
 
-    def _structure_of_buffers(self, buffers: Any) -> Structure | None:
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        """The network's own buffers as mappings name -> leaf, where they are recorded."""
+        return []
+
+    def _structure_of_buffers(self, mappings: Sequence[Mapping[str, Any]]) -> Structure | None:
         """Structure of the buffers of every state; None where there are none."""
-        mappings = [] if buffers is None else self._named_buffers(buffers)
         if not any(mappings):
             return None
         return Structure.of(mappings, n_members=self._structure.n_members, stacked=self._structure.stacked)
@@ -258,14 +272,6 @@ class Structure:
         """Name -> (shape, dtype name), as `trajtools.wiring.describe` takes them."""
         return {n: (s, d) for n, s, d in zip(self.names, self.shapes, self.dtypes, strict=True)}
 
-    def table(self) -> tuple[Parameter, ...]:
-        """The arrays one after the other, none of them edges of the graph."""
-        rows, offset = [], 0
-        for name, shape, dtype in self._fields:
-            rows.append(Parameter(name, "other", shape, dtype, offset, prod(shape)))
-            offset += prod(shape)
-        return tuple(rows)
-
     def check(self, mappings: Sequence[Mapping[str, Any]], lead: tuple[int, ...] = ()) -> list[Any]:
         """The leaves of the recorded parameters, member by member, after checking names, shapes and dtypes."""
         expected = 1 if self.stacked else self.n_members
@@ -310,6 +316,15 @@ class Structure:
             "Record a changed network as a separate run: "
             "Recorder('other.h5', state)"
         )
+
+
+def unwired(shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[Parameter, ...]:
+    """Return the arrays one after the other, none of them edges of the graph."""
+    rows, offset = [], 0
+    for name, (shape, dtype) in shapes.items():
+        rows.append(Parameter(name, "other", shape, dtype, offset, prod(shape)))
+        offset += prod(shape)
+    return tuple(rows)
 
 
 def common_dtype(names: Iterable[str]) -> str:

@@ -83,6 +83,7 @@ class Tape:
         self._full: deque[Block] = deque()
         self._plantings: list[tuple[int, Planting]] = []  # not in the file yet, each with the index of its state
         self._n_blocks = 1 + len(self._free)
+        self._n_values: dict[str, int] = {}  # how often a metric of the newest state came: micro-batches are averaged
         self._waiting_since: float | None = None
         self._beat_at = time.monotonic() + BEAT_SECONDS
         self.dead = False  # closed, failed or forked: `check` says which
@@ -148,6 +149,7 @@ class Tape:
             else:
                 self._storage.put(block, row, arrays)
             block.step[row] = step
+            self._n_values.clear()
             self.meter.states += 1
             self._plantings += [(block.start + row, planting) for planting in plantings]
             block.count = row + 1
@@ -158,7 +160,10 @@ class Tape:
             return True
 
     def note(self, values: Mapping[str, Any], stored: bool = True) -> None:
-        """Give metrics, as `MetricTable.parse` returns them, to the newest state; drop them if it is not `stored`."""
+        """Give metrics, as `MetricTable.parse` returns them, to the newest state; drop them if it is not `stored`.
+
+        What comes more than once for a state is averaged.
+        """
         if self.dead and not self.check():
             return
         with self._lock:
@@ -169,7 +174,9 @@ class Tape:
             for name, value in values.items():
                 if name not in block.metrics:
                     block.metrics[name] = self.metrics.new_rows(block.rows, name)
-                block.metrics[name][row] = value
+                n = self._n_values[name] = self._n_values.get(name, 0) + 1
+                rows = block.metrics[name]
+                rows[row] = value if n == 1 else _mean_with(rows[row], value, n)
             if row < block.written:
                 block.metrics_changed = True
                 self._mark_waiting()
@@ -442,6 +449,12 @@ class Tape:
             self.close("interrupted")
         except RecordingError:
             logging.getLogger("recorders").exception("a recorder that was not closed could not save everything")
+
+
+def _mean_with(mean: Any, value: Any, n: int) -> Any:
+    """Mean of n values, from that of the first n - 1 and the last; equal ones keep every bit."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(mean), mean + value, mean + (np.asarray(value) - mean) / n)
 
 
 class MetricsBeside:

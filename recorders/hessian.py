@@ -83,7 +83,7 @@ class HessianProbes:
         of : {"batch", "subset", "full"}
             Extent of the data, for the record: those of one step, a fixed part of the training set, all of it.
         tolerance : float
-            An eigenvalue has converged when its residual |H v - h v| is below this times the largest |eigenvalue|. Its
+            An eigenvalue has converged when its residual ``|H v - h v|`` is below this times the largest in size. Its
             error is then usually far smaller (of the order of the squared residual over the gap to its neighbour).
         max_products : int
             Largest number of products; a result without convergence has a warning.
@@ -338,7 +338,7 @@ class Sharpness(Result):
     smallest : ndarray of float64, shape (k,)
         Smallest eigenvalues, smallest (most negative) first.
     largest_residuals, smallest_residuals : ndarray of float64, shape (k,)
-        |H v - h v| of each: an upper bound of the distance to a true eigenvalue.
+        ``|H v - h v|`` of each: an upper bound of the distance to a true eigenvalue.
     largest_vectors, smallest_vectors : ndarray of float64, shape (k, P)
         Unit eigenvectors, in the order of the recorded state.
     converged : bool

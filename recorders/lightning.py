@@ -186,6 +186,7 @@ def _in_its_place(trainer: Any, copy: Copy, batch: Any = None) -> Iterator[Any]:
     if copy.kept is None:
         copy.kept = Losses()
         copy.model.trainer = trainer
+        _compile_alike(copy.model, strategy.lightning_module)
     results = type(loop._results)(training=True)
     results.batch = batch
     schedulers = iter(copy.schedulers)
@@ -219,6 +220,15 @@ def _in_its_place(trainer: Any, copy: Copy, batch: Any = None) -> Iterator[Any]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+def _compile_alike(module: Any, original: Any) -> None:
+    """Compile the methods of a copy where those of the original are: `torch.compile` binds them to the original."""
+    context = getattr(original, "_compiler_ctx", None)
+    if context is not None:
+        for name in ("forward", "training_step"):
+            vars(module).pop(name, None)
+            setattr(module, name, context["dynamo_ctx"](getattr(module, name)))
 
 
 def _collector(losses: Losses) -> Any:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Structure
+from recorders.adapter import Structure, unwired
 from recorders.background import MetricsBeside, MetricTable, Pace, Tape
+from recorders.shards import Shards
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
-from trajtools.store import Run, RunWriter, StreamLayout
+from trajtools.store import Place, Run, RunWriter, StreamLayout
 from trajtools.store.origin import origin
 from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
 
@@ -88,6 +89,8 @@ class Opening:
     strict: bool = False
     name: str = ""
     buffers: Structure | None = None
+    model_buffers: Structure | None = None
+    shards: Shards | None = None
     parameters: tuple[Parameter, ...] = ()
     nodes: tuple[NodeSet, ...] = ()
     committed: int = 0
@@ -96,6 +99,9 @@ class Opening:
     is_known: bool = False  # that state is in the file
     replanted: bool = False  # copies were made again beside their references
     tail_open: bool = False
+    shard: str = ""  # place of this rank in a sharded network, as the file keeps it
+    place: Place | None = None
+    uuid: str = ""
 
     def __post_init__(self) -> None:
         if self.stored not in STORES:
@@ -108,9 +114,10 @@ class Opening:
             raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
         if self.stored == "sketch" and self.sketch is None:
             self.sketch = Sketch(1024)
-        if self.buffers is not None and self.stored != "weights":
+        if (self.buffers or self.model_buffers) is not None and self.stored != "weights":
             raise RecordingError(
-                f"buffers= are stored with the weights, got store={self.stored!r}; omit them, or store='weights'"
+                f"buffers= and model_buffers= are stored with the weights, got store={self.stored!r}; omit them, or "
+                "store='weights'"
             )
 
     def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
@@ -121,7 +128,25 @@ class Opening:
             if strange:
                 raise SelectionError(f"{what}= names {listed(strange)}; the parameters are {listed(known)}")
         kinds, axes = ({n: v for n, v in (mapping or {}).items() if n in chosen} for mapping in (kinds, axes))
-        self.parameters, self.nodes = describe(self.structure.described(), kinds=kinds, axes=axes, wiring=wiring)
+        shapes = self.structure.described()
+        if self.shards is not None:
+            shapes = {name: (self.shards.parts[name].shape, dtype) for name, (_, dtype) in shapes.items()}
+        self.parameters, self.nodes = describe(shapes, kinds=kinds, axes=axes, wiring=wiring)
+        if self.shards is not None:
+            self._describe_shard(self.shards)
+
+    def _describe_shard(self, shards: Shards) -> None:
+        """Take the tables of the whole into the text of this rank's place, and fill those of its part."""
+        buffers = None
+        if self.buffers is not None:
+            whole = {name: (shards.parts[name].shape, dtype) for name, (_, dtype) in self.buffers.described().items()}
+            buffers = shards.place(unwired(whole))
+        self.place = shards.place(self.parameters)
+        self.shard = shards.describe(self.place, self.nodes, buffers)
+        kinds = [p.kind for p in self.parameters]
+        table = unwired(self.structure.described())
+        self.parameters = tuple(replace(p, kind=kind) for p, kind in zip(table, kinds, strict=True))
+        self.nodes = ()
 
     @property
     def layout(self) -> StreamLayout:
@@ -137,9 +162,16 @@ class Opening:
         return None if self.buffers is None else self.layout.beside(self.buffers.n_entries, self.buffers.dtype)
 
     @property
+    def model_layout(self) -> StreamLayout | None:
+        """Geometry of the network's own buffers, before the file says so."""
+        one = self.model_buffers
+        return None if one is None else self.layout.beside(one.n_entries, one.dtype)
+
+    @property
     def block_bytes(self) -> int:
-        """Size of a block in memory, buffers of the optimiser included."""
-        return self.layout.block_bytes + (self.buffer_layout.block_bytes if self.buffer_layout else 0)
+        """Size of a block in memory, buffers included."""
+        beside = (self.buffer_layout, self.model_layout)
+        return self.layout.block_bytes + sum(layout.block_bytes for layout in beside if layout is not None)
 
     def forecast(self, states: int | None) -> Forecast:
         """Say what the run will take; refuse where it cannot fit."""
@@ -182,23 +214,35 @@ class Opening:
         else:
             writer = self._created(hparams, origin, reference, table)
         try:
-            if (writer.layout, writer.optimizer_layout) != (self.layout, self.buffer_layout):
-                storage = self._new_storage(writer.layout, writer.optimizer_layout)
-            self.committed, self.last_step = writer.committed, writer.last_step
+            layouts = (writer.layout, writer.optimizer_layout, writer.buffer_layout)
+            if layouts != (self.layout, self.buffer_layout, self.model_layout):
+                storage = self._new_storage(*layouts)
+            self.committed, self.last_step, self.uuid = writer.committed, writer.last_step, writer.uuid
             return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace), strict=self.strict)
         except BaseException:
             writer.abort()
             raise
 
-    def _new_storage(self, layout: StreamLayout | None = None, beside: StreamLayout | None = None) -> Storage:
+    def _new_storage(
+        self,
+        layout: StreamLayout | None = None,
+        beside: StreamLayout | None = None,
+        of_model: StreamLayout | None = None,
+    ) -> Storage:
         """What fills the blocks, in the geometry of the file or, before there is one, in ours."""
-        layout, beside = layout or self.layout, beside or self.buffer_layout
+        layout = layout or self.layout
+        buffers = {}
         if self.buffers is not None:
-            return WithBuffers(self.structure, layout, self.buffers, beside)
+            buffers["optimizer_tiles"] = self.buffers, beside or self.buffer_layout
+        if self.model_buffers is not None:
+            buffers["buffer_tiles"] = self.model_buffers, of_model or self.model_layout
+        if buffers:
+            return WithBuffers(self.structure, layout, buffers)
         if self.stored == "weights":
             return Weights(self.structure, layout)
         if self.sketch is not None:
-            return Sketches(self.structure, self.sketch, layout.rows)
+            entries = np.arange if self.place is None else self.place.entries
+            return Sketches(self.structure, self.sketch, layout.rows, entries)
         return TwinDistances(self.structure, self.members, self.metric, layout.rows)
 
     def _common(self) -> dict[str, Any]:
@@ -210,13 +254,15 @@ class Opening:
             "durable": self.durable,
             "sketch": self.sketch.settings if self.sketch else None,
             "distance_metric": self.metric if self.stored == "distances" else None,
-            "optimizer": {"parameters": b.table(), "dtype": b.dtype} if (b := self.buffers) else None,
+            "optimizer": {"parameters": unwired(b.described()), "dtype": b.dtype} if (b := self.buffers) else None,
+            "buffers": {"parameters": unwired(m.described()), "dtype": m.dtype} if (m := self.model_buffers) else None,
+            "shard": self.shard,
         }
 
     def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None, table: MetricTable) -> RunWriter:
         writer = RunWriter.create(
             self.path,
-            name=self.name,
+            name=self.name or (self.shards.name if self.shards else ""),
             metrics=table.shapes,
             nodes=self.nodes,
             mode=self.mode,
@@ -224,6 +270,7 @@ class Opening:
             provenance=origin,
             reference=reference,
             compress=self.compress,
+            uuid=self.shards.uuid if self.shards else "",
             **self._common(),
         )
         self.path = writer.path  # mode="next" may have chosen another
@@ -320,7 +367,7 @@ class Opening:
         """One state, and the buffers beside it, in the file."""
         if self.stored != "weights":
             return [np.asarray(getattr(run, self.stored)[at])]
-        streams = (run.states, run.optimizer)
+        streams = (run.states, run.optimizer, run.buffers)
         return [stream.read(slice(at, at + 1), raw=True)[0] for stream in streams if stream is not None]
 
     def _as_stored(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -330,7 +377,7 @@ class Opening:
         storage.put(probe, 0, arrays)
         if self.stored != "weights":
             return [probe.stored[self.stored][0]]
-        layouts = zip(TILES, (self.layout, self.buffer_layout), strict=True)
+        layouts = zip(TILES, (self.layout, self.buffer_layout, self.model_layout), strict=True)
         return [layout.take(probe.stored[name], 1)[0] for name, layout in layouts if layout is not None]
 
 

@@ -11,7 +11,8 @@ import os
 import time
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -197,7 +198,8 @@ class Recorder(Adapter):
         self._structure = Structure.of(
             mappings, n_members=len(table), stacked=stacked, include=include, exclude=exclude
         )
-        self._buffers = self._structure_of_buffers(buffers)
+        self._buffers = self._structure_of_buffers([] if buffers is None else self._named_buffers(buffers))
+        self._own = self._structure_of_buffers(self._named_own(state))
         self._store, self.metric = store, metric
         opening = Opening(
             path=path,
@@ -214,6 +216,8 @@ class Recorder(Adapter):
             compress=compress,
             durable=durable,
             buffers=self._buffers,
+            model_buffers=self._own,
+            shards=self._shards,
         )
         opening.replanted = bool(plantings)
         opening.describe(kinds, axes, wiring)
@@ -243,7 +247,7 @@ class Recorder(Adapter):
             step=step,
             read=lambda: self._at_opening(state, buffers),
         )
-        self.path = Path(opening.path)
+        self.path, self._uuid = Path(opening.path), opening.uuid
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
@@ -288,12 +292,17 @@ class Recorder(Adapter):
         buffers : as at opening, optional
             Of this state; with every state if the recorder was opened with buffers, else with none.
         **metrics : float, 0-d array, or array (M,) or (M, k)
-            Of the state that they were computed from: the newest.
+            Of the state that they were computed from: the newest. What comes more than once for a state, as from
+            accumulated micro-batches, is averaged.
+
+        Warns
+        -----
+        RecordingWarning
+            If the state differs in names, shapes or dtypes from the first one: recording ends here, the training goes
+            on. `strict` recorders raise ArchitectureError.
 
         Raises
         ------
-        ArchitectureError
-            If the state differs in names, shapes or dtypes from the first one.
         RecordingError
             If the recorder is closed, its writer has failed and it is `strict`, a metric has another shape than before,
             steps go back, or buffers are missing.
@@ -304,7 +313,8 @@ class Recorder(Adapter):
             return
         values = tape.metrics.parse(metrics) if metrics else metrics
         if state is not None:
-            self._place(self._beside(state, buffers), step, values)
+            with self._unless_changed():
+                self._place(self._beside(state, buffers), step, values)
         elif buffers is not None:
             raise RecordingError("buffers= without a state: pass the state that they belong to")
         elif step is not None and operator.index(step) != self.step:
@@ -327,7 +337,7 @@ class Recorder(Adapter):
 
         Raises
         ------
-        ArchitectureError, RecordingError
+        RecordingError
             As `record` does.
         """
         began = time.perf_counter()
@@ -335,8 +345,17 @@ class Recorder(Adapter):
             return
         self._steps.fresh = False
         step = self.step + 1 if step is None else self._steps.check(step)
-        self._take(self._arrays, self._beside(state, buffers), step)
+        with self._unless_changed():
+            self._take(self._arrays, self._beside(state, buffers), step)
         self._tape.meter.record_seconds += time.perf_counter() - began
+
+    @contextmanager
+    def _unless_changed(self) -> Iterator[None]:
+        """Let a network that has changed end the recording, and not the training; raise if strict."""
+        try:
+            yield
+        except ArchitectureError as error:
+            self._tape.stop(str(error), error)
 
     def plant(self, plantings: Iterable[Planting]) -> None:
         """Say that members were placed anew beside their references; `Twins` do so by themselves.
@@ -368,12 +387,18 @@ class Recorder(Adapter):
 
         Raises
         ------
-        ArchitectureError, RecordingError
+        RecordingError
             As `record` does.
         """
         began = time.perf_counter()
         if not self._tape.check():
             return
+        with self._unless_changed():
+            self._record_states(states, step, buffers, metrics)
+            self._end_block(states)
+        self._tape.meter.record_seconds += time.perf_counter() - began
+
+    def _record_states(self, states: Any, step: Any, buffers: Any, metrics: Mapping[str, Any]) -> None:
         mappings = self._named(states)
         shape = tuple(getattr(mappings[0].get(self.names[0]), "shape", ()))
         if not shape:
@@ -386,8 +411,6 @@ class Recorder(Adapter):
                 self._note(metrics_at)
             else:
                 self._take(_same, [block[i] for block in blocks], at, metrics_at)
-        self._tape.meter.record_seconds += time.perf_counter() - began
-        self._end_block(states)
 
     def _end_block(self, states: Any) -> None:
         """Called after `record_block`, for adapters that recognise states later."""

@@ -57,7 +57,7 @@ class Shadow:
     directions : tuple of str
         Directions of the copies.
     epsilon : float or None
-        Distance of the copies, |d|; None before the first step.
+        Distance of the copies, ``|d|``; None before the first step.
     of : str
         Extent of the data.
     n_steps : int
@@ -108,7 +108,7 @@ class Shadow:
 
     @property
     def growth(self) -> float:
-        """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
+        """``ln(|d'| / |d|)`` of the forward copy in the last step: the local exponent in nats."""
         return self._last.get("forward_growth", math.nan)
 
     @property
@@ -297,7 +297,7 @@ def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any
 
 
 def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
-    """Default length of the uphill step: |d| / |q|.
+    """Default length of the uphill step: ``|d| / |q|``.
 
     Notes
     -----

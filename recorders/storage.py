@@ -7,7 +7,7 @@ its row by strided assignments, without a flat copy on the way, and a full block
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from trajtools.errors import RecordingError
 from trajtools.wiring import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
-TILES = ("tiles", "optimizer_tiles")  # what of a block goes to the file as it lies in memory
+TILES = ("tiles", "optimizer_tiles", "buffer_tiles")  # what of a block goes to the file as it lies in memory
 _ENTRIES = 2**16
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -66,32 +66,32 @@ class Sketch:
         """All that is needed to recompute the sketch, as the file keeps it."""
         return {"kind": "count", "hash": "splitmix64", "k": self.k, "seed": self.seed}
 
-    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Place and sign of the entries ``start .. stop``.
+    def places(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place and sign of entries of the state.
 
         Parameters
         ----------
-        start, stop : int
-            Range of indices into the state.
+        entries : ndarray of int64, (n,)
+            Their indices i.
 
         Returns
         -------
-        place : ndarray of int64, (stop - start,)
+        place : ndarray of int64, (n,)
             b_i, in 0 .. k - 1.
-        sign : ndarray of int8, (stop - start,)
+        sign : ndarray of int8, (n,)
             s_i, -1 or 1.
         """
-        packed = self._packed(start, stop)
+        packed = self._packed(entries)
         return (packed >> 1).astype(np.int64), (1 - 2 * (packed & 1).astype(np.int8)).astype(np.int8)
 
-    def _packed(self, start: int, stop: int) -> np.ndarray:
-        """Places and, in the lowest bit, signs of the entries ``start .. stop``."""
+    def _packed(self, entries: np.ndarray) -> np.ndarray:
+        """Places and, in the lowest bit, signs of entries of the state."""
         # Imported here: numba is slow to import, and only a sketch needs it.
         from trajtools._kernels.sketch import place_entries
 
         key = _mix(np.array([self.seed], dtype=np.uint64))[0]
-        packed = np.empty(stop - start, np.uint32 if self.k <= 2**31 else np.uint64)
-        place_entries(start, key, self.k, packed)
+        packed = np.empty(len(entries), np.uint32 if self.k <= 2**31 else np.uint64)
+        place_entries(entries.astype(np.int64, copy=False), key, self.k, packed)
         return packed
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -159,18 +159,23 @@ class Weights:
 
 
 class WithBuffers(Weights):
-    """Every entry of the weights, and of the optimiser's buffers beside them."""
+    """Every entry of the weights, and of the buffers of the optimiser and of the network beside them.
 
-    def __init__(self, structure: Structure, layout: Any, buffers: Structure, buffer_layout: Any) -> None:
+    `beside`: name of the tiles -> structure and layout, in the order of `TILES`.
+    """
+
+    def __init__(self, structure: Structure, layout: Any, beside: Mapping[str, tuple[Structure, Any]]) -> None:
         super().__init__(structure, layout)
-        self._beside = Weights(buffers, buffer_layout)
-        self.bytes_per_state += self._beside.bytes_per_state
+        self._beside = {name: Weights(*one) for name, one in beside.items()}
+        self.bytes_per_state += sum(one.bytes_per_state for one in self._beside.values())
 
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
-        block, beside = super().new_block(start), self._beside.new_block(start)
-        block.stored["optimizer_tiles"] = beside.stored["tiles"]
-        block.places += beside.places
+        block = super().new_block(start)
+        for name, one in self._beside.items():
+            other = one.new_block(start)
+            block.stored[name] = other.stored["tiles"]
+            block.places += other.places
         return block
 
 
@@ -242,8 +247,15 @@ class TwinDistances:
 class Sketches:
     """A linear sketch of every member, (M, k) float64."""
 
-    def __init__(self, structure: Structure, sketch: Sketch, rows: int) -> None:
-        self._structure, self._sketcher, self._rows = structure, Sketcher(sketch, structure.n_entries), rows
+    def __init__(
+        self,
+        structure: Structure,
+        sketch: Sketch,
+        rows: int,
+        entries: Callable[[int, int], np.ndarray] = np.arange,
+    ) -> None:
+        self._structure, self._rows = structure, rows
+        self._sketcher = Sketcher(sketch, structure.n_entries, entries)
         self._k = sketch.k
         self.bytes_per_state = 8 * structure.n_members * sketch.k
 
@@ -268,13 +280,20 @@ class Sketches:
 
 
 class Sketcher:
-    """Adds stretches of a state to its sketch; keeps the places of states up to 2**27 entries (4 bytes each)."""
+    """Adds stretches of a state to its sketch; keeps the places of states up to 2**27 entries (4 bytes each).
 
-    def __init__(self, sketch: Sketch, n_entries: int) -> None:
+    `entries(start, stop)` are the indices in the whole network, of which a state may be a shard.
+    """
+
+    def __init__(self, sketch: Sketch, n_entries: int, entries: Callable[[int, int], np.ndarray] = np.arange) -> None:
         from trajtools._kernels.sketch import add_placed
 
-        self._sketch, self._add = sketch, add_placed
-        self._packed = sketch._packed(0, n_entries) if n_entries <= _CACHED else None
+        self._sketch, self._entries, self._add = sketch, entries, add_placed
+        self._packed = None
+        if n_entries <= _CACHED:
+            cuts = range(0, n_entries, _BLOCK)
+            parts = [sketch._packed(entries(at, min(at + _BLOCK, n_entries))) for at in cuts]
+            self._packed = np.concatenate(parts) if parts else np.empty(0, np.uint32)
 
     def add(self, flat: np.ndarray, offset: int, out: np.ndarray) -> None:
         """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64."""
@@ -283,7 +302,7 @@ class Sketcher:
             return
         for at in range(0, flat.size, _BLOCK):
             part = flat[at : at + _BLOCK]
-            self._add(part, self._sketch._packed(offset + at, offset + at + part.size), out)
+            self._add(part, self._sketch._packed(self._entries(offset + at, offset + at + part.size)), out)
 
 
 @dataclass
@@ -303,7 +322,8 @@ class Block:
     metrics : dict of str to ndarray (rows, ...)
         Float64, NaN where nothing was given.
     stored : dict of str to ndarray
-        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` beside tiles.
+        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` and ``buffer_tiles``
+        beside tiles.
     places : list
         Where the arrays of a state, those of its buffers behind them, go in the tiles (see `CopyPlan.places`).
     pending : list

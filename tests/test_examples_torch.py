@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import trajtools as tt
@@ -14,6 +15,26 @@ pytest.importorskip("sklearn")
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_accelerate_example_records_twins_and_shows_its_progress(tmp_path):
+    pytest.importorskip("accelerate")
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "accelerate_loop.py", "--out", tmp_path / "loop.h5", "--steps", "20"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1/step" in done.stdout
+    assert "step 20  learning_rate" in done.stderr
+    with tt.open(tmp_path / "loop.h5") as run:
+        assert run.step.tolist() == list(range(21))
+        assert run.plantings["step"].tolist() == [0, 0]
+        assert np.isfinite(run.metrics["loss"][:-1]).all()
 
 
 def test_the_pytorch_example_records_every_step_and_reaches_a_verdict(tmp_path):

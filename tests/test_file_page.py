@@ -46,7 +46,7 @@ def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_pat
     assert page.count('<details class="run">') == 2
     labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
     assert [label.split(" over ")[0].split(":")[0] for label in labels] == [
-        "Exponent and training time against lr",
+        *["Exponent and training time against lr"] * 2,  # for wide and for narrow screens
         *["Distance", "accuracy", "loss", "Distance between states", "Recurrence plot"] * 2,
     ]
     assert page.count("data:image/png;base64,") == 6  # the distances with their colours, and the recurrences

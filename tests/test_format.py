@@ -96,7 +96,7 @@ def keys_of(file):
 def law_keys(stored, optimizer):
     """The keys that FORMAT.md names for such a file."""
     axis = {"weights": "entry", "sketch": "number"}
-    keys = {f"@{name}" for name in ROOT_ATTRIBUTES}
+    keys = {f"@{name}" for name in ROOT_ATTRIBUTES if name != "shard"}
     streams = {stored, *(["optimizer"] if optimizer else [])}
     for name, (_, _, _, need) in DATASETS.items():
         if need == "MUST" or name in streams or name == axis.get(stored) or (optimizer and name == "optimizer_entry"):

@@ -53,6 +53,7 @@ HOMES = {
     "lightning": ("recorders.lightning",),
     "pytorch_lightning": ("recorders.lightning",),
     "transformers": ("recorders.huggingface",),
+    "keras": ("recorders.keras",),
 }
 HEAVY = {"numba", "scipy", "networkx", "matplotlib", "jinja2", "torch", "jax", "sklearn", "nolds"}
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax_training import WHOLE, batches, exact, flat, loss_of, mlp, quiet_environment, read, sgd, tables  # noqa: E402
 
 import trajtools as tt  # noqa: E402
+from recorders import Sketch  # noqa: E402
 from recorders.jax import Recorder, record_scan  # noqa: E402
 from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
 from trajtools.exponents.one_trajectory import full_state  # noqa: E402
@@ -255,7 +256,7 @@ def test_recording_while_tracing_is_refused_and_names_the_way(path):
 
 
 def test_another_architecture_is_refused(path):
-    with Recorder(path, WHOLE, quiet=True) as rec:
+    with Recorder(path, WHOLE, strict=True, quiet=True) as rec:
         with pytest.raises(ArchitectureError, match="Record a changed network as a separate run"):
             rec.record({**WHOLE, "new": jnp.ones(2)})
         with pytest.raises(ArchitectureError, match="shape"):
@@ -281,22 +282,49 @@ def test_states_that_mean_nothing_or_two_things_are_refused(path, state, members
 
 SHARDED = """
 import sys
-import jax, numpy as np
+import jax, numpy as np, jax.numpy as jnp
 jax.distributed.initialize("localhost:" + sys.argv[2], 2, int(sys.argv[1]))
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from recorders.jax import Recorder
 from trajtools.errors import ArchitectureError
+from trajtools.wiring import Member
+
 mesh = Mesh(np.array(jax.devices()), "x")
-whole = np.ones((4, 3), np.float32)
-spread = jax.make_array_from_callback((4, 3), NamedSharding(mesh, PartitionSpec("x")), lambda part: whole[part])
+assert (len(jax.devices()), len(jax.local_devices())) == (4, 2)
+
+
+def spread(values, *axes):
+    return jax.make_array_from_callback(values.shape, NamedSharding(mesh, PartitionSpec(*axes)), lambda i: values[i])
+
+
+def tree(epsilon):
+    draw = np.random.default_rng(0)
+    kernel, out, bias = (draw.normal(size=n).astype(np.float32) + np.float32(epsilon) for n in ((8, 6), (6, 4), 6))
+    return {"l1": {"kernel": spread(kernel, "x"), "bias": spread(bias)}, "l2": {"kernel": spread(out, None, "x")}}
+
+
+step = jax.jit(lambda p: jax.tree_util.tree_map(lambda w: w - jnp.sin(w) / 8, p))
+members = [Member("reference"), Member("twin", reference=0, epsilon=1e-2)]
+distances = {metric: {"store": "distances", "metric": metric} for metric in ("l1", "l2", "linf")}
+for name, options in {"weights": {}, "sketch": {"store": "sketch"}, **distances}.items():
+    state = [tree(0.0), tree(1e-2)]
+    with Recorder(f"{sys.argv[3]}/{name}.h5", state, members=members, quiet=True, **options) as rec:
+        for _ in range(4):
+            rec.record(state, loss=float(sys.argv[1]))
+            state = [step(one) for one in state]
+if sys.argv[1] == "1":
+    open(f"{sys.argv[3]}/taken.rank1.h5", "w").close()
 try:
-    Recorder(sys.argv[3], {"w": spread}, quiet=True)
-except ArchitectureError as error:
-    print(error)
+    Recorder(f"{sys.argv[3]}/taken.h5", tree(0.0), quiet=True)
+except Exception as error:
+    print(type(error).__name__)
+copies = Recorder(f"{sys.argv[3]}/copies.h5", {"b": spread(np.ones(3, np.float32))}, quiet=True)
+print(type(copies).__name__)
+copies.close()
 """
 
 
-def test_arrays_spread_over_processes_are_refused(tmp_path):
+def test_arrays_spread_over_processes_are_recorded_by_each(tmp_path):
     import socket
 
     with socket.socket() as probe:
@@ -304,21 +332,46 @@ def test_arrays_spread_over_processes_are_refused(tmp_path):
         port = str(probe.getsockname()[1])
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", SHARDED, str(i), port, str(tmp_path / f"run{i}.h5")],
+            [sys.executable, "-c", SHARDED, str(i), port, str(tmp_path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=quiet_environment(),
+            env=quiet_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2"),
         )
         for i in range(2)
     ]
-    for process in both:
-        out, errors = process.communicate(timeout=120)
-        assert "'w' is sharded over several processes" in out, errors
-        assert "process_allgather" in out
+    answers = [process.communicate(timeout=120) for process in both]
+    assert [out.split()[-2:] for out, _ in answers] == [
+        ["RecordingError", "Recorder"],
+        ["FileExistsError", "_OtherRank"],
+    ], answers
+    assert not (tmp_path / "taken.rank0.h5").exists()
+    assert not (tmp_path / "copies.rank1.h5").exists()
+
+    draw = np.random.default_rng(0)
+    kernel, out, bias = (draw.normal(size=n).astype(np.float32) for n in ((8, 6), (6, 4), 6))
+    start = np.concatenate([bias, kernel.ravel(), out.ravel()])
+    with tt.open(tmp_path / "weights.rank*.h5") as run:
+        assert [(p.name, p.shape) for p in run.parameters] == [
+            ("l1.bias", (6,)), ("l1.kernel", (8, 6)), ("l2.kernel", (6, 4))
+        ]  # fmt: skip
+        assert run.parameters[2].source == run.parameters[1].target
+        assert [shard.n_parameters for shard in run.shards] == [6 + 24 + 12, 24 + 12]
+        states = run.states.read()
+        np.testing.assert_array_equal(states[0, 0], start)
+        np.testing.assert_array_equal(states[0, 1], start + np.float32(1e-2))
+        np.testing.assert_array_equal(run.states.read(columns=slice(3, 61)), states[:, :, 3:61])
+        assert run.metrics["loss"].tolist() == [0.5] * 4
+    gap = np.abs(states[:, 1].astype(float) - states[:, 0])
+    wanted = {"l1": gap.sum(1), "l2": np.linalg.norm(gap, axis=1), "linf": gap.max(1)}
+    for metric, values in wanted.items():
+        with tt.open(tmp_path / f"{metric}.rank*.h5") as run:
+            np.testing.assert_allclose(run.distances[:, 1], values, rtol=1e-12)
+    with tt.open(tmp_path / "sketch.rank*.h5") as run:
+        np.testing.assert_allclose(run.sketch, Sketch(1024)(states), rtol=0, atol=1e-12)
 
 
-def test_arrays_spread_over_devices_of_one_process_are_gathered(tmp_path):
+def test_arrays_spread_over_devices_of_one_process_are_one_file(tmp_path):
     code = """
 import sys
 import jax, numpy as np

@@ -140,6 +140,20 @@ def test_a_backbone_that_is_unfrozen_does_not_end_the_fit_and_copies_follow(tmp_
         assert torch.equal(copy.backbone.weight, reference.backbone.weight)
 
 
+def test_copies_of_a_compiled_module_are_compiled_too(tmp_path):
+    class Quiet(Classifier):
+        def training_step(self, batch, i):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    module, other = Quiet(), Quiet()
+    twins = TwinsCallback(tmp_path / "run.h5", epsilon=0.0)
+    train(tmp_path, twins, net=torch.compile(module, backend="eager"), steps=4)
+    assert_exact(tmp_path / "run.h5")
+    assert contents(tmp_path / "run.h5")[1] == [0, 1, 2, 3, 4]
+    train(tmp_path, net=torch.compile(other, backend="eager"), steps=4)
+    np.testing.assert_array_equal(flat(other), flat(module))
+
+
 def test_ctrl_c_leaves_an_interrupted_run(tmp_path):
     class Stopped(Classifier):
         def training_step(self, batch, i):

@@ -552,3 +552,12 @@ def test_results_are_plain_data_and_draw_themselves():
     assert ax.get_title() == found.verdict
     assert {"at equal times", "to the orbit, flow direction removed"} <= {line.get_label() for line in ax.lines}
     assert str(found).startswith(f"OrbitalStability: {found.verdict}")
+
+
+def test_a_reference_that_drifts_has_no_attractor_to_return_to():
+    rng = np.random.default_rng(0)
+    angle = np.arange(600) / 5
+    circle = np.c_[np.sin(angle), np.cos(angle)]
+    walk = np.cumsum(rng.standard_normal((600, 2)), axis=0)
+    assert "drift" not in codes(tt.orbital_stability(circle, circle + 1e-6, metric="l2").warnings)
+    assert "drift" in codes(tt.orbital_stability(walk, walk + 1e-6, metric="l2").warnings)

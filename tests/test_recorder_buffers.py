@@ -115,7 +115,7 @@ def test_buffers_have_a_dtype_of_their_own(tmp_path):
 
 def test_buffers_that_fail_or_come_unasked_are_told(tmp_path):
     w, m = descended(1)[0]
-    with Recorder(tmp_path / "a.h5", w, buffers=m, quiet=True) as rec:
+    with Recorder(tmp_path / "a.h5", w, buffers=m, strict=True, quiet=True) as rec:
         with pytest.raises(RecordingError, match=r"records the buffers 'w.momentum_buffer', .* pass buffers="):
             rec.record(w)
         with pytest.raises(RecordingError, match="without a state"):

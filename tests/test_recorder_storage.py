@@ -210,7 +210,7 @@ def test_scalars_and_empty_parameters_have_their_place(tmp_path):
 )
 def test_a_changed_architecture_is_refused_and_the_rest_is_kept(tmp_path, change, words):
     params = network()
-    with Recorder(tmp_path / "a.h5", params) as rec:
+    with Recorder(tmp_path / "a.h5", params, strict=True) as rec:
         rec.record(params)
         with pytest.raises(ArchitectureError, match=words):
             rec.record(change(params))

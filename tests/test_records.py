@@ -109,11 +109,18 @@ def test_states_without_distances_are_left_out(henon):
 
 
 @pytest.mark.parametrize(
-    "matrix", [np.zeros((200, 200)), np.full((60, 60), np.nan), np.ones((3, 3)) - np.eye(3), np.zeros((0, 0))], ids=str
+    ("matrix", "verdict"),
+    [
+        (np.zeros((200, 200)), "regular"),  # nothing moves: a fixed point
+        (np.full((60, 60), np.nan), "inconclusive"),
+        (np.ones((3, 3)) - np.eye(3), "inconclusive"),
+        (np.zeros((0, 0)), "inconclusive"),
+    ],
+    ids=["zeros", "unknown", "three states", "none"],
 )
-def test_poor_distances_get_a_verdict_and_a_reason(matrix):
+def test_poor_distances_get_a_verdict_and_a_reason(matrix, verdict):
     found = tt.lyapunov(matrix, metric="precomputed")
-    assert found.verdict == "inconclusive"
+    assert found.verdict == verdict
     assert found.reasons
 
 

@@ -452,3 +452,39 @@ def test_scaled_thresholds_do_not_depend_on_numbers_whose_squares_overflow(scale
     rule = tt.neighbors.ScaledRadius(0.3, by=by)
     one, other = (tt.recurrence(y, threshold=rule).to_dict()["RR"] for y in (x, x * scale))
     assert 0 < one == other < 1
+
+
+def test_a_trajectory_that_drifts_is_said_to_and_one_that_returns_is_not():
+    rng = np.random.default_rng(0)
+    angle = np.arange(400) / 5
+    for returns in (rng.standard_normal((300, 3)), np.c_[np.sin(angle), np.cos(angle)]):
+        assert "drift" not in codes(tt.recurrence(returns).warnings)
+    for drifts in (np.arange(300.0)[:, None], np.cumsum(rng.standard_normal((300, 3)), axis=0)):
+        result = tt.recurrence(drifts)
+        assert "drift" in codes(result.warnings)
+        # The slow twin: every pair of states by itself.
+        plot = result.matrix()
+        pairs = [(abs(i - j), plot[i, j]) for i in range(300) for j in range(300) if abs(i - j) >= result.theiler]
+        close, all_pairs = np.mean([lag for lag, recurs in pairs if recurs]), np.mean([lag for lag, _ in pairs])
+        np.testing.assert_allclose(result.lines.time_apart(result.theiler), close / all_pairs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lmin", [2, 3])
+def test_states_in_random_order_have_the_determinism_of_chance(lmin):
+    x = np.random.default_rng(0).standard_normal((1500, 2))
+    result = tt.recurrence(x, threshold=tt.RecurrenceRate(0.1), lmin=lmin)
+    chance = result.in_random_order()
+    # About 1e5 recurrences in lines; they share states, so the scatter is several times that of independent ones.
+    assert pytest.approx(chance["DET"], abs=0.01) == result.DET
+    assert pytest.approx(chance["L"], abs=0.02) == result.L
+    angle = np.arange(400) / 5
+    ordered = tt.recurrence(np.c_[np.sin(angle), np.cos(angle)])
+    assert 5 * ordered.in_random_order()["DET"] < ordered.DET
+
+
+def test_every_measure_has_a_line_of_meaning():
+    result = tt.recurrence(np.random.default_rng(0).standard_normal((100, 2)))
+    table = result.to_dataframe()
+    assert list(table["measure"]) == list(MEASURES)
+    assert all(20 < len(meaning) < 120 for meaning in table["meaning"])
+    assert all(meaning in repr(result) for meaning in table["meaning"])

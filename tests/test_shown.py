@@ -27,7 +27,7 @@ from trajtools.wiring import Member, Parameter
 from trajtools.wording import WIDTH, columns
 
 FRAMEWORKS = ("torch", "jax", "lightning", "huggingface", "keras", "__main__", "orbax")
-INSIDE = {"Measures", "Result", "Survey"}  # bases, and a Run that checks itself
+INSIDE = {"Measures", "Result", "Survey", "ShardedRun"}  # bases, and kinds of Run
 
 
 def logistic(n: int = 400, x: float = 0.3) -> np.ndarray:

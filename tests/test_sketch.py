@@ -36,14 +36,14 @@ def test_the_sketch_is_the_documented_sum(k, seed):
 
 @pytest.mark.parametrize("k", [1, 3, 4096, 2**31 - 3, 2**31 + 11])
 def test_places_are_remainders_of_the_hash_for_every_size(k):
-    place, sign = Sketch(k, 5).places(10, 300)
+    place, sign = Sketch(k, 5).places(np.arange(10, 300))
     expected = [naive_mix((naive_mix(5) + (i + 1) * 0x9E3779B97F4A7C15) & MASK) for i in range(10, 300)]
     assert place.tolist() == [(h >> 1) % k for h in expected]
     assert sign.tolist() == [1 - 2 * (h & 1) for h in expected]
 
 
 def test_the_hash_is_pinned():
-    place, sign = Sketch(1000, 42).places(0, 4)
+    place, sign = Sketch(1000, 42).places(np.arange(4))
     expected = [naive_mix((naive_mix(42) + (i + 1) * 0x9E3779B97F4A7C15) & MASK) for i in range(4)]
     assert place.tolist() == [(h >> 1) % 1000 for h in expected]
     assert sign.tolist() == [1 - 2 * (h & 1) for h in expected]

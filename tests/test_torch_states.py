@@ -1,6 +1,7 @@
 """What of a torch module is its state, how it is described, and who the members are."""
 
 from contextlib import nullcontext
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_a_network_that_changes_ends_the_recording_and_not_the_training(tmp_path
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with opened(tmp_path, model, optimizer=optimizer, strict=strict) as recorder:
         optimizer.step()
-        torch.nn.utils.prune.random_unstructured(model[0], "weight", 0.5)
+        import_module("torch.nn.utils.prune").random_unstructured(model[0], "weight", 0.5)
         optimizer.add_param_group({"params": [model[0].weight_orig.detach().clone().requires_grad_()], "lr": 0.5})
         if strict:
             with pytest.raises(ArchitectureError, match=r"lacks '0\.weight'"):
@@ -137,7 +138,7 @@ def test_new_groups_and_late_metrics_are_recorded(tmp_path, buffers):
 
 def test_a_replaced_layer_is_seen(tmp_path):
     model = network()
-    with opened(tmp_path, model) as recorder:
+    with opened(tmp_path, model, strict=True) as recorder:
         model[3] = nn.Linear(9, 3)
         recorder.record(step=1)
         model[3] = nn.Linear(9, 4)
@@ -159,7 +160,7 @@ def test_what_does_not_lie_whole_in_this_process_is_refused(tmp_path):
     class FullyShardedDataParallel(nn.Linear):
         """Named like torch's, which cannot be made without several devices."""
 
-    with pytest.raises(ArchitectureError, match="get_model_state_dict"):
+    with pytest.raises(ArchitectureError, match="fully_shard"):
         opened(tmp_path, nn.Sequential(FullyShardedDataParallel(2, 2)))
     with pytest.raises(ArchitectureError, match="lazy"):
         opened(tmp_path, nn.LazyLinear(3))

@@ -74,47 +74,6 @@ def test_of_data_parallel_ranks_the_first_records(tmp_path):
             np.testing.assert_array_equal(run.states[4:5][0, 0], np.load(tmp_path / f"last{rank}.npy"))
 
 
-SHARDED = """
-import sys
-import torch, torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from recorders.torch import Recorder
-
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/rendezvous", rank=0, world_size=1)
-mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
-whole = torch.nn.Linear(4, 3)
-spread = torch.nn.Linear(4, 3)
-spread.weight = torch.nn.Parameter(dist.tensor.distribute_tensor(spread.weight.detach(), mesh))
-for model in (fully_shard(whole, mesh=mesh), spread):
-    assert isinstance(model.weight, DTensor)
-    try:
-        Recorder(f"{sys.argv[1]}/run.h5", model, quiet=True)
-    except Exception as error:
-        print(type(error).__name__, error)
-dist.destroy_process_group()
-"""
-
-
-def test_sharded_and_distributed_parameters_are_refused_with_the_way_out(tmp_path):
-    pytest.importorskip("torch.distributed.fsdp")
-    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
-        pytest.skip("this torch has no gloo")
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    assert first.startswith("ArchitectureError")
-    assert "FSDP" in first
-    assert "get_model_state_dict" in first
-    assert "DTensor" in second
-    assert "full_tensor()" in second
-    assert not (tmp_path / "run.h5").exists()
-
-
 @pytest.mark.parametrize("name", ["lightning", "huggingface"])
 def test_a_missing_framework_is_named(name, monkeypatch):
     import importlib

@@ -305,7 +305,7 @@ def test_a_trajectory_that_stands_still_is_a_fixed_point(x):
     assert (found.verdict, found.growth, found.settings["period"]) == ("regular", "none", 1.0)
     assert codes(found.reasons) == ("at-rest", "periodic")
     assert 0 < found.bound <= 2 / (len(x) - found.settings["at_rest"])
-    assert str(found).startswith(f"below {found.bound:.2g} 1/")
+    assert f": below {found.bound:.2g} 1/" in str(found)
     assert found.summary() == "The trajectory stands still."
 
 
@@ -328,7 +328,7 @@ def test_a_record_that_ends_in_nan_does_not_stand_still():
 
 def test_a_periodic_orbit_prints_its_bound():
     found = tt.lyapunov(np.tile([0.1, 0.5, 0.9], 200))
-    assert str(found).startswith(f"below {found.bound:.2g} 1/sample: regular, period 3")
+    assert f": below {found.bound:.2g} 1/sample: regular, period 3" in str(found)
     per = found.per("step", steps_per_sample=2)
     assert np.isclose(per.bound, found.bound / 2)
 

@@ -110,7 +110,7 @@ def lightning_trainer():
         )  # fmt: skip
         torch.manual_seed(1)
         checkpoint = None if resume is None else folder / f"step={resume}.ckpt"
-        trainer.fit(net or Classifier(), loader(batches_an_epoch), ckpt_path=checkpoint)
+        trainer.fit(Classifier() if net is None else net, loader(batches_an_epoch), ckpt_path=checkpoint)
         return trainer
 
     return SimpleNamespace(

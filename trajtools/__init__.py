@@ -12,9 +12,6 @@ import warnings
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __version__ = "0.1.0"
 
 _HOME = {
@@ -147,10 +144,10 @@ def __dir__() -> list[str]:
 
 
 class _OwnRecorders:
-    """Looks on when `recorders` is imported, and says so if a file or folder of the user hides that of trajtools."""
+    """Warns when `recorders` is imported and a file or folder of the user hides that of trajtools."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
+    def find_spec(name: str, path: list[str] | None = None, target: object = None) -> None:
         """Find nothing: the finders of Python do, after the warning."""
         if name == "recorders":
             spec = PathFinder.find_spec(name, path)

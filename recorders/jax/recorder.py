@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from recorders import recorder as framework_free
 from recorders.adapter import Beside
+from recorders.jax.shards import shards_of
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
+from recorders.shards import OtherRank
 from recorders.twins import Twin
+from recorders.wiring import wire
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import digest
-from trajtools.wiring import Member
+from trajtools.wiring import Member, select
+
+ATTENTION_KEYS = frozenset(("query", "key", "value", "query_proj", "key_proj", "value_proj"))
+"""Keys of the kernels of attention in flax and equinox."""
 
 
 class Recorder(framework_free.Recorder):
@@ -36,6 +43,8 @@ class Recorder(framework_free.Recorder):
     buffers : pytree of arrays, list of them, or None
         State of the optimiser at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded with
         every state in a separate table. Its integer counters are not recorded.
+    model_buffers : bool
+        Of a flax.nnx module, record the variables other than `Param` (statistics of BatchNorm, ...) beside states.
     **options : object
         Options of `recorders.Recorder`: ``name``, ``hparams``, ``every``, ``include``, ``store``, ... ``kinds`` and
         ``axes`` correct the roles inferred from names, by name.
@@ -43,12 +52,16 @@ class Recorder(framework_free.Recorder):
     Raises
     ------
     ArchitectureError
-        If there is no array to record, a list is ambiguous (layers or members), or an array spans processes.
+        If there is no array to record, or a list is ambiguous (layers or members).
     RecordingError
         As in `recorders.Recorder`; or if the state was donated or is being traced.
 
     Notes
     -----
+    Of a flax.nnx module, `Param` is the state, and no other variables are (statistics of BatchNorm, ...). With
+    `optax.MultiSteps` pass its state as `buffers`, or ``step=opt_state.gradient_step``: micro-steps between two updates
+    then add to the metrics only, which are averaged.
+
     Leaves other than floating-point arrays (functions, Python numbers, integers, random keys) do not belong to the
     state; see `recorders.jax.trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
     (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); other names follow the rules of
@@ -57,6 +70,11 @@ class Recorder(framework_free.Recorder):
     `record` transfers the whole state to the host by one call of `jax.device_get`, and waits for it: record a state
     before a jitted function with ``donate_argnums`` consumes it. In a scan use `record_scan`, or `tap` in a loop that
     you cannot change.
+
+    Arrays that are sharded over the devices of one process are read device by device into one file. Where they are
+    sharded over several processes, each writes its part to ``<name>.rank<i>.h5``, and nothing is gathered;
+    `trajtools.open` reads these files as one run. All processes open the recorder; if one cannot open its file, none
+    records.
 
     Examples
     --------
@@ -72,6 +90,28 @@ class Recorder(framework_free.Recorder):
     >>> folder.cleanup()
     """
 
+    _shards: Any
+
+    def __new__(  # noqa: D102
+        cls, path: str | os.PathLike[str], state: Any, *, members: Any = None, **options: Any
+    ) -> Self:
+        tree = state.state if isinstance(state, Twins) else state
+        shards = shards_of(tree)
+        if shards is not None and options.get("model_buffers"):
+            raise RecordingError("model_buffers= are those of a whole network, not of one sharded over processes")
+        if shards is not None:
+            first = tree[0] if members is not None and isinstance(tree, list | tuple) else tree
+            if members is not None and first is tree:
+                raise ArchitectureError(
+                    "members with a leading axis cannot be sharded over processes: pass a list of networks"
+                )
+            layout = Layout.of(first)
+            shards.local(dict(zip(layout.names, layout.pick(first), strict=True)))
+            shards.agree(path, **options)
+        made: Any = object.__new__(cls if shards is None or shards.is_recording else _OtherRank)
+        made._shards = shards
+        return made
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -79,6 +119,7 @@ class Recorder(framework_free.Recorder):
         *,
         members: int | Sequence[Member] | TwinList | None = None,
         buffers: Any = None,
+        model_buffers: bool = False,
         **options: Any,
     ) -> None:
         self._programs: dict[Any, Any] = {}
@@ -92,10 +133,16 @@ class Recorder(framework_free.Recorder):
         table, self._listed = (list(who.members), False) if who is self._twins and who else _members(state, who)
         first = state[0] if self._listed else state
         self._layout = Layout.of(first)
+        self._own_layout = Layout.of(first, statistics=True) if model_buffers else None
         cut = 0 if self._listed or table is None else 1
         roles = self._layout.roles([leaf.shape[cut:] for leaf in self._layout.pick(first)])
         kinds = {name: role.kind for name, role in roles.items()}
         axes = {name: (role.source_axis, role.target_axis) for name, role in roles.items()}
+        if any(ATTENTION_KEYS & set(path) for path in self._layout.paths):  # no chain of layers
+            mine = wire(roles, {})
+            chosen = select(self._layout.names, options.get("include", ()), options.get("exclude", ()))
+            own = options.get("wiring") or {}
+            options["wiring"] = {name: ends for name, ends in mine.items() if name in chosen} | dict(own)
         options["kinds"] = {**kinds, **(options.get("kinds") or {})}
         options["axes"] = {**axes, **(options.get("axes") or {})}
         self._origin = _provenance()
@@ -107,8 +154,12 @@ class Recorder(framework_free.Recorder):
             options["plantings"] = self._twins._newest_plantings()
             self._twins.attach(self)
         self._buffer_layout: Layout | None = None
+        if options.get("step") is None:
+            options["step"] = _updates(buffers)
         try:
-            super().__init__(path, state, members=table, buffers=buffers, **options)
+            with self._shards.opening(self) if self._shards else nullcontext():
+                place = self._shards.path if self._shards else path
+                super().__init__(place, state, members=table, buffers=buffers, **options)
         except BaseException:
             self._detach()
             raise
@@ -123,7 +174,7 @@ class Recorder(framework_free.Recorder):
         if self._listed and not isinstance(state, list | tuple):
             raise ArchitectureError(f"the run was opened with a list of networks; got a {type(state).__name__}")
         trees = state if self._listed else [state]
-        mappings = [dict(zip(self._layout.names, self._layout.pick(tree), strict=True)) for tree in trees]
+        mappings = [self._readable(self._layout, tree) for tree in trees]
         if not self._made:
             return list(mappings)
         return [Twin(mapping, member=Member(""), made=self._made) for mapping in mappings]
@@ -137,12 +188,26 @@ class Recorder(framework_free.Recorder):
             if not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(trees)):
                 return [{}]  # plain gradient descent
             self._buffer_layout = Layout.of(trees[0])
-        layout = self._buffer_layout
-        return [dict(zip(layout.names, layout.pick(tree), strict=True)) for tree in trees]
+        return [self._readable(self._buffer_layout, tree) for tree in trees]
+
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        """Return name -> variable other than a parameter, for each member."""
+        if self._own_layout is None:
+            return []
+        return [self._readable(self._own_layout, tree) for tree in (state if self._listed else [state])]
+
+    def _readable(self, layout: Layout, tree: Any) -> Mapping[str, Any]:
+        """Return name -> leaf, of arrays that are sharded over processes what this one holds."""
+        leaves = layout.pick(tree)
+        named = dict(zip(layout.names, leaves, strict=True))
+        if self._shards is None:
+            return named
+        refuse_unreadable(layout.names, leaves, sharded=True)
+        return self._shards.local(named)
 
     def _beside(self, state: Any, buffers: Any) -> Any:
         """Return the state with its buffers; scans and taps have none."""
-        if self._buffers is not None and isinstance(state, OnHost):
+        if (self._buffers or self._own) is not None and isinstance(state, OnHost):
             raise RecordingError(
                 "record_scan and tap record parameters only, but this run also records buffers: call "
                 "record(params, buffers=opt_state), or record_block(...) the stacked output of your own scan"
@@ -155,8 +220,12 @@ class Recorder(framework_free.Recorder):
 
     def _host(self, leaves: Sequence[Any]) -> list[np.ndarray]:
         """Return host arrays of the leaves by one transfer."""
+        if self._shards is not None:
+            held = jax.device_get([leaf.arrays for leaf in leaves])
+            return [leaf.on_host(arrays) for leaf, arrays in zip(leaves, held, strict=True)]
         copies = 1 if self._structure.stacked else self._structure.n_members
-        names = self.names * copies + (self._buffers.names * copies if self._buffers else ())
+        beside = [one.names * copies for one in (self._buffers, self._own) if one is not None]
+        names = sum(beside, self.names * copies)
         refuse_unreadable(names[: len(leaves)], leaves)
         return jax.device_get(list(leaves))
 
@@ -200,11 +269,11 @@ class Recorder(framework_free.Recorder):
 
         Raises
         ------
-        ArchitectureError
-            If the state differs in structure, shapes or dtypes from the first one.
         RecordingError
             If the state was donated or is being traced, or as in `recorders.Recorder.record`.
         """
+        if step is None and buffers is not None:
+            step = _updates(buffers)
         super().record(state, step=step, buffers=buffers, **metrics)
         if state is not None:
             self._remember(() if isinstance(state, OnHost) else state)
@@ -223,7 +292,7 @@ class Recorder(framework_free.Recorder):
 
         Raises
         ------
-        ArchitectureError, RecordingError
+        RecordingError
             As in `record`.
         """
         super().advance(state, step, buffers)
@@ -309,6 +378,10 @@ class Recorder(framework_free.Recorder):
         self.record(OnHost(arrays), step=step, **metrics)
 
 
+class _OtherRank(OtherRank, Recorder):
+    """Recorder of a process whose weights another process records."""
+
+
 class OnHost(tuple[np.ndarray, ...]):
     """The recorded arrays of a state on the host, checked and in order."""
 
@@ -352,6 +425,20 @@ def _arrays(state: Any) -> list[Any]:
     """The separate arrays of a state, by identity."""
     leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
     return [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
+
+
+def _updates(buffers: Any) -> int | None:
+    """Number of updates that optax.MultiSteps has made, which counts micro-steps apart; None for other optimisers."""
+    if buffers is None:
+        return None
+    for one in jax.tree_util.tree_leaves(buffers, is_leaf=_is_multi_steps):
+        if _is_multi_steps(one):
+            return int(np.max(np.asarray(one.gradient_step)))
+    return None
+
+
+def _is_multi_steps(node: Any) -> bool:
+    return hasattr(node, "gradient_step") and hasattr(node, "mini_step")
 
 
 def _alike(trees: Sequence[Any]) -> bool:

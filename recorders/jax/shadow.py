@@ -55,7 +55,7 @@ class Shadow(shadows.Shadow):
         Distance of the copies, 2-norm over all weights. None: sqrt(roundoff) times the norm of `params` (float64: 1e-8
         of it; float32: 2e-4 of it).
     ascent : float or None
-        Length of the uphill step of the reverse copy, in the unit of a learning rate. None: |d| / |q|, which is 1 /
+        Length of the uphill step of the reverse copy, in the unit of a learning rate. None: ``|d| / |q|``, which is 1 /
         h_max once the copy is aligned.
     window : int or None
         Steps between fresh offsets of the forward copy. None: never.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import jax
@@ -40,7 +41,8 @@ class Layout:
 
     Notes
     -----
-    The state consists of the floating-point arrays (and complex ones, which raise an error). Excluded are functions and
+    The state consists of the floating-point arrays (and complex ones, which raise an error); of flax.nnx, the
+    `Param`s among them. Excluded are functions and
     Python numbers (equinox), integer counters (optax) and random keys. The order is that of JAX, except that dict keys
     are sorted naturally: ``Dense_2`` before ``Dense_10``. It does not depend on the insertion order of a dict.
     """
@@ -52,8 +54,8 @@ class Layout:
     owners: tuple[Any, ...]
 
     @classmethod
-    def of(cls, tree: Any) -> Layout:
-        """Read the layout of a tree."""
+    def of(cls, tree: Any, *, statistics: bool = False) -> Layout:
+        """Read the layout of a tree; `statistics`: of its variables of flax.nnx that are no parameters."""
         leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
         weights = [(path, position) for position, (path, leaf) in enumerate(leaves) if is_weight(leaf)]
         if not weights:
@@ -63,7 +65,17 @@ class Layout:
             )
         weights.sort(key=_order([path for path, _ in weights]))
         chains = [_owners(tree, path) for path, _ in weights]
+        params = [bool(chain) and _is_nnx(chain[-1], "Param") for chain in chains]
+        if any(params):  # of flax.nnx, other variables are statistics and counters
+            others = [bool(chain) and _is_nnx(chain[-1], "Variable") for chain in chains]
+            keep = [(mine or not other) != statistics for mine, other in zip(params, others, strict=True)]
+            weights, chains = list(compress(weights, keep)), list(compress(chains, keep))
         paths = tuple(_keys(path, chain) for (path, _), chain in zip(weights, chains, strict=True))
+        if statistics and (not weights or not any(params)):
+            raise ArchitectureError(
+                f"a {type(tree).__name__} has no floating-point variables of flax.nnx beside its parameters: omit "
+                "model_buffers="
+            )
         names = tuple(SEPARATOR.join(path) for path in paths)
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
@@ -108,10 +120,15 @@ def is_weight(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
-    """Raise for leaves whose values this process cannot read."""
+def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any], *, sharded: bool = False) -> None:
+    """Raise for leaves whose values this process cannot read; `sharded`: it takes its part of them."""
     for name, leaf in zip(names, leaves, strict=True):
         if isinstance(leaf, jax.core.Tracer):
+            if sharded:
+                raise RecordingError(
+                    f"{name!r} is sharded over processes, which record_scan and tap do not record: call record(params) "
+                    "between jitted steps"
+                )
             raise RecordingError(
                 f"{name!r} is a tracer: inside jit, grad, vmap and scan arrays have no values yet. Call this outside; "
                 "to record a scan use record_scan(rec, step, carry, xs), or tap(rec, params), which works inside of it"
@@ -124,12 +141,11 @@ def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
                 "(donate_argnums) before it was recorded. Record a state before it is donated, or record the new "
                 "state that the function returned"
             )
-        if not leaf.is_fully_addressable:
+        if not (sharded or leaf.is_fully_addressable):
             raise ArchitectureError(
                 f"{name!r} is sharded over several processes ({leaf.sharding}): no single process can read it. "
-                "Gather it first, e.g. jax.experimental.multihost_utils.process_allgather(params, tiled=True), and "
-                "record on "
-                "one process; or record the addressable part of each process into a separate file"
+                "`Recorder` records each process's part; this needs the whole, e.g. by "
+                "jax.experimental.multihost_utils.process_allgather(params, tiled=True)"
             )
 
 
@@ -163,8 +179,13 @@ def _owners(tree: Any, path: Sequence[Any]) -> list[Any]:
 def _keys(path: Sequence[Any], chain: Sequence[Any]) -> tuple[str, ...]:
     """Keys of a path as strings, without the ``.value`` of flax.nnx."""
     keys = tuple(str(_key(entry)) for entry in path) or ("weights",)
-    wrapped = chain and any(cls.__module__.startswith("flax.nnx") for cls in type(chain[-1]).__mro__)
+    wrapped = chain and _is_nnx(chain[-1], "Variable")
     return keys[:-1] if len(keys) > 1 and keys[-1] == "value" and wrapped else keys
+
+
+def _is_nnx(owner: Any, name: str) -> bool:
+    """Whether an object is of a class of flax.nnx, or of one derived from it."""
+    return any(cls.__name__ == name and cls.__module__.startswith("flax.nnx") for cls in type(owner).__mro__)
 
 
 def _order(paths: Sequence[Sequence[Any]]) -> Any:

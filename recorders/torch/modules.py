@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from recorders.adapter import Role
+from recorders.wiring import ATTENTION, LAYER, STACKS, Rules, wire
 from trajtools.errors import ArchitectureError
+from trajtools.wiring import Ends, listed
 
 NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -23,8 +25,6 @@ NORMS = (
 )
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-SHARDED = ("FullyShardedDataParallel", "FSDPModule")
-
 
 BIAS = Role("bias", -1, 0)
 
@@ -48,32 +48,34 @@ def clean(name: str) -> str:
 
 def refuse_sharded(model: nn.Module) -> None:
     """Raise if this process does not hold all parameters of a model."""
+    refuse_unreadable(model)
+    sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "device_mesh")]
+    if sharded or any(type(module).__name__.startswith("FSDP") for module in model.modules()):
+        raise ArchitectureError(
+            f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}): no process holds the "
+            "whole state, which this needs. `Recorder` records each rank's part; the rest needs the unsharded model"
+        )
+
+
+def refuse_unreadable(model: nn.Module) -> None:
+    """Raise if the parameters of a model have no values here."""
     for module in model.modules():
-        if any(cls.__name__ in SHARDED for cls in type(module).__mro__):
+        if any(cls.__name__ == "FullyShardedDataParallel" for cls in type(module).__mro__):
             raise ArchitectureError(
-                f"the module {type(module).__name__} is sharded (FSDP): no process holds the whole state. "
-                "Record the unsharded model (DDP records on rank 0), or gather the state on rank 0 with "
-                "torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True, cpu_offload=True) "
-                "and pass it to recorders.Recorder as {name: array}"
+                "the model is wrapped in FullyShardedDataParallel, which hides its parameters. Shard it with "
+                "torch.distributed.fsdp.fully_shard (FSDP2): each rank then records its part"
             )
     for name, parameter in model.named_parameters():
-        reason = _why_not_whole(parameter)
-        if reason:
-            raise ArchitectureError(f"parameter {name!r} {reason}")
-
-
-def _why_not_whole(parameter: nn.Parameter) -> str:
-    """Why a parameter cannot be read, with a remedy; empty if it can."""
-    if hasattr(parameter, "device_mesh"):
-        return (
-            "is a DTensor: it is spread over several processes. Gather it on rank 0 with .full_tensor() (or "
-            "get_model_state_dict(full_state_dict=True)) and hand {name: array} to recorders.Recorder"
-        )
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        return "is lazy and has no shape yet: run one batch through the model before the recorder opens"
-    if parameter.is_meta:
-        return "is on the meta device and has no values: materialise the model with .to_empty(device=...) first"
-    return ""
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ArchitectureError(
+                f"parameter {name!r} is lazy and has no shape yet: run one batch through the model before the recorder "
+                "opens"
+            )
+        if parameter.is_meta:
+            raise ArchitectureError(
+                f"parameter {name!r} is on the meta device and has no values: materialise the model with "
+                ".to_empty(device=...) first"
+            )
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -115,7 +117,7 @@ def roles(model: nn.Module) -> dict[str, Role]:
 
 def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
     """What the parameter `name` of `module` is."""
-    if isinstance(module, NORMS):
+    if isinstance(module, NORMS) or type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
         return Role("norm")
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return BIAS if name.startswith("bias") else Role("recurrent", 1, 0)
@@ -137,6 +139,28 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
         # The transformers package writes dense layers as (source, target) under this name.
         return Role("dense", 0, 1)
     return Role("other")
+
+
+def wiring(model: nn.Module) -> dict[str, Ends | None] | None:
+    """Return what the kernels of a network with attention connect; None for a network without, which is a chain."""
+    stacks: dict[str, tuple[Rules, str]] = {}
+    for raw, module in model.named_modules():
+        prefix = clean(f"{raw}.").rstrip(".")
+        around, _, _ = prefix.rpartition(".")
+        known = STACKS.get(type(module).__name__)
+        if known is not None:
+            stacks[prefix] = known, f"{prefix}:residual" if prefix else "residual"
+        elif isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            # The layers of a stack, and of a Sequential, share the stream.
+            outer = model.get_submodule(raw.rpartition(".")[0]) if "." in raw else model
+            shared = isinstance(outer, nn.Sequential) or around.rpartition(".")[2] == "layers"
+            owner = around if shared else prefix
+            stacks[prefix] = LAYER, f"{owner}:residual" if owner else "residual"
+        elif isinstance(module, nn.MultiheadAttention) and not any(
+            prefix.startswith(f"{one}." if one else "") for one in stacks
+        ):
+            stacks[prefix] = ATTENTION, ""
+    return wire(roles(model), stacks) if stacks else None
 
 
 class Walk:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -16,12 +16,24 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from recorders import recorder as framework_free
 from recorders.adapter import Beside, Pending
 from recorders.opening import member_table
-from recorders.torch.modules import Walk, describe, innermost, refuse_sharded, roles, unwrap
+from recorders.shards import OtherRank
+from recorders.torch.modules import (
+    Walk,
+    clean,
+    describe,
+    innermost,
+    refuse_unreadable,
+    roles,
+    trainable,
+    unwrap,
+    wiring,
+)
+from recorders.torch.shards import is_sharded, shards_of
 from recorders.torch.transfer import HostReader, distances
 from recorders.torch.twins import MARK, ModuleTwins
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.wiring import listed
+from trajtools.wiring import is_selected, listed, select
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
 """Scalar buffers that count or schedule steps; `eta` and `mu` belong to ASGD, `mu_product` to NAdam."""
@@ -54,8 +66,8 @@ class Recorder(framework_free.Recorder):
     path : path-like
         The file.
     state : torch.nn.Module, list of them, Twins, or {name: Tensor}
-        One network; members of one run (``[model, *perturb(model, ...)]``); twins, which are then recorded
-        automatically at every step; or tensors, with a leading member axis if `members` is set
+        One network; members of one run (``[model, *perturb(model, ...)]``); `Twins` or `LoopTwins`, which are then
+        recorded automatically at every step; or tensors, with a leading member axis if `members` is set
         (``torch.func.stack_module_state``). torch.compile and DistributedDataParallel are unwrapped.
     optimizer : torch.optim.Optimizer, list of them, "any" or None
         Every step of it stores a state. With several, a state is stored after each step of the last one in the list.
@@ -66,6 +78,9 @@ class Recorder(framework_free.Recorder):
         ``<parameter>.<buffer>`` in a separate table. True: every tensor of ``optimizer.state`` of the recorded
         parameters, except step counts. Names: only those, each of the size of its parameter. A buffer that the
         optimiser has not created yet is zero.
+    model_buffers : bool, str or sequence of str
+        Record the buffers of the module (running statistics of BatchNorm, ...) beside every state, never in it: all of
+        floating-point numbers, or those that match globs.
     learning_rate : bool or None
         Record the learning rates of the optimiser as metrics ``learning_rate`` (several parameter groups:
         ``learning_rate_0``, ...). None: True with one optimiser, and for twins.
@@ -78,7 +93,8 @@ class Recorder(framework_free.Recorder):
     Raises
     ------
     ArchitectureError
-        If the model is sharded (FSDP, DTensor), has no trainable parameters, or is not trained by the optimiser.
+        If the model is wrapped in FullyShardedDataParallel, has no trainable parameters, or is not trained by the
+        optimiser.
     RecordingError
         As in `recorders.Recorder`.
 
@@ -98,12 +114,33 @@ class Recorder(framework_free.Recorder):
     With momentum, the weights alone do not determine the next step; weights and buffers do. Buffers make a run two
     (momentum) or three times (Adam) as large. An optimiser without buffers records none.
 
+    A model that is sharded (FSDP2's `fully_shard`, DTensor parameters) is recorded by every rank: each writes the part
+    that it holds to ``<name>.rank<i>.h5``, and nothing is gathered. `trajtools.open` reads these files as one run. All
+    ranks open the recorder, with the same arguments, and none of them waits for another afterwards; if one cannot open
+    its file, none records. Copies of a network for twins are made and marked by `perturb` before the model is sharded.
+
     On CUDA a state is cloned on the device, and the clone is transferred to pinned memory on a separate stream; see
     `recorders.torch.transfer.CudaReader`.
     """
 
-    def __new__(cls, path: str | PathLike[str], state: Any, *, every_rank: bool = False, **_: Any) -> Self:  # noqa: D102
-        return object.__new__(cls if every_rank or _is_first_rank() else _OtherRank)  # type: ignore[return-value]
+    _shards: Any
+
+    def __new__(  # noqa: D102
+        cls, path: str | PathLike[str], state: Any, *, every_rank: bool = False, **options: Any
+    ) -> Self:
+        shards = shards_of(_simplest(state))
+        if options.get("model_buffers") and (shards is not None or isinstance(state, ModuleTwins)):
+            raise RecordingError(
+                "model_buffers= are those of one whole network or of a list of them, not of twins or of a sharded one"
+            )
+        if shards is None:
+            records = every_rank or _is_first_rank()
+        else:
+            shards.agree(path, **options)
+            records = shards.is_recording
+        made: Any = object.__new__(cls if records else _OtherRank)
+        made._shards = shards
+        return made
 
     def __init__(
         self,
@@ -112,6 +149,7 @@ class Recorder(framework_free.Recorder):
         *,
         optimizer: Optimizer | Sequence[Optimizer] | str | None = None,
         buffers: bool | str | Sequence[str] = False,
+        model_buffers: bool | str | Sequence[str] = False,
         learning_rate: bool | None = None,
         every_rank: bool = False,
         **options: Any,
@@ -123,6 +161,7 @@ class Recorder(framework_free.Recorder):
         self._by_hook = optimizer is not None or isinstance(state, ModuleTwins)
         self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
         self._optimizers = followed(optimizer, state)
+        self._own_globs = ("*",) if model_buffers is True else names_of(model_buffers)
         self._held = OptimizerBuffers(self._optimizers, buffers) if buffers else None
         one = isinstance(state, ModuleTwins) or len(self._optimizers) == 1
         self._with_rate = one if learning_rate is None else learning_rate
@@ -136,6 +175,7 @@ class Recorder(framework_free.Recorder):
             roles_by_name = roles(first)
             options.setdefault("kinds", {name: role.kind for name, role in roles_by_name.items()})
             options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in roles_by_name.items()})
+            self._wire(first, options)
             self._origin = _provenance(first)
         if isinstance(state, ModuleTwins):
             self._twins = state
@@ -146,18 +186,37 @@ class Recorder(framework_free.Recorder):
             state.attach(self)
         self._members = options.get("members")
         try:
-            super().__init__(path, self._state, buffers=self._held, **options)
+            with self._shards.opening(self) if self._shards else nullcontext():
+                place = self._shards.path if self._shards else path
+                super().__init__(place, self._state, buffers=self._held, **options)
         except BaseException:
             if isinstance(state, ModuleTwins):
                 state.attach(None)
             raise
-        self._writes = self._count_writes(self._state) if optimizer is None else {}
+        self._writes = self._count_writes(self._state)
+        self._changes = 0  # how often weights were seen to change without a step
         self._hook_up(optimizer)
+
+    @staticmethod
+    def _wire(model: nn.Module, options: dict[str, Any]) -> None:
+        """Add what attention connects to the wiring of the user, of the parameters that are recorded."""
+        known = wiring(model)
+        if known is not None:
+            names = select(list(trainable(model)), options.get("include", ()), options.get("exclude", ()))
+            own = options.get("wiring") or {}
+            options["wiring"] = {name: ends for name, ends in known.items() if name in names} | dict(own)
 
     # -- reading a state, for recorders.recorder
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
         """Return name -> parameter for each member."""
+        whole = self._whole(state)
+        if self._shards is None:
+            return whole
+        return [_like(mapping, self._shards.local(mapping, i)) for i, mapping in enumerate(whole)]
+
+    def _whole(self, state: Any) -> list[Mapping[str, Any]]:
+        """Return name -> parameter for each member, sharded ones as the optimiser knows them."""
         if isinstance(state, ModuleTwins):
             self._look_for_unfrozen()
             return list(state.leaves)
@@ -198,12 +257,32 @@ class Recorder(framework_free.Recorder):
                 "the buffers of torch optimisers are read from the optimiser: open the recorder with buffers=True"
             )
         names = self._structure.names
-        found = [self._held.named(leaves, names) for leaves in self._named(self._state)]
+        found = [self._held.named(leaves, names) for leaves in self._leaves()]
+        if self._shards is not None:
+            found = [self._shards.local(one) for one in found]
         if self._buffers is None:
             return list(found)
         known = set(self._buffers.all_names)
         self._leave_out(set().union(*found) - known, "buffers that the optimiser did not have when the recorder opened")
         return [{name: value for name, value in one.items() if name in known} for one in found]
+
+    def _named_own(self, state: Any) -> list[Mapping[str, Any]]:
+        """Return name -> buffer of the module, for each member."""
+        if not self._own_globs or isinstance(state, Mapping):
+            return []
+        models = [unwrap(model) for model in ([state] if isinstance(state, nn.Module) else state)]
+        return [
+            {
+                name: buffer
+                for name, buffer in ((clean(raw), one) for raw, one in model.named_buffers())
+                if buffer.is_floating_point() and is_selected(name, self._own_globs, ())
+            }
+            for model in models
+        ]
+
+    def _leaves(self) -> list[Mapping[str, Any]]:
+        """Return name -> parameter for each member, as the optimiser knows it."""
+        return self._whole(self._state) if self._shards is None else self._shards.kept
 
     def _beside(self, state: Any, buffers: Any) -> Any:
         """Return the state with the buffers of the optimisers."""
@@ -273,18 +352,14 @@ class Recorder(framework_free.Recorder):
         self._advance(step)
 
     def _advance(self, step: int | None = None) -> None:
-        """Store the state after an update; a network that has changed ends the recording, not the training."""
-        try:
-            self.advance(self._state, step=step)
-        except ArchitectureError as error:
-            self._tape.stop(str(error), error)
+        """Store the state after an update."""
+        self._updates += 1
+        self.advance(self._state, step=step)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state after a step; the signature is that of torch."""
-        if skipped(optimizer):
-            return
-        self._updates += 1
-        self._advance()
+        if not skipped(optimizer):
+            self._advance()
 
     def _after_any(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state after a step of any optimiser that trains it."""
@@ -311,7 +386,7 @@ class Recorder(framework_free.Recorder):
 
         Raises
         ------
-        ArchitectureError, RecordingError
+        RecordingError
             As in `recorders.Recorder.record`, and for a state that the optimiser does not train.
         """
         self._calls += 1
@@ -323,6 +398,25 @@ class Recorder(framework_free.Recorder):
         if self._with_rate:
             metrics = {**self._rates(), **metrics}
         super().record(state, step=step, **metrics)
+        if self._by_hook and not self._updates and self._calls.bit_count() == 1:
+            self._look_for_changes()
+
+    def _look_for_changes(self) -> None:
+        """Warn, while the training runs, if weights change and the optimiser that stores them never steps."""
+        now = {} if isinstance(self._state, ModuleTwins) else self._count_writes(self._state)
+        if now != self._writes:
+            self._writes, self._changes = now, self._changes + 1
+            if self._changes == 2:
+                self._tape.remark(*self._unseen())
+
+    def _unseen(self) -> tuple[str, str]:
+        """What is wrong if the optimiser never stepped, and the way out."""
+        return (
+            f"only the first state is recorded: record() was called {self._calls} times, but the optimiser of the "
+            "recorder never stepped",
+            "Was the optimiser copied or recreated after the recorder opened, or are the weights updated without one? "
+            'Pass the one that steps, optimizer="any", or no optimizer= and record(model) after every update.',
+        )
 
     def _refuse_foreign(self, state: Any) -> None:
         """Raise for another state than that of the hook, because two sources would mix up the steps."""
@@ -360,39 +454,27 @@ class Recorder(framework_free.Recorder):
 
         Warns
         -----
-        UserWarning
-            If `record` was called repeatedly but the optimiser never stepped.
+        RecordingWarning
+            If `record` was called repeatedly but the optimiser never stepped; the file says so, too.
         """
         watched = bool(self._handles)
         self._unhook()
         if isinstance(self._state, ModuleTwins):
             self._state.attach(None)
-        super().close(*args, **kwargs)
-        if watched and not self._updates and self._calls > 1:
-            warnings.warn(
-                f"record() was called {self._calls} times but the optimiser of the recorder never stepped, so "
-                "only the first state is in the file. Was the optimiser copied or recreated after the recorder opened? "
-                'Pass the one that steps, or optimizer="any"',
-                stacklevel=2,
-            )
+        try:
+            if watched and not self._updates and self._calls > 1 and self._changes < 2 and not self._tape.dead:
+                self._tape.remark(*self._unseen())
+        finally:
+            super().close(*args, **kwargs)
 
 
-class _OtherRank(Recorder):
-    """Recorder of the ranks after the first: every call does nothing."""
+def names_of(selection: bool | str | Sequence[str]) -> tuple[str, ...]:
+    """Return the globs of a selection; none for False."""
+    return () if isinstance(selection, bool) else (selection,) if isinstance(selection, str) else tuple(selection)
 
-    def __init__(self, path: Any, state: Any, **options: Any) -> None:
-        del path, state, options
 
-    step = property(lambda self: 0)
-    n_recorded = property(lambda self: 0)
-    n_skipped = property(lambda self: 0)
-    names = property(lambda self: ())
-    overhead = property(lambda self: {})
-
-    def record(self, *args: Any, **metrics: Any) -> None:
-        """Do nothing."""
-
-    advance = record_block = close = record
+class _OtherRank(OtherRank, Recorder):
+    """Recorder of a rank whose weights another rank records."""
 
 
 def _is_first_rank() -> bool:
@@ -414,7 +496,7 @@ def _simplest(state: Any) -> Any:
                 "a state is a torch module, a list of modules, Twins or a mapping name -> Tensor; "
                 f"got {type(model).__name__}"
             )
-        refuse_sharded(model)
+        refuse_unreadable(model)
     return [unwrap(model) for model in models]
 
 
@@ -423,6 +505,11 @@ def _modules(state: Any) -> list[nn.Module]:
     if isinstance(state, ModuleTwins):
         return [state.models[0]]
     return [] if isinstance(state, Mapping) else state
+
+
+def _like(mapping: Mapping[str, Any], leaves: dict[str, Any]) -> Mapping[str, Any]:
+    """Return other leaves with the member entry of a mapping."""
+    return Twin(leaves, member=mapping.member, made=mapping.made) if isinstance(mapping, Twin) else leaves
 
 
 def _with_member(named: dict[str, Any], model: nn.Module) -> Mapping[str, Any]:
@@ -513,7 +600,7 @@ class OptimizerBuffers:
             held = optimizer.state.get(leaf) or {}
             for key, shape in self._expected(name, leaf, optimizer, group, held).items():
                 value = held.get(key)
-                value = leaf.detach().new_zeros(()).expand(shape) if value is None else value
+                value = _zeros(leaf, shape) if value is None else value
                 if not value.dtype.is_floating_point:
                     raise RecordingError(
                         f"the buffer {key!r} of {name!r} is {value.dtype}, and only real floating-point numbers can be "
@@ -551,6 +638,11 @@ class OptimizerBuffers:
                 f"{name!r}; name them, e.g. buffers=('exp_avg', 'exp_avg_sq'), or record from its first step on"
             )
         return {**(promised or {}), **current}
+
+
+def _zeros(leaf: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return zeros like a parameter; those of one that is not sharded take no memory."""
+    return torch.zeros_like(leaf) if is_sharded(leaf) else leaf.detach().new_zeros(()).expand(shape)
 
 
 def promised_buffers(optimizer: Any, group: Mapping[str, Any], shape: tuple[int, ...]) -> Shapes | None:

@@ -22,12 +22,12 @@ def add_placed(flat: Any, places: Any, out: Any) -> Any:
 
 
 @kernel(nogil=True)
-def place_entries(first: Any, key: Any, k: Any, places: Any) -> Any:
-    """Hash the entries first, first + 1, ... to places and signs, as `add_placed` reads them."""
+def place_entries(entries: Any, key: Any, k: Any, places: Any) -> Any:
+    """Hash entries, by their indices, to places and signs, as `add_placed` reads them."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     inverse = 1.0 / np.float64(k)
     for i in range(places.shape[0]):
-        z = key + (np.uint64(first) + np.uint64(i) + np.uint64(1)) * golden
+        z = key + (np.uint64(entries[i]) + np.uint64(1)) * golden
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)

@@ -101,7 +101,8 @@ def describe(run: Run) -> dict[str, Any]:
     return {
         "file": str(run.path),
         "format_version": run.format_version,
-        "bytes": run.path.stat().st_size,
+        "bytes": sum(path.stat().st_size for path in run.paths),
+        **({"shards": len(run.paths)} if len(run.paths) > 1 else {}),
         **describe_run(run),
     }
 

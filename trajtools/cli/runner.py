@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +75,18 @@ def _expand(path: Path) -> list[Path]:
 
 
 def without_unsafe(paths: Sequence[Path], errors: Errors) -> list[Path]:
-    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`."""
-    from trajtools.store import probe
+    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`.
+
+    Of the shards of one run, the first stays, which opens them all.
+    """
+    from trajtools.store import probe, whole_runs
 
     recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
     refused = {path: error for path, error in probe(recorded).items() if error is not None}
     for path, error in refused.items():
         with collecting(errors, path):
             raise explained(path, error)
-    return [path for path in paths if path not in refused]
+    return whole_runs([path for path in paths if path not in refused])
 
 
 def explained(path: Path, error: Exception) -> Exception:
@@ -485,15 +488,10 @@ def _plain(result: Any) -> Any:
 
 def _draw_panels(outcomes: list[Outcome], draw: Callable[[Any, Any], Any], path: Path) -> None:
     """Draw one panel for each run."""
-    from trajtools.plots._axes import COLUMN, entitle, literal, new_figure
+    from trajtools.plots._axes import panels
 
-    columns = min(2, len(outcomes))
-    rows = -(-len(outcomes) // columns)
-    figure = new_figure(COLUMN * columns, 3.1 * rows)
-    for place, (label, outcome) in enumerate(zip(labels(outcomes), outcomes, strict=True), 1):
-        ax = figure.add_subplot(rows, columns, place)
-        draw(outcome.result, ax)
-        entitle(ax, literal(label))
+    draws = [partial(draw, one.result) for one in outcomes]
+    figure = panels(labels(outcomes), draws)
     save_figure(figure, path)
 
 

@@ -106,10 +106,10 @@ class Progress:
 
 def _read(path: Path, patterns: Sequence[str]) -> list[Progress]:
     """Read how far the runs of these names or globs are."""
-    from trajtools.store import run_files
+    from trajtools.store import run_files, whole_runs
 
     progress = []
-    for file in run_files(path):
+    for file in whole_runs(run_files(path)):
         with opened(file) as run:
             if matches(run.name, patterns):
                 progress.append(_progress(run))

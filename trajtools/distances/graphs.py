@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,14 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.metric import Metric
-from trajtools.errors import DataError, TooLargeError
+from trajtools.errors import DataError, InputWarning, TooLargeError
 from trajtools.types import Floats, Ints
-from trajtools.wiring import NodeSet, Parameter
+from trajtools.wiring import NodeSet, Parameter, listed
 
 SCALE = "a positive factor on all weights"
 UNITS = "a permutation of the units of a hidden layer"
 MAX_NODES = 20_000
 """Largest number of nodes for a dense matrix between nodes (over 3 GB)."""
+
+
+WELL_SEEN = 0.9
+"""Share of the weights that are edges, below which a warning names the others."""
 
 
 CHUNK_ENTRIES = 2**22
@@ -62,6 +67,21 @@ class Skeleton:
             )
             for p in network.edge_parameters
         )
+        self._say_what_is_missing(parameters)
+
+    def _say_what_is_missing(self, parameters: Sequence[Parameter]) -> None:
+        """Warn if much of the network is no edge of the graph."""
+        seen = {edges.name for edges in self.edges}
+        unseen = sorted((p for p in parameters if p.name not in seen and p.size), key=lambda p: -p.size)
+        share = 1 - sum(p.size for p in unseen) / max(1, self.size)
+        if unseen and share < WELL_SEEN:
+            warnings.warn(
+                f"a metric of graphs sees {share:.0%} of the weights here: what {listed([p.name for p in unseen], 3)} "
+                "connect is not known, so that they are no edges. Say it when recording, with wiring=, or compare all "
+                "weights by an entrywise metric",
+                InputWarning,
+                stacklevel=2,
+            )
 
     @cached_property
     def sides(self) -> tuple[Ints, Ints, bool]:

@@ -357,8 +357,9 @@ class Comparison:
                 )
         if not workers:
             return most
-        pairs = len(self.x) * len(self.y) / (2 if self.symmetric else 1)
-        fair = int(np.sqrt(pairs / (_TILES_PER_WORKER * workers)))
+        pairs = len(self.x) * len(self.y) / (2 if self.symmetric and workers > 1 else 1)
+        # Large tiles copy each state less often; one worker needs no other tile to go on with.
+        fair = int(np.ceil(np.sqrt(pairs / (_TILES_PER_WORKER * workers if workers > 1 else 1))))
         side = min(most, max(fair, 4 * _GROUPS))
         # Tiles of equal size.
         longest = max(len(self.x), len(self.y), 1)

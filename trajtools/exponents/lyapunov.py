@@ -123,9 +123,11 @@ def lyapunov(
     The verdict on one trajectory is ``"chaotic"`` (growth exponential, persistence shown) if it is stationary and
     recurrent, an exponent of zero is excluded at the 1 % level, the local slopes have a plateau, Jacobians fitted to
     two sizes of neighbourhoods grow (see `trajtools.exponents.local_jacobian`; noise alone does not grow there), and
-    the surrogates are less predictable (p <= 0.01). It is ``"regular"`` if the orbit repeats exactly, or returns as
-    periodic and quasi-periodic motion does, at the 1 % level (see `trajtools.exponents.returns`); the period, if
-    there is one, is in ``settings["period"]``, and the upper bound of the exponent in ``settings["largest_exponent"]``.
+    the surrogates are less predictable (p <= 0.01). It is ``"regular"`` if the orbit repeats exactly, stands still for
+    the second half of the record (a fixed point), or returns as periodic and quasi-periodic motion does, at the 1 %
+    level (see `trajtools.exponents.returns`); the period, if there is one, is in ``settings["period"]``, and the upper
+    bound of the exponent in ``settings["largest_exponent"]``. Measurement noise makes the value too low, beyond its
+    interval; the warning ``measurement-noise`` says where the fitted Jacobians show it.
     What no test tells from noise is ``"inconclusive"`` with the reason ``stochastic``. The test against surrogates
     uses at most 3000 states, the checks at most 20,000, and both a random projection of states with more than 64
     dimensions. A flow whose samples lie further apart than its neighbours is interpolated by cubic splines first, and

@@ -212,7 +212,7 @@ def rest_of(x: Any) -> tuple[int, float]:
     """State from which nothing moves but by rounding, and the largest difference since then."""
     if isinstance(x, Distances):
         gaps = np.asarray(x.read(len(x) - 1, len(x)), dtype=np.float64)[0] if len(x) else np.empty(0)
-        moving = np.flatnonzero(gaps > 0)
+        moving = np.flatnonzero(~(gaps == 0))
         return (int(moving[-1]) + 1 if len(moving) else 0), 0.0
     states = np.asarray(x)
     if not states.size:

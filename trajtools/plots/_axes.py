@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
@@ -160,7 +160,7 @@ def legend_above(ax: Axes) -> None:
     labels = ax.get_legend_handles_labels()[1]
     if labels:
         size = 0.83 * _font_size()
-        width = ax.get_position().width * ax.get_figure(root=True).get_size_inches()[0] * 72
+        width = ax.get_position().width * ax.figure.bbox.width * 72 / ax.figure.dpi
         ncols = max(1, min(3, len(labels), int(width / (LETTER * size * max(map(len, labels)) + 3.2 * size))))
         legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols, frameon=False, borderaxespad=0.2,
                handlelength=1.6, columnspacing=1.2)  # fmt: skip
@@ -175,11 +175,26 @@ def _font_size() -> float:
 
 def entitle(ax: Axes, text: str) -> None:
     """Set the title, above a legend that is above the axes."""
-    box = ax.get_legend()
-    rows, size = 0, 0.0
-    if box is not None and box.get_texts():
-        rows, size = -(-len(box.get_texts()) // max(box._ncols, 1)), float(box.get_texts()[0].get_fontsize())
-    ax.set_title(text, pad=6.0 + 1.5 * size * rows)
+    box: Any = ax.get_legend()
+    texts = box.get_texts() if box is not None else []
+    rows = -(-len(texts) // box._ncols) if texts else 0
+    ax.set_title(text, pad=6.0 + (1.5 * float(texts[0].get_fontsize()) * rows if texts else 0.0))
+
+
+def panels(titles: Sequence[str], draws: Sequence[Callable[[Axes], Any]]) -> Figure:
+    """One panel for each title, two in a row; `draws` draw into the axes of each."""
+    return styled(_panels)(titles, draws)
+
+
+def _panels(titles: Sequence[str], draws: Sequence[Callable[[Axes], Any]]) -> Figure:
+    columns = min(2, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = new_figure(COLUMN * columns, 3.1 * rows)
+    for place, (title, draw) in enumerate(zip(titles, draws, strict=True), 1):
+        ax = figure.add_subplot(rows, columns, place)
+        draw(ax)
+        entitle(ax, literal(title))
+    return figure
 
 
 def in_words(name: str) -> str:

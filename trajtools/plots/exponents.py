@@ -166,7 +166,12 @@ def divergences(
     first = None
     for place, (title, growth, exponent) in enumerate(panels):
         ax = figure.add_subplot(rows, columns, place + 1, sharey=first)
-        entitle(divergence(growth, exponent, ax=ax), literal(title))
+        divergence(growth, exponent, ax=ax)
+        legend, value = ax.get_legend(), ""
+        if place and legend is not None:  # the first panel has the legend of all
+            legend.remove()
+            value = "" if exponent is None else f"\n{number(exponent.value)} {interval(exponent)} {exponent.unit}"
+        entitle(ax, literal(title + value))
         first = ax if first is None else first
     for place, (title, result) in enumerate(windows, start=len(panels)):
         ax = figure.add_subplot(rows, columns, place + 1)

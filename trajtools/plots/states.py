@@ -278,8 +278,8 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
         ax.set_ylim(low / 1.15, max(high * 1.15, 2.0 * low))
         rest = finite & ~positive
         if rest.any():
-            mark = {"color": RED, "clip_on": False, "label": f"{rest.sum()} at or below 0"}
-            ax.plot(steps[rest], np.full(rest.sum(), low / 1.15), "v", markersize=4, **mark)
+            label, edge = f"{rest.sum()} at or below 0", np.full(rest.sum(), low / 1.15)
+            ax.plot(steps[rest], edge, "v", markersize=4, color=RED, clip_on=False, label=label)
             legend_above(ax)
     else:
         ax.plot(steps, heights, color=BLUE)

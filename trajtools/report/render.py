@@ -108,7 +108,12 @@ def _opening(
             "Above: exponent of each run, with its interval. Hollow marks do not enter the onset of sensitive "
             "dependence, which lies in the shaded range. Below: training time."
         )
-        return {"answer": sweep.summary(), "main_figure": figures.sweep(sweep), "main_caption": caption}
+        return {
+            "answer": sweep.summary(),
+            "main_figure": figures.sweep(sweep),
+            "narrow_figure": figures.sweep(sweep, width=4.2, height=5.6),
+            "main_caption": caption,
+        }
     from trajtools.plots._axes import interval, number
 
     if alone is not None:
@@ -118,15 +123,19 @@ def _opening(
             parts.append(f"The loss went from {loss[0]:.3g} to {loss[-1]:.3g} in {counted(int(step[-1]), 'step')}.")
         if alone.analysis is None:
             few = "No perturbed copies were recorded, so how fast nearby trainings part is unknown."
-            return {"answer": " ".join([few, *parts]), "main_figure": "", "main_caption": ""}
+            return {"answer": " ".join([few, *parts]), "main_figure": ""}
         exponent = alone.analysis.exponent
         caption = (
             f"Distance between the training and its perturbed copies. Exponent {number(exponent.value)} "
             f"{exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}: {exponent.verdict}."
         )
-        figure = figures.divergence(alone.analysis, width=8.0, height=4.6)
-        return {"answer": " ".join([exponent.summary(), *parts]), "main_figure": figure, "main_caption": caption}
-    return {"answer": _counts(exponents), "main_figure": "", "main_caption": ""}
+        return {
+            "answer": " ".join([exponent.summary(), *parts]),
+            "main_figure": figures.divergence(alone.analysis, width=8.0, height=4.6),
+            "narrow_figure": figures.divergence(alone.analysis, width=4.2, height=4.2),
+            "main_caption": caption,
+        }
+    return {"answer": _counts(exponents), "main_figure": ""}
 
 
 def _counts(exponents: Sequence[tuple[str, Exponent | None]]) -> str:
@@ -247,12 +256,12 @@ class Figures:
             save_figure(figure, target, format="svg", dpi=96)
         return Markup(_inline(target.getvalue(), label))
 
-    def sweep(self, result: Sweep) -> Markup:
+    def sweep(self, result: Sweep, width: float = 8.0, height: float = 6.0) -> Markup:
         """Draw exponents and training times against the hyper-parameter."""
         from trajtools import plots
 
         label = f"Exponent and training time against {result.x_name}"
-        return self.draw_figure(label, lambda figure: plots.sweep(result, figure=figure), width=8.0, height=6.0)
+        return self.draw_figure(label, lambda figure: plots.sweep(result, figure=figure), width=width, height=height)
 
     def divergence(
         self, analysis: Analysis, limits: tuple[float, float] | None = None, *, width: float = 5.6, height: float = 3.6

@@ -44,9 +44,10 @@ _OPTIONAL = {
     **dict.fromkeys(COLUMNS, ("row",)),
 }
 _ATTRIBUTES = {
-    "": (*TEXTS, "structure_xxh3"),
+    "": (*TEXTS, "shard", "structure_xxh3"),
     "weights": ("logical_dtype",),
     "optimizer": ("logical_dtype",),
+    "buffers": ("logical_dtype",),
     "sketch": ("settings",),
     "distances": ("metric",),
 }
@@ -227,7 +228,9 @@ class Survey(Run):
             names = [n.decode() for n in child(file, "member", h5py.Dataset)[()].tolist()]
             members = on_disk.member_columns([Member(n) for n in names])
             return {column: list(values) for column, values in members.items()}
-        size = child(file, {"parameters": "weights"}.get(name, "optimizer"), h5py.Dataset).shape[-1]
+        size = child(
+            file, {"parameters": "weights", "buffer_parameters": "buffers"}.get(name, "optimizer"), h5py.Dataset
+        ).shape[-1]
         whole = [name, "other", str(size), "float32", 0, size, "", "", -1, -1]
         return {column: [value] for column, value in zip(COLUMNS[name].split(), whole, strict=True)}
 

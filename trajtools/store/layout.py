@@ -28,7 +28,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError, UnsafeFileError
-from trajtools.store.files import LIBVER
+from trajtools.store.files import LIBVER, SUPERBLOCK_BYTES, sealed
 from trajtools.wiring import Member, NodeSet, Parameter
 
 FORMAT, VERSION = "trajtools", (2, 0)
@@ -549,8 +549,12 @@ class RunSpec:
     distance_metric: str | None = None
     optimizer_parameters: tuple[Parameter, ...] = ()
     optimizer_dtype: str = "float32"
+    buffer_parameters: tuple[Parameter, ...] = ()
+    buffer_dtype: str = "float32"
     metrics: int = 0
     member_metrics: int = 0
+    uuid: str = ""
+    shard: str = ""
 
     def __post_init__(self) -> None:
         check_parameters(self.parameters)
@@ -585,11 +589,18 @@ class RunSpec:
             return None
         return self.layout.beside(check_parameters(self.optimizer_parameters), self.optimizer_dtype)
 
+    @property
+    def buffer_layout(self) -> StreamLayout | None:
+        """Geometry of the network's own buffers."""
+        if not self.buffer_parameters:
+            return None
+        return self.layout.beside(check_parameters(self.buffer_parameters), self.buffer_dtype)
+
     def streams(self) -> list[Stream]:
         """The streams of the states, in the order of their checksums."""
         layout, members, filters = self.layout, len(self.members), COMPRESSIONS[self.compress]
         rows = layout.rows
-        tiles = {self.stored: layout, "optimizer": self.optimizer_layout}
+        tiles = {self.stored: layout, "optimizer": self.optimizer_layout, "buffers": self.buffer_layout}
         columns, member_columns = max(N_COLUMNS, 2 * self.metrics), max(N_MEMBER_COLUMNS, 2 * self.member_metrics)
         double = np.dtype("<f8")
         result = [
@@ -645,7 +656,8 @@ def _image(draft: Path, spec: RunSpec, path: Path) -> tuple[bytes, dict[str, int
         file.flush()
         image: bytes = file.id.get_file_image()
         places = {name: int(h5py.h5d.open(file.id, name.encode()).get_offset()) for name in PLACES}
-    return image, places
+    # HDF5 1.14 clears the writer's mark in an image, but leaves the checksum of the superblock as it was.
+    return sealed(image, len(image)) + image[SUPERBLOCK_BYTES:], places
 
 
 def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
@@ -676,11 +688,12 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "format_version": ".".join(map(str, VERSION)),
         "Conventions": "trajtools-2.0",
         "name": spec.name or path.stem,
-        "uuid": uuid.uuid4().hex,
+        "uuid": spec.uuid or uuid.uuid4().hex,
         "time_unit": spec.time_unit,
         "hparams": to_json(spec.hparams),
         "provenance": to_json(spec.provenance),
         "reference": spec.reference or "",
+        **({"shard": spec.shard} if spec.shard else {}),
     }
     attributes = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in attributes.items()}
     streams = spec.streams()
@@ -710,6 +723,7 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "members": member_columns(spec.members),
         "nodes": node_columns(spec.nodes),
         "optimizer_parameters": parameter_columns(spec.optimizer_parameters),
+        "buffer_parameters": parameter_columns(spec.buffer_parameters),
     }
     digest = xxhash.xxh3_64()
     for table, content in tables.items():
@@ -718,6 +732,7 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
     texts = {
         "weights.logical_dtype": spec.dtype,
         "optimizer.logical_dtype": spec.optimizer_dtype,
+        "buffers.logical_dtype": spec.buffer_dtype,
         "sketch.settings": to_json(spec.sketch),
         "distances.metric": spec.distance_metric or "",
     }

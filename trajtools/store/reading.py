@@ -1,4 +1,4 @@
-"""A run open for reading: its states, series and tables, up to the last committed state; and many runs as a mapping."""
+"""A run open for reading: its states, series and tables, up to the last committed state."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from glob import glob, has_magic
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -21,22 +19,15 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from trajtools.errors import (
-    DamagedError,
-    DataError,
-    FormatError,
-    SelectionError,
-    TooLargeError,
-    TrajtoolsError,
-    UnsafeFileError,
-)
+from trajtools.errors import DamagedError, FormatError, SelectionError, TooLargeError, UnsafeFileError
 from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
 from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
 from trajtools.store.layout import Axis, Cells, DatasetGeometry, Stream
+from trajtools.store.shards import Shard
 from trajtools.wiring import Member, NodeSet, Parameter
-from trajtools.wording import MOST_ROWS, WIDTH, columns, counted, short
+from trajtools.wording import WIDTH, counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,6 +43,7 @@ COLUMNS = {
     "members": "name reference epsilon norm seed noise",
     "nodes": "name size",
     "optimizer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
+    "buffer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
 }
 
 
@@ -82,14 +74,16 @@ class Run(Shown):
         Unit of `step`.
     reference : str or None
         Name of the run that this one was perturbed from.
-    parameters, optimizer_parameters : tuple of Parameter
-        Which edge of the graph each entry of the state is; which buffer each entry of `optimizer` is.
+    parameters, optimizer_parameters, buffer_parameters : tuple of Parameter
+        Which edge of the graph each entry of the state is; which buffer each entry of `optimizer` and `buffers` is.
     nodes : tuple of NodeSet
         Node sets of the graph.
     members : tuple of Member
         The networks of the run.
     stored : str
         What the run keeps of each state: ``"weights"``, ``"sketch"`` or ``"distances"``.
+    shard : Shard or None
+        Which part of the network the file holds, if that is sharded over processes; None: the whole.
     is_cut : bool
         The file is shorter than its writer left it.
 
@@ -102,6 +96,12 @@ class Run(Shown):
     UnsafeFileError
         If it points outside itself, or declares more than it holds.
     """
+
+    blocks: Blocks
+    planting_blocks: Blocks
+    axis: Axis
+    planting_axis: Axis
+    stored: str
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(path))
@@ -121,8 +121,14 @@ class Run(Shown):
             self._raw.close()
             raise
 
+    @property
+    def origin(self) -> tuple[type[Run], Any]:
+        """What opens the run again: its class, and what that takes."""
+        return type(self), self.path
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Run, (self.path,))
+        opener, where = self.origin
+        return (opener, (where,))
 
     def _head(self) -> str:
         return f"{self.name!r}, {self.status}"
@@ -223,6 +229,15 @@ class Run(Shown):
             previous.close()
             self._load()
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of the run: one, or of a sharded network that of each rank."""
+        return (self.path,)
+
+    def _show(self, n_states: int) -> None:
+        """Show the first states only, as a run did that was opened earlier."""
+        self.n_states = self.blocks.n = n_states
+
     # ------------------------------------------------------------------------------------------------ what it holds
 
     @property
@@ -248,6 +263,11 @@ class Run(Shown):
     def optimizer(self) -> StoredArray | None:
         """Buffers of the optimiser, shape (T, M, P'), or None."""
         return StoredArray(self, "optimizer") if "optimizer" in self.axis.streams else None
+
+    @property
+    def buffers(self) -> StoredArray | None:
+        """Buffers of the network (running statistics, ...), shape (T, M, P''), or None."""
+        return StoredArray(self, "buffers") if "buffers" in self.axis.streams else None
 
     @property
     def step(self) -> NDArray[np.int64]:
@@ -622,8 +642,15 @@ class Run(Shown):
         self.optimizer_parameters: tuple[Parameter, ...] = (
             on_disk.parameters_from(tables["optimizer_parameters"]) if tables["optimizer_parameters"] else ()
         )
+        self.buffer_parameters: tuple[Parameter, ...] = (
+            on_disk.parameters_from(tables["buffer_parameters"]) if tables["buffer_parameters"] else ()
+        )
         self.nodes: tuple[NodeSet, ...] = on_disk.nodes_from(tables["nodes"]) if tables["nodes"] else ()
         self.members: tuple[Member, ...] = on_disk.members_from(tables["members"])
+        text = self.texts.get("shard")
+        self.shard = None if text is None else Shard.from_text(text, str(self.path))
+        if self.shard is not None:
+            self.shard.check(self.parameters, self.optimizer_parameters, str(self.path))
         self.n_states, self.n_members = self.cells.committed, len(self.members)
         self.n_parameters = sum(p.size for p in self.parameters)
         at = 0
@@ -686,7 +713,7 @@ class Run(Shown):
             "distances": (members,),
             "sketch": (members, None),
             "optimizer": (members, sum(p.size for p in self.optimizer_parameters)),
-            "buffers": (members, None),
+            "buffers": (members, sum(p.size for p in self.buffer_parameters)),
         }
         for name, stream in self.axis.streams.items():
             shape = expected[name]
@@ -901,12 +928,13 @@ class StoredStates:
 
     def __init__(self, run: Run, member: int, stream: str = "weights") -> None:
         self.path, self.member, self.stream = run.path, member, stream
+        self._origin: tuple[type[Run], Any] = run.origin
         self._array = StoredArray(run, stream)
         self.shape: tuple[int, int] = (self._array.shape[0], self._array.shape[2])
         self.dtype, self.chunk = self._array.dtype, self._array.chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (self.path, self.member, self.stream, self.shape[0]))
+        return (_reopen, (*self._origin, self.member, self.stream, self.shape[0]))
 
     def __repr__(self) -> str:
         return f"<member {self.member} of {str(self.path)!r}, shape {self.shape}>"
@@ -917,200 +945,18 @@ class StoredStates:
 
 
 # Tasks of one process that read the same file share what they know of it.
-_OPENED: weakref.WeakValueDictionary[tuple[Path, int, int], Run] = weakref.WeakValueDictionary()
+_OPENED: weakref.WeakValueDictionary[tuple[Any, int, int], Run] = weakref.WeakValueDictionary()
 
 
-def _reopen(path: Path, member: int, stream: str, n_states: int) -> StoredStates:
-    key = (path, os.getpid(), n_states)
+def _reopen(opener: type[Run], where: Any, member: int, stream: str, n_states: int) -> StoredStates:
+    key = (where, os.getpid(), n_states)
     run = _OPENED.get(key)
     if run is None:
-        run = _OPENED[key] = Run(path)
+        run = _OPENED[key] = opener(where)
         if run.n_states < n_states:
-            raise FormatError(f"{path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
-        run.n_states = run.blocks.n = n_states
+            raise FormatError(f"{run.path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
+        run._show(n_states)
     return StoredStates(run, member, stream)
-
-
-# ---------------------------------------------------------------------------------------------------------- many runs
-
-
-class Runs(Shown, Mapping[str, Run]):
-    """Many runs by name, each opened when it is used.
-
-    The names are those of the files without their ending; where two are equal, with the folders that tell them apart.
-
-    Attributes
-    ----------
-    paths : dict of str to Path
-        File of each run.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = dict(zip(_distinct_names(paths), paths, strict=True))
-        self._open: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
-
-    def __getitem__(self, name: str) -> Run:
-        if name not in self.paths:
-            raise KeyError(
-                f"there is no run {name!r}; there are {', '.join(map(repr, list(self.paths)[:20])) or 'none'}"
-            )
-        run = self._open.get(name)
-        if run is None:
-            run = self._open[name] = Run(self.paths[name])
-        return run
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def _sentence(self) -> str:
-        return f"{counted(len(self), 'run')}."
-
-    def _lines(self) -> Sequence[str]:
-        head, *rows = self._cells(MOST_ROWS)
-        return columns(head, rows, len(self))
-
-    def _facts(self) -> Sequence[tuple[str, ...]]:
-        return [tuple(row) for row in self._cells(len(self))]
-
-    def _cells(self, most: int) -> list[list[str]]:
-        """A head, and a row for each of the first runs."""
-        read = [_read_about(self, name) for name in list(self.paths)[:most]]
-        keys = dict.fromkeys(key for about in read for key in about.hparams)
-        varied = [key for key in keys if len({repr(about.hparams.get(key)) for about in read}) > 1]
-        head = ["run", *varied, "states", "networks", "parameters", "status"]
-        rows = []
-        for about in read:
-            own = [short(about.hparams.get(key, "")) for key in varied]
-            rows.append([about.name, *own, *(about.cells or ["", "", "", about.problem])])
-        return [head, *rows]
-
-    def to_dataframe(self) -> DataFrame:
-        """Convert the runs to a table of pandas, one row a run.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Name, path, hyper-parameters, sizes and status. A file that cannot be read has its error as status.
-
-        Raises
-        ------
-        MissingDependencyError
-            If pandas is not installed.
-        """
-        frame = import_optional("pandas").DataFrame
-        rows = []
-        for name, path in self.paths.items():
-            about = _read_about(self, name)
-            row: dict[str, Any] = {"run": name, "path": str(path)} | about.hparams
-            sizes = dict(zip(("states", "networks", "parameters"), map(int, about.cells[:3]), strict=False))
-            rows.append(row | sizes | {"status": about.cells[3] if about.cells else about.problem})
-        return frame(rows)
-
-
-@dataclass(frozen=True)
-class _About:
-    """A run in a table of runs."""
-
-    name: str
-    hparams: dict[str, Any] = field(default_factory=dict)
-    cells: tuple[str, ...] = ()
-    problem: str = ""
-
-
-def _read_about(runs: Runs, name: str) -> _About:
-    """Read what a table says about a run; a file that cannot be read says why."""
-    try:
-        run = runs[name]
-    except (TrajtoolsError, OSError) as problem:
-        return _About(name, problem=f"cannot be read: {problem}"[:60])
-    sizes = (run.n_states, run.n_members, run.n_parameters)
-    return _About(name, dict(run.hparams), (*map(str, sizes), run.status))
-
-
-def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
-    """Open many runs.
-
-    Parameters
-    ----------
-    paths : path, pattern, or sequence of them
-        Files, folders (their ``.h5`` and ``.hdf5`` files, by name) and patterns such as ``"sweep/*.h5"``.
-
-    Returns
-    -------
-    Runs
-        A mapping from names to `Run`; a file is opened when its run is first used.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a path does not exist, or a folder or pattern holds no run.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from trajtools.store import RunWriter
-    >>> from trajtools.wiring import Member, Parameter
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> table = [Parameter("w", "other", (3,), "float64", 0, 3)]
-    >>> for lr in (0.1, 10.0):
-    ...     path, hparams = f"{folder.name}/lr={lr}.h5", {"lr": lr}
-    ...     RunWriter.create(path, parameters=table, members=[Member("a")], dtype="float64", hparams=hparams).close()
-    >>> runs = open_runs(folder.name)
-    >>> list(runs)
-    ['lr=0.1', 'lr=10.0']
-    >>> runs["lr=0.1"].hparams
-    {'lr': 0.1}
-    >>> folder.cleanup()
-    """
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not listed:
-        raise DataError("open_runs() got no path; needed files, folders or patterns")
-    files = [file for path in listed for file in run_files(path)]
-    return Runs(list(dict.fromkeys(files)))
-
-
-def run_files(path: str | os.PathLike[str]) -> list[Path]:
-    """Files of runs that a path, a folder or a pattern stands for."""
-    place = Path(os.path.abspath(path))
-    if place.is_dir():
-        files = sorted((f for f in place.iterdir() if _is_run_name(f)), key=_natural)
-        if not files:
-            raise FileNotFoundError(f"the folder {place} holds no .h5 or .hdf5 file")
-        return files
-    if place.exists() or not has_magic(str(path)):
-        if not place.exists():
-            raise FileNotFoundError(f"{place} does not exist")
-        return [place]
-    files = sorted(
-        (Path(os.path.abspath(f)) for f in glob(str(path), recursive=True) if os.path.isfile(f)), key=_natural
-    )
-    if not files:
-        raise FileNotFoundError(f"no file matches {os.fspath(path)}")
-    return files
-
-
-def _is_run_name(path: Path) -> bool:
-    return path.suffix.lower() in (".h5", ".hdf5") and not path.name.startswith(".") and path.is_file()
-
-
-def _natural(path: Path) -> list[Any]:
-    """Sort lr=0.5 before lr=10."""
-    import re
-
-    parts = re.split(r"(\d+(?:\.\d+)?)", str(path.with_suffix("")))
-    return [(float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)]
-
-
-def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    names = [path.stem for path in paths]
-    depth = 1
-    while len(set(names)) < len(names) and depth < 64:
-        depth += 1
-        names = ["/".join([*path.parts[-depth:-1], path.stem]) for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 # ------------------------------------------------------------------------------------------- structure, from strangers
@@ -1126,9 +972,12 @@ def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
             "`trajtools convert` reads other layouts"
         )
     texts = {name: text_attribute(file, name) for name in TEXTS}
+    if h5py.h5a.exists(file.id, b"shard"):
+        texts["shard"] = text_attribute(file, "shard")
     for stream, name in (
         ("weights", "logical_dtype"),
         ("optimizer", "logical_dtype"),
+        ("buffers", "logical_dtype"),
         ("sketch", "settings"),
         ("distances", "metric"),
     ):

@@ -176,8 +176,6 @@ def _salvage(path: Path, out: Path) -> Repair:
             copied = _plant(run, writer)
             if copied < n:
                 actions.append(f"lost {n - copied} of {n} plantings ({plantings.axis.sums})")
-            if "buffers" in run.axis.streams:
-                actions.append("left out the buffers")
             _finish(run, writer, actions, complete=len(actions) == 1)
         except BaseException:
             writer.abort()
@@ -203,10 +201,10 @@ def _is_damaged(blocks: Blocks, block: int) -> bool:
 
 
 def _create(run: Survey, out: Path) -> RunWriter:
-    optimizer = None
-    if run.optimizer_parameters and "optimizer" in run.axis.streams:
-        dtype = run.texts["optimizer.logical_dtype"]
-        optimizer = {"parameters": run.optimizer_parameters, "dtype": dtype}
+    beside: dict[str, Any] = {}
+    for name, table in (("optimizer", run.optimizer_parameters), ("buffers", run.buffer_parameters)):
+        if table and name in run.axis.streams:
+            beside[name] = {"parameters": table, "dtype": run.texts[f"{name}.logical_dtype"]}
     filters = run.axis.streams[run.stored].filters
     return RunWriter.create(
         out,
@@ -223,8 +221,10 @@ def _create(run: Survey, out: Path) -> RunWriter:
         compress=next(name for name, numbers in on_disk.COMPRESSIONS.items() if numbers == filters),
         sketch=run.sketch_settings,
         distance_metric=run.distance_metric,
-        optimizer=optimizer,
+        **beside,
         metrics=list(run.metrics),
+        uuid=run.uuid if run.shard else "",
+        shard=run.texts.get("shard", ""),
     )
 
 
@@ -243,6 +243,8 @@ def _copy(run: Survey, whole: NDArray[np.int64], writer: RunWriter) -> None:
             content["optimizer_tiles"] = _tiles(
                 writer.optimizer_layout, StoredArray(run, "optimizer").read(part, raw=True)
             )
+        if writer.buffer_layout is not None:
+            content["buffer_tiles"] = _tiles(writer.buffer_layout, StoredArray(run, "buffers").read(part, raw=True))
         metrics = {name: np.concatenate([run.metric(name, a, b) for a, b in _pieces(part)]) for name in run.metrics}
         final = start + rows >= len(whole)
         writer.write(start, len(part), step=_series(run, "step", part), metrics=metrics, final=final, **content)

@@ -59,7 +59,7 @@ class Tail:
         Their steps.
     metrics : dict of str to ndarray, shapes (count, ...)
         Their metrics.
-    tiles, optimizer_tiles : ndarray or None
+    tiles, optimizer_tiles, buffer_tiles : ndarray or None
         The block as `StreamLayout.new_tiles` gives it.
     distances, sketch : ndarray or None
         Shapes (count, M), (count, M, k).
@@ -71,6 +71,7 @@ class Tail:
     metrics: dict[str, Array]
     tiles: Array | None = None
     optimizer_tiles: Array | None = None
+    buffer_tiles: Array | None = None
     distances: Array | None = None
     sketch: Array | None = None
 
@@ -97,10 +98,12 @@ class RunWriter:
         The file.
     layout : StreamLayout
         Geometry of the states; `layout.rows` states make a block, whatever is stored.
-    optimizer_layout : StreamLayout or None
-        Geometry of the optimiser's buffers.
+    optimizer_layout, buffer_layout : StreamLayout or None
+        Geometry of the optimiser's buffers, and of the network's own.
     committed : int
         States that are whole on disk.
+    uuid : str
+        Of the run, where it is resumed or was chosen.
     last_step : int
         Step of the last committed state; -1 before the first.
     metrics : dict of str to tuple of int
@@ -117,7 +120,9 @@ class RunWriter:
         self.path = path
         self.layout: StreamLayout = spec.layout
         self.optimizer_layout: StreamLayout | None = spec.optimizer_layout
+        self.buffer_layout: StreamLayout | None = spec.buffer_layout
         self.committed, self.last_step = 0, -1
+        self.uuid = spec.uuid
         self.metrics: dict[str, tuple[int, ...]] = {}
         self.unstored: tuple[str, ...] = ()
         self.tail: Tail | None = None
@@ -151,11 +156,15 @@ class RunWriter:
         sketch: Mapping[str, Any] | None = None,
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
+        buffers: Mapping[str, Any] | None = None,
         metrics: Mapping[str, tuple[int, ...] | None] | Sequence[str] = (),
+        uuid: str = "",
+        shard: str = "",
     ) -> RunWriter:
         """Make the file and open it for appending; the path is claimed at once.
 
         There is room for the `metrics` that are declared, by name, or by shape for one state: (), (M,) or (M, k).
+        The files of one sharded network have a `uuid` in common, and each its own `shard` (`Shard.to_text`).
         """
         if mode not in MODES:
             raise ValueError(
@@ -178,8 +187,12 @@ class RunWriter:
             distance_metric=distance_metric,
             optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
             optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
+            buffer_parameters=tuple(buffers["parameters"]) if buffers else (),
+            buffer_dtype=on_disk.stored_dtype(buffers["dtype"])[0] if buffers else "float32",
             metrics=sum(not shape for shape in shapes.values()),
             member_metrics=sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes.values()),
+            uuid=uuid,
+            shard=shard,
         )
         if compress == "zstd":
             zstandard_module()  # missing packages are for the opening to say, not for the first block
@@ -213,6 +226,8 @@ class RunWriter:
         sketch: Mapping[str, Any] | None = None,
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
+        buffers: Mapping[str, Any] | None = None,
+        shard: str = "",
         durable: bool = False,
         provenance: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -233,10 +248,14 @@ class RunWriter:
             distance_metric=distance_metric,
             optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
             optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
+            buffer_parameters=tuple(buffers["parameters"]) if buffers else (),
+            buffer_dtype=on_disk.stored_dtype(buffers["dtype"])[0] if buffers else "float32",
+            shard=shard,
         )
         writer = cls(Path(os.path.abspath(path)), spec, durable=durable)
         with Run(writer.path) as run:
             _require_same(run, spec)
+            writer.uuid = run.uuid
             if any(on_disk.ZSTD in stream.filters for stream in run.axis.streams.values()):
                 zstandard_module()
         writer._open(None, resumed=provenance or {}, force=force, keep=keep)
@@ -252,6 +271,7 @@ class RunWriter:
         metrics: Mapping[str, Array] | None = None,
         tiles: Array | None = None,
         optimizer_tiles: Array | None = None,
+        buffer_tiles: Array | None = None,
         distances: Array | None = None,
         sketch: Array | None = None,
         plantings: Sequence[Sequence[float]] = (),
@@ -267,7 +287,7 @@ class RunWriter:
             Their steps.
         metrics : mapping of str to ndarray, shapes (count,), (count, M) or (count, M, k)
             Their metrics; a new name takes a free column, or joins `unstored` where there is none.
-        tiles, optimizer_tiles : ndarray
+        tiles, optimizer_tiles, buffer_tiles : ndarray
             The block as `StreamLayout.new_tiles` gives it; rows from `count` on are ignored by readers.
         distances, sketch : ndarray, shapes (count, M), (count, M, k)
             Where these are stored.
@@ -293,6 +313,7 @@ class RunWriter:
             distances = self._padded(distances, (self._n_members,))
         content: dict[str, Array] = {"step": self._padded(steps, ())}
         arrays = {"weights": tiles, "sketch": sketch, "distances": distances, "optimizer": optimizer_tiles}
+        arrays["buffers"] = buffer_tiles
         for name, array in arrays.items():
             if name not in self._axis.streams and array is None:
                 continue
@@ -515,7 +536,8 @@ class RunWriter:
         """Geometry, names and the last block of a run that goes on."""
         self.committed = run.n_states
         rows = run.axis.rows
-        for attribute, name in (("layout", run.stored), ("optimizer_layout", "optimizer")):
+        places = (("layout", run.stored), ("optimizer_layout", "optimizer"), ("buffer_layout", "buffers"))
+        for attribute, name in places:
             stream, declared = run.axis.streams.get(name), getattr(self, attribute)
             if stream is not None and declared is not None and len(stream.shape) == 2:
                 columns = stream.chunk[1]
@@ -536,18 +558,18 @@ class RunWriter:
 
     def _read_tail(self, run: Run, start: int) -> Tail:
         rows = slice(start, run.n_states)
-        buffers = run.optimizer
+
+        def block(stored: Any, layout: StreamLayout | None) -> Array | None:
+            return None if stored is None or layout is None else _filled(layout, stored.read(rows, raw=True))
+
         return Tail(
             start=start,
             count=run.n_states - start,
             step=run.series("step", start, run.n_states),
             metrics={name: run.metric(name, start) for name in run.metrics},
             tiles=_filled(self.layout, run.states.read(rows, raw=True)) if run.stored == "weights" else None,
-            optimizer_tiles=(
-                _filled(self.optimizer_layout, buffers.read(rows, raw=True))
-                if buffers is not None and self.optimizer_layout
-                else None
-            ),
+            optimizer_tiles=block(run.optimizer, self.optimizer_layout),
+            buffer_tiles=block(run.buffers, self.buffer_layout),
             distances=None if run.distances is None else run.distances[rows],
             sketch=None if run.sketch is None else run.sketch[rows],
         )
@@ -573,7 +595,7 @@ class RunWriter:
 
     def _checked(self, name: str, array: Array | None) -> Array:
         stream = self._axis.streams.get(name)
-        argument = {"weights": "tiles", "optimizer": "optimizer_tiles"}.get(name, name)
+        argument = {"weights": "tiles", "optimizer": "optimizer_tiles", "buffers": "buffer_tiles"}.get(name, name)
         if stream is None or array is None:
             raise ValueError(
                 f"{argument}: this run {'does not store' if stream is None else 'stores'} them with every block"
@@ -883,6 +905,7 @@ def _require_same(run: Run, spec: RunSpec) -> None:
     """Refuse to resume with another network or other settings."""
     differences = list(_table_differences("parameter", run.parameters, spec.parameters))
     differences += _table_differences("optimiser buffer", run.optimizer_parameters, spec.optimizer_parameters)
+    differences += _table_differences("buffer", run.buffer_parameters, spec.buffer_parameters)
     if len(run.members) != len(spec.members):
         differences.append(f"{len(run.members)} members in the file, {len(spec.members)} now")
     else:
@@ -901,6 +924,8 @@ def _require_same(run: Run, spec: RunSpec) -> None:
         differences.append(f"the metric is {run.distance_metric} in the file, {spec.distance_metric} now")
     if run.sketch_settings != (None if spec.sketch is None else dict(spec.sketch)):
         differences.append(f"the sketch is {run.sketch_settings} in the file, {spec.sketch} now")
+    if run.texts.get("shard", "") != spec.shard:
+        differences.append("the file holds another part of the sharded network than this rank does now")
     if differences:
         more = f" (and {len(differences) - 3} more differences)" if len(differences) > 3 else ""
         raise ArchitectureError(

@@ -594,9 +594,9 @@ class Task:
 
 def measure(task: Task) -> SweepPoint:
     """Measure one run."""
-    from trajtools.store import Run
+    from trajtools.store import open
 
-    with Run(task.path) as run:
+    with open(task.path) as run:
         warnings: list[Reason] = []
         references = [k for k, member in enumerate(run.members) if member.reference < 0]
         accuracy = _series(run, task.accuracy, references, warnings)

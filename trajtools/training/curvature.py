@@ -58,7 +58,7 @@ class Curvature(Result):
     threshold : float
         Product at which the optimiser becomes unstable on a quadratic: 2 for gradient descent, different with momentum.
     predicted : ndarray of float64, shape (T,)
-        Local exponent of plain gradient descent, ln max(|1 - rate h_min|, |1 - rate h_max|), per step; NaN for
+        Local exponent of plain gradient descent, ``ln max(|1 - rate h_min|, |1 - rate h_max|)``, per step; NaN for
         momentum, and where a curvature is missing.
     measured : ndarray of float64, shape (T,)
         Recorded growth of a forward shadow, per step; NaN without one.
