@@ -110,7 +110,7 @@ def test_metrics_without_a_state_belong_to_the_newest_one(tmp_path):
     assert_array_equal(found["step"], np.arange(131))
 
 
-def test_a_state_is_never_stored_twice(tmp_path):
+def test_a_state_is_never_stored_twice_and_its_metrics_are_averaged(tmp_path):
     params = network()
     with Recorder(tmp_path / "a.h5", params) as rec:
         rec.record(params, step=0, loss=1.0)
@@ -122,7 +122,7 @@ def test_a_state_is_never_stored_twice(tmp_path):
         assert rec.n_recorded == 3
     found = read(tmp_path / "a.h5")
     assert found["step"].tolist() == [0, 4, 5]
-    assert_array_equal(found["metrics"]["loss"], [1, 3, np.nan])
+    assert_array_equal(found["metrics"]["loss"], [1, 2.5, np.nan])
 
 
 def test_an_unchanged_state_after_the_first_record_is_a_step(tmp_path):
@@ -283,8 +283,8 @@ def test_metrics_without_a_column_are_one_warning_and_go_beside_the_file(tmp_pat
     assert_array_equal(run["metrics"]["spectrum"][70:], [[[1, step]] for step in range(70, 150)])
     beside = lines(path)
     assert sorted(beside) == list(range(70, 150))
-    assert all(beside[step]["late"] == step + 0.5 for step in beside)
-    assert beside[149] == {"late": 149.5, "ninth": [np.inf], "member 6": [0.25], "member 7": [0.25]}
+    assert all(beside[step]["late"] == step + 0.25 for step in beside)
+    assert beside[149] == {"late": 149.25, "ninth": [np.inf], "member 6": [0.25], "member 7": [0.25]}
     assert not tt.validate(path)
 
 

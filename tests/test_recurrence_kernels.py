@@ -15,6 +15,7 @@ from trajtools._kernels import (
 )
 from trajtools.recurrences.lines import pack
 from trajtools.recurrences.rows import make_pair, prepare
+from trajtools.types import L1, L2, LINF
 
 
 def word(flags):
@@ -138,7 +139,7 @@ def test_lines_compiled_equal_interpreted():
 
 def test_distances_compiled_equal_interpreted():
     a, b = states(17), states(9, seed=4)
-    for code in (lags.L1, lags.L2, lags.LINF):
+    for code in (L1, L2, LINF):
         out, other = np.empty((17, 9)), np.empty((17, 9))
         rows.distance_block(a, b, code, out)
         rows.distance_block.py_func(a, b, code, other)

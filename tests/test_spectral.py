@@ -25,6 +25,7 @@ NAMES = (
 )
 
 
+@pytest.mark.filterwarnings("ignore::trajtools.errors.InputWarning")  # of weights that are no edges
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", networks.SHAPES)
 def test_distance_is_that_of_full_matrices(name, kind):

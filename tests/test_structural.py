@@ -26,6 +26,7 @@ NAMES = (
 )
 
 
+@pytest.mark.filterwarnings("ignore::trajtools.errors.InputWarning")  # of weights that are no edges
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", networks.SHAPES)
 def test_distance_is_that_of_the_definition(name, kind):
@@ -77,6 +78,7 @@ def test_deltacon_of_graphs_without_signs_is_the_published_one():
     npt.assert_allclose(found, [np.linalg.norm(roots[0] - roots[1])], rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::trajtools.errors.InputWarning")  # of weights that are no edges
 def test_influence_of_signed_weights_is_defined_and_follows_the_sign_of_the_path():
     # One path of three nodes, weights + and -: the ends influence each other negatively.
     tables = describe({"W1": ((1, 1), "float64"), "W2": ((1, 1), "float64")})

@@ -292,4 +292,4 @@ def test_windows_draw_themselves():
     ax = tt.lyapunov_windows(from_distances(distances), window=25).plot()
     assert ax.get_ylabel() == "exponent (1/step)"
     assert any(line.get_label() == "sensitive" for line in ax.lines)
-    assert "largest cumulative gain" in ax.get_title()
+    assert "largest gain" in ax.get_title()

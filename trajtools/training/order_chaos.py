@@ -209,7 +209,7 @@ def mean_field(J: float, J0: float = 0.0) -> MeanField:
     return _state(J, 0.0, spread)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class MeanField(Result):
     """The stationary state of a large random tanh map.
 
