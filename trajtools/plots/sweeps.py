@@ -84,8 +84,10 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
     onset = result.onset()
     if onset.found:
         for ax in (above, below):
-            ax.axvspan(*onset.interval, color=RED, alpha=0.1, linewidth=0)
-            ax.axvline(onset.value, color=RED, linewidth=1, label=f"onset at {onset.value:.3g}")
+            range_label = None if onset.is_located else "onset in this range"
+            ax.axvspan(*onset.interval, color=RED, alpha=0.1, linewidth=0, label=range_label)
+            if onset.is_located:
+                ax.axvline(onset.value, color=RED, linewidth=1, label=f"onset at {onset.value:.3g}")
     _draw_times(below, result, threshold)
     if len(curve.x) and (curve.x > 0).all():
         logarithmic(below, "x")

@@ -82,9 +82,18 @@ class Onset(Result):
     level: float = 0.95
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_located(self) -> bool:
+        """Whether the interval spans at most a factor of 4: else only the range is known, and `value` says little."""
+        low, high = self.interval
+        return self.found and (low <= 0 or high <= WIDE * low)
+
     def _sentence(self) -> str:
         if not self.found:
             return "The sweep holds no onset of chaos."
+        if not self.is_located:
+            low, high = self.interval
+            return f"Sensitive dependence begins somewhere between {spoken(low)} and {spoken(high)}."
         return (
             f"Sensitive dependence begins at {spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}."
         )
@@ -616,6 +625,7 @@ def _control(sweep: Sweep, quickest: Fastest) -> tuple[Reason, ...]:
 
 def describe(onset: Onset, quickest: Fastest) -> str:
     """One line for people about where both lie."""
-    begins = f"{onset.value:.4g} [{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]" if onset.found else "not found"
+    span = f"[{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]"
+    begins = (f"{onset.value:.4g} {span}" if onset.is_located else f"in {span}") if onset.found else "not found"
     speed = f"{quickest.value:.4g} [{quickest.interval[0]:.4g}, {quickest.interval[1]:.4g}]"
     return f"onset {begins}, fastest {speed if np.isfinite(quickest.value) else 'not found'}"
