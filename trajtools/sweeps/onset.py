@@ -621,11 +621,3 @@ def _control(sweep: Sweep, quickest: Fastest) -> tuple[Reason, ...]:
         "not explained by instability alone"
     )
     return (Reason.of("control-no-faster", words, time=middle[best]),)
-
-
-def describe(onset: Onset, quickest: Fastest) -> str:
-    """One line for people about where both lie."""
-    span = f"[{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]"
-    begins = (f"{onset.value:.4g} {span}" if onset.is_located else f"in {span}") if onset.found else "not found"
-    speed = f"{quickest.value:.4g} [{quickest.interval[0]:.4g}, {quickest.interval[1]:.4g}]"
-    return f"onset {begins}, fastest {speed if np.isfinite(quickest.value) else 'not found'}"
