@@ -140,6 +140,7 @@ def test_a_backbone_that_is_unfrozen_does_not_end_the_fit_and_copies_follow(tmp_
         assert torch.equal(copy.backbone.weight, reference.backbone.weight)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch on Python 3.13.0
 def test_copies_of_a_compiled_module_are_compiled_too(tmp_path):
     class Quiet(Classifier):
         def training_step(self, batch, i):
