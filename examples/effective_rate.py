@@ -69,7 +69,7 @@ def main() -> None:
             train(paths[-1], data, size, k, lr=float(rate), momentum=momentum, batch_size=batch)
         say(f"{k} of {len(grid)} trainings")
     found, shape = tt.sweep(paths, "lr", "momentum", thresholds=(DONE,)), (1 + len(BATCHES[size]) // 2, 2)
-    (chosen.out / "runs.txt").write_text(f"{found}\n", encoding="utf-8")
+    (chosen.out / "runs.json").write_text(found.to_json(), encoding="utf-8")
     rows, span = [], "[{:.3g}, {:.3g}]".format
     for most in LIMITS[size]:
         law = found.scaling(FACTORS, runs=lambda p, most=most: p.x / (1 - p.y) <= most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -62,8 +63,8 @@ def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
     assert float(law[4]) == pytest.approx(1, abs=0.25)
     table = (tmp_path / "onset.md").read_text().splitlines()[2:]
     assert [line.split(" | ")[:2] for line in table] == [["| 16", "0"], ["| 16", "0.9"], ["| 64", "0"], ["| 64", "0.9"]]
-    runs = (tmp_path / "runs.txt").read_text()
-    assert sum(" digits-" in line for line in runs.splitlines()[1:]) == len(list(tmp_path.glob("*.h5"))) == 18
+    points = json.loads((tmp_path / "runs.json").read_text())["points"]
+    assert len({point["run"] for point in points}) == len(list(tmp_path.glob("*.h5"))) == 18
 
 
 @pytest.mark.slow
