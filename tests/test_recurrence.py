@@ -1,5 +1,6 @@
 """Recurrence quantification against the matrix counted cell by cell, against exact answers, and under symmetries."""
 
+import itertools
 from fractions import Fraction
 from math import log
 
@@ -480,6 +481,30 @@ def test_states_in_random_order_have_the_determinism_of_chance(lmin):
     angle = np.arange(400) / 5
     ordered = tt.recurrence(np.c_[np.sin(angle), np.cos(angle)])
     assert 5 * ordered.in_random_order()["DET"] < ordered.DET
+
+
+@pytest.mark.parametrize("lmin", [2, 3])
+def test_chance_of_few_states_is_that_of_all_independent_diagonals(lmin):
+    # The slow twin: every pattern of recurrences along the diagonals of four states.
+    result = tt.recurrence(np.array([0.0, 1.0, 0.1, 5.0]), threshold=1.0, lmin=lmin)
+    recurrences, cells = result.lines.outside(result.theiler)
+    p, points, long_points, long_lines = recurrences / cells, 0.0, 0.0, 0.0
+    for n in (3, 2, 1):
+        for pattern in itertools.product((0, 1), repeat=n):
+            weight = p ** sum(pattern) * (1 - p) ** (n - sum(pattern))
+            runs = [len(list(run)) for recurs, run in itertools.groupby(pattern) if recurs]
+            points += weight * sum(runs)
+            long_points += weight * sum(run for run in runs if run >= lmin)
+            long_lines += weight * sum(run >= lmin for run in runs)
+    assert 0 < p < 1
+    chance = result.in_random_order()
+    assert chance["DET"] == pytest.approx(long_points / points, rel=1e-12)
+    assert chance["L"] == pytest.approx(long_points / long_lines, rel=1e-12)
+
+
+def test_constant_states_are_one_line_a_diagonal_by_chance_too():
+    result = tt.recurrence(np.ones(20), threshold=1.0)
+    assert result.in_random_order() == {"DET": pytest.approx(result.DET), "L": pytest.approx(result.L)}
 
 
 def test_every_measure_has_a_line_of_meaning():

@@ -161,13 +161,16 @@ def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block
         return f"{value:,.0f}" if abs(value) >= 1 and float(value).is_integer() else number(value)
 
     results, names = [one.result for one in outcomes], labels(outcomes)
-    rows = [[name, *(cell(result[name]) for result in results), meaning] for name, meaning in MEASURES.items()]
+    chances = [result.in_random_order() for result in results]
+    rows = []
+    for name, meaning in MEASURES.items():
+        rows.append([name, *(cell(result[name]) for result in results), meaning])
+        if name in chances[0]:
+            rows.append(
+                ["  by chance", *(cell(c[name]) for c in chances), f"{name} if the states came in random order"]
+            )
     rows.append(["threshold", *(number(float(r.threshold)) for r in results), "largest distance of a recurrence"])
     rows.append(["theiler", *(str(r.theiler) for r in results), "states closer in time are not counted"])
-    chance = results[0].in_random_order()
-    for row in rows:
-        if row[0] in chance:
-            row[-1] += f" (states in random order: {number(chance[row[0]])})"
     blocks = with_reasons(table(["measure", *names, "meaning"], rows, right=range(1, len(outcomes) + 1)), outcomes)
     if windows is not None:
         blocks += [_windowed_text(name, result, windows) for name, result in zip(names, results, strict=True)]

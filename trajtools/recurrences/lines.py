@@ -108,9 +108,8 @@ class Lines(Result):
         float
             About 1 where a trajectory returns, small where it drifts; NaN without recurrences.
         """
-        lag = np.abs(np.arange(len(self.cells)) - (self.shape[1] - 1))
-        apart = lag >= max(theiler, 1)
-        lag, recurrences, cells = lag[apart], self.recurrences[apart], self.cells[apart]
+        apart = self._is_outside(max(theiler, 1))
+        lag, recurrences, cells = self._lag()[apart], self.recurrences[apart], self.cells[apart]
         if not recurrences.sum() or not cells.sum():
             return float("nan")
         return float((lag @ recurrences) / recurrences.sum() * (cells.sum() / (lag @ cells)))
@@ -127,15 +126,30 @@ class Lines(Result):
         -------
         recurrences, cells : int
         """
-        rows, columns = self.shape
-        if theiler == 0:
-            return int(self.recurrences.sum()), int(self.cells.sum())
-        low, high = max(columns - theiler, 0), columns - 1 + theiler
-        inside = slice(low, min(high, rows + columns - 1))
-        return (
-            int(self.recurrences.sum() - self.recurrences[inside].sum()),
-            int(self.cells.sum() - self.cells[inside].sum()),
-        )
+        outside = self._is_outside(theiler)
+        return int(self.recurrences[outside].sum()), int(self.cells[outside].sum())
+
+    def cells_outside(self, theiler: int) -> Ints:
+        """Count the cells of each diagonal outside a Theiler window.
+
+        Parameters
+        ----------
+        theiler : int, in samples
+            Lags closer to zero are excluded.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            Diagonals without cells are left out.
+        """
+        cells = self.cells[self._is_outside(theiler)]
+        return cells[cells > 0]
+
+    def _is_outside(self, theiler: int) -> Bools:
+        return self._lag() >= theiler
+
+    def _lag(self) -> Ints:
+        return np.abs(np.arange(len(self.cells)) - (self.shape[1] - 1))
 
 
 def count_lags(

@@ -219,15 +219,29 @@ class Recurrence(Measures):
 
         Notes
         -----
-        For independent states, the recurrences along a diagonal are independent with probability p, so that
+        For independent states, the recurrences along a diagonal are independent with probability p, the recurrence rate
+        outside the Theiler window. A diagonal of n cells then holds n p of them, in p + (n - 1) p (1 - p) lines, and
 
-        .. math:: DET = p^{m-1} (m - (m - 1) p), \qquad L = m + p / (1 - p)
+        .. math:: E_l = p^l (1 - p) (2 + (n - l - 1) (1 - p)), \qquad E_n = p^n
 
-        for lines of at least m = ``lmin`` states, where p is the recurrence rate outside the Theiler window.
+        lines of l < n, and of n states. Both measures are ratios of such expectations, summed over the diagonals. NaN
+        where no line of ``lmin`` states can be.
         """
         recurrences, cells = self.lines.outside(self.theiler)
-        p, m = recurrences / cells if cells else float("nan"), int(self.settings["lmin"])
-        return {"DET": p ** (m - 1) * (m - (m - 1) * p), "L": m + p / (1 - p) if p < 1 else float("inf")}
+        p, shortest = recurrences / cells if cells else float("nan"), int(self.settings["lmin"])
+        n = self.lines.cells_outside(self.theiler)
+        points, lines = n * p, p + (n - 1) * p * (1 - p)
+        all_points = float(points.sum())
+        for length in range(1, shortest):
+            inner = p**length * (1 - p) * (2 + (n - length - 1) * (1 - p))
+            expected = np.where(n > length, inner, np.where(n == length, p**length, 0.0))
+            points, lines = points - length * expected, lines - expected
+        long_points, long_lines = float(points.sum()), float(lines[n >= shortest].sum())
+        possible = bool((n >= shortest).any()) and p > 0
+        return {
+            "DET": long_points / all_points if possible else float("nan"),
+            "L": long_points / long_lines if possible else float("nan"),
+        }
 
     def _lines(self) -> Sequence[str]:
         null = self.in_random_order()
