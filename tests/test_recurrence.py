@@ -507,6 +507,16 @@ def test_constant_states_are_one_line_a_diagonal_by_chance_too():
     assert result.in_random_order() == {"DET": pytest.approx(result.DET), "L": pytest.approx(result.L)}
 
 
+def test_states_that_are_left_out_are_counted_in_a_warning():
+    x, y = np.random.default_rng(3).standard_normal((2, 60, 2))
+    assert "not-finite" not in codes(tt.recurrence(x).warnings)
+    x[[5, 30]], y[7] = np.nan, np.inf
+    (warning,) = [w for w in tt.recurrence(x).warnings if w.code == "not-finite"]
+    assert warning.numbers["excluded"] == 2
+    of_both = [w.numbers["excluded"] for w in tt.recurrence(x, y=y).warnings if w.code == "not-finite"]
+    assert of_both == [2, 1]
+
+
 def test_every_measure_has_a_line_of_meaning():
     result = tt.recurrence(np.random.default_rng(0).standard_normal((100, 2)))
     table = result.to_dataframe()

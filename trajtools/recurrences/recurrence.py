@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.measures import TREND_BORDER, Convention, Recurrence, find_convention, measure
 from trajtools.recurrences.rows import PlotOptions, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
-from trajtools.types import StatesLike, TimeStepLike
+from trajtools.types import Bools, StatesLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -175,6 +176,7 @@ def recurrence(
         **options,
     )
     metric_name = x.metric if isinstance(x, Distances) else _name(metric)
+    n_excluded = int(np.count_nonzero(~plot.finite[0]))
     settings = options | {
         "dim": dim,
         "delay": delay,
@@ -192,11 +194,14 @@ def recurrence(
         kind=kind,
         convention=convention,
         theiler=theiler,
-        n_excluded=len(plot.finite[0]) - int(np.count_nonzero(plot.finite[0])),
+        n_excluded=n_excluded,
         dt=step,
         time_unit=unit,
         settings=settings,
-        warnings=_warnings(lines, theiler, kind, threshold, automatic["thresholds"]),
+        warnings=(
+            *_excluded(plot.finite[: 2 if kind == "cross" else 1]),
+            *_warnings(lines, theiler, kind, threshold, automatic["thresholds"]),
+        ),
         plot_source=plot,
     )
 
@@ -246,6 +251,13 @@ def _described(rule: Rule) -> Any:
     return fixed(rule)
 
 
+def _excluded(finite: Sequence[Bools]) -> tuple[Reason, ...]:
+    """Say how many states of x, and of y where that is a trajectory of its own, are left out."""
+    text = "{excluded} of {states} states of {name} are not finite and are excluded"
+    counts = [(name, int(np.count_nonzero(~good)), len(good)) for name, good in zip("xy", finite, strict=False)]
+    return tuple(Reason.of("not-finite", text, name=name, excluded=n, states=m) for name, n, m in counts if n)
+
+
 def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any) -> tuple[Reason, ...]:
     warnings = []
     if (np.asarray(thresholds, dtype=np.float64) == 0).any():
@@ -260,7 +272,7 @@ def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any
     if isinstance(rule, RecurrenceRate) and not rule.local:
         recurrences, cells = lines.outside(theiler)
         if recurrences > 1.01 * rule.rate * cells + 2:
-            text = "{share:.4g} of the pairs recur, not {rate:.4g}: many distances are equal"
+            text = "the recurrence rate is {share:.4g}, not {rate:.4g}: many distances are equal"
             warnings.append(Reason.of("equal-distances", text, share=recurrences / cells, rate=rule.rate))
     share = lines.time_apart(theiler)
     if kind == "auto" and share < RETURNS:
