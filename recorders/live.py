@@ -43,7 +43,7 @@ class Growth:
         self._ended: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)  # planting -> (gain, time)
 
     def planted(self, step: int, copies: Iterable[int], distances: Floats) -> None:
-        """Take that copies were planted: `distances` of all copies in order, numbered from 1."""
+        """Begin a stretch for each copy planted; `distances` are those of all copies, numbered from 1."""
         for copy in copies:
             self._end(copy)
             distance = float(distances[copy - 1])
@@ -51,7 +51,7 @@ class Growth:
                 self._open[copy] = Stretch(step, log(distance))
 
     def note(self, step: int, distances: Floats) -> None:
-        """Take the distances of all copies after an update."""
+        """Add the distances of all copies after an update."""
         for copy, stretch in self._open.items():
             stretch.add(step, float(distances[copy - 1]))
 
@@ -106,7 +106,7 @@ class Stretch:
     highs: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, step: int, distance: float) -> None:
-        """Take one distance; what has merged or diverged is not followed any further."""
+        """Add one distance; a copy that has merged or diverged is no longer followed."""
         if step <= self.planted or not (isfinite(distance) and distance > 0):
             return
         self.age, self.newest, self.seen = step - self.planted, log(distance), True

@@ -149,7 +149,7 @@ class _OwnRecorders:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        """Find nothing: the finders of Python do, after the warning."""
+        """Warn, and leave the search to the other finders."""
         if name == "recorders":
             spec = PathFinder.find_spec(name, path)
             _compare(spec.origin if spec else None)

@@ -547,9 +547,9 @@ class Run(Shown):
                 if trial == _TRIES - 1 or (trial and not self._was_written_lately()):
                     if self.is_cut and error.__cause__ and not isinstance(error, UnsafeFileError):  # HDF5 stumbled
                         raise FormatError(
-                            f"{self.path} was cut short: its last {bytes_missing(self._raw)} bytes are gone, and with "
-                            "them a part of the structure without which nothing can be read; copy it again from where "
-                            "it is whole"
+                            f"{self.path} was cut short: its last {bytes_missing(self._raw)} bytes are gone, and "
+                            "with them a part of the structure that every reader needs; copy the file again from its "
+                            "source"
                         ) from error
                     raise
                 time.sleep(0.002 * 4**trial)
