@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trajtools.training.curvature import Curvature
     from trajtools.types import Floats
 
+    Task = tuple[str, int, bool, Exponent | None]
+
 STATES = 1500  # most states of a trajectory that are compared with each other; longer ones are thinned
 METRICS = ("loss", "test_loss", "accuracy", "test_accuracy")  # shown first
 ENTRIES = 4  # of a metric of several numbers that are shown
@@ -92,6 +94,8 @@ class RunReport:
         Name -> steps, and the mean over the references.
     left_out : tuple of str
         What does not apply, and why.
+    detailed : bool
+        Whether the page has a section about it; else it stands in the tables only, with its exponent.
     """
 
     run: str
@@ -103,10 +107,36 @@ class RunReport:
     curvature: Curvature | None = None
     metrics: dict[str, tuple[Any, Floats]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    detailed: bool = True
 
 
-def collect(run: Any, *, rng: int = 0) -> RunReport:
-    """Run every analysis that applies to a run of an open file; `rng` seeds the resampling."""
+def collect_file(task: Task) -> RunReport | None:
+    """Do `collect` or `outline` in any process: path, rng, whether in detail, exponent; None without any states."""
+    from trajtools.store import open
+
+    path, rng, detailed, exponent = task
+    with open(path) as run:
+        if not run.n_states:
+            return None
+        return collect(run, rng=rng, exponent=exponent) if detailed else outline(run, rng=rng, exponent=exponent)
+
+
+def outline(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunReport:
+    """Collect what the tables show of a run; nothing else of it is read."""
+    analysis = None
+    if any(member.reference >= 0 for member in run.members):
+        try:
+            analysis = _analyse_twins(run, rng, exponent)
+        except TrajtoolsError:  # its own report says why
+            analysis = None
+    return RunReport(run.name, {}, analysis, detailed=False)
+
+
+def collect(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunReport:
+    """Run every analysis that applies to a run of an open file; `rng` seeds the resampling.
+
+    `exponent`: that of its twins, where it is known.
+    """
     from trajtools.stability.orbital import orbital_stability
     from trajtools.training.curvature import curvature
 
@@ -122,7 +152,7 @@ def collect(run: Any, *, rng: int = 0) -> RunReport:
     weights = run.stored == "weights"
     analysis = stability = states = probed = None
     if any(member.reference >= 0 for member in run.members):
-        analysis = attempt("exponent of the twins", lambda: _analyse_twins(run, rng))
+        analysis = attempt("exponent of the twins", lambda: _analyse_twins(run, rng, exponent))
         if weights:
             stability = attempt("orbital stability", lambda: orbital_stability(run, rng=rng))
     else:
@@ -139,11 +169,15 @@ def collect(run: Any, *, rng: int = 0) -> RunReport:
     )
 
 
-def _analyse_twins(run: Any, rng: int) -> Analysis:
+def _analyse_twins(run: Any, rng: int, exponent: Exponent | None) -> Analysis:
     from trajtools.exponents.twins import twins
 
-    growth: Divergence = twins(run, metric=run.distance_metric or "l1")
-    return Analysis(str(run.path), run.name, growth, growth.fit(rng=rng), hparams=dict(run.hparams))
+    if exponent is None or exponent.curve is None:
+        growth: Divergence = twins(run, metric=run.distance_metric or "l1")
+        exponent = growth.fit(rng=rng)
+    else:
+        growth = exponent.curve
+    return Analysis(str(run.path), run.name, growth, exponent, hparams=dict(run.hparams))
 
 
 def _compare_states(run: Any) -> tuple[Distances, Recurrence]:
