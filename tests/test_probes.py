@@ -264,7 +264,7 @@ def test_growth_that_begins_late_is_doubted_in_words_and_once() -> None:
     floor = Floor(2.0**-53)
     for _ in range(20):
         floor.note(-0.01, 1.0, 1e-8)
-    with pytest.warns(UserWarning, match=r"quiet for 20 steps .* another epsilon, float64, or tangent_exponents"):
+    with pytest.warns(UserWarning, match=r"quiet for 20 steps .* fresh offsets \(window=\) or tangent_exponents"):
         floor.note(20.0, 1.0, 1e-8)
     floor.note(1.0, 1.0, 1e-8)  # no second warning
     assert floor.warning.code == "delayed-loss-of-stability"
