@@ -22,7 +22,7 @@ STARTS = 3  # separate times of perturbation that vote, for persistence
 MISS = 0.01  # probability that a start that votes fails to grow by chance
 CHANCE = 0.05  # smallest probability of so many failures by chance, for persistence
 BOUNDED = 1.0  # e-folds: distances that rise by less do not grow
-MOST_LISTED = 6  # starts in a reason
+MOST_LISTED = 4  # starts in a reason
 SHORTEST = 20  # steps of a record, to show the absence of growth
 FEWEST_STEPS = 3  # fitted steps: fewer show no curvature
 SHAPE_STEPS = 10  # of a rise, to prefer a power law to an exponential
@@ -126,13 +126,11 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
 
 
 def _listed(values: Sequence[float]) -> str:
-    """List a few numbers; of many, the first three, how many follow, and their range."""
-    texts = [str(value) if isinstance(value, int) else f"{value:.3g}" for value in values]
-    if len(texts) <= MOST_LISTED:
-        return ", ".join(texts)
+    """List a few numbers; of many, their range."""
     known = [value for value in values if np.isfinite(value)]
-    low, high = (str(end) if isinstance(end, int) else f"{end:.3g}" for end in (min(known), max(known)))
-    return f"{', '.join(texts[:3])} and {len(texts) - 3} more, {low} to {high}"
+    chosen = values if len(values) <= MOST_LISTED or not known else (min(known), max(known))
+    texts = [str(value) if isinstance(value, int) else f"{value:.3g}" for value in chosen]
+    return (", " if chosen is values else " to ").join(texts)
 
 
 def _by_chance(failures: int, votes: int) -> float:
@@ -223,9 +221,7 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
     p_value = p_power if null == "power-law" else max(p_power, fit.p_null)
     if not p_value < DECISION:
         slower = _slower(fit, null)
-        text = (
-            "{null} is not excluded (p = {p:.3g}, and {level:g} is needed); {remedies}"
-        )
+        text = "{null} is not excluded (p = {p:.3g}, and {level:g} is needed); {remedies}"
         more = "train more initial conditions, or longer for more starts"
         values = {"p": p_value, "level": DECISION, "remedies": _remedies(_more_room(fit, fit.gain / 2), more)}
         return slower or ("undecided", (growth, Reason.of("null-fits-as-well", text, null=name, **values)))
@@ -365,7 +361,9 @@ def _too_fast(fit: TwinFit) -> Reason:
     gaps = np.diff(fit.growth.time)
     complete = fit.growth.time_unit == "step" and len(gaps) > 0 and float(gaps.min()) <= 1.0
     per_step = max(fit.gain, FEWEST_EFOLDS) / max(fit.steps, 1.0)
-    remedies = _remedies("" if complete else "record every step", _more_room(fit, (FEWEST_STEPS - fit.steps) * per_step))
+    remedies = _remedies(
+        "" if complete else "record every step", _more_room(fit, (FEWEST_STEPS - fit.steps) * per_step)
+    )
     way = f"; {remedies}" if remedies else ""
     return Reason.of("too-fast", text, steps=fit.steps, needed=FEWEST_STEPS, way=way)
 
