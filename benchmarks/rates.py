@@ -64,6 +64,11 @@ def time_to(target: float, test: np.ndarray, budget: int) -> float:
     return float((reached[0] + 1) * EVERY) if len(reached) else 2.0 * budget
 
 
+def last_loss(test: np.ndarray) -> float:
+    """Test loss at the end of the budget; what is next to nothing counts as 1e-6."""
+    return max(float(np.min(test[-4:])), 1e-6)
+
+
 class Sweep:
     """Full sweep of a task: target, and the best time for each seed."""
 
@@ -73,7 +78,7 @@ class Sweep:
         at_quarter = np.array([[test[quarter] for test in tests[seed]] for seed in SEEDS])
         self.target = float(np.median(at_quarter, axis=0).min())
         self.best = {seed: min(time_to(self.target, test, task.budget) for test in tests[seed]) for seed in SEEDS}
-        self.last = {seed: min(float(np.min(test[-4:])) for test in tests[seed]) for seed in SEEDS}
+        self.last = {seed: min(last_loss(test) for test in tests[seed]) for seed in SEEDS}
         self.gradients = len(SEEDS) * len(task.rates) * task.budget
 
 
@@ -214,7 +219,7 @@ def measured(store: Store, names: list[Task], with_prodigy: bool) -> dict[str, l
 def outcome(task: Task, sweep: Sweep, seed: int, test: np.ndarray) -> dict[str, Any]:
     """Ratio, miss and last loss of one training."""
     took = time_to(sweep.target, test, task.budget)
-    last = float(np.min(test[-4:])) / sweep.last[seed]
+    last = last_loss(test) / sweep.last[seed]
     return {
         "task": task.name, "seed": seed, "ratio": took / sweep.best[seed], "miss": took > task.budget, "last": last,
     }  # fmt: skip

@@ -88,9 +88,8 @@ def main() -> None:
         both = found.coincidence(threshold)
         ends = [f"[{low:.3g}, {high:.3g}]" for low, high in (both.onset.interval, both.fastest.interval, both.interval)]
         onset, quickest = both.onset.value if both.onset.is_located else "", both.fastest
-        rows.append(
-            [threshold, onset, ends[0], quickest.value, ends[1], quickest.time, both.ratio, ends[2], both.verdict]
-        )
+        ratio = both.ratio if np.isfinite(both.ratio) else ""
+        rows.append([threshold, onset, ends[0], quickest.value, ends[1], quickest.time, ratio, ends[2], both.verdict])
         print("\n".join(f"- {threshold:g}: {words}" for words in both.reasons))
     head = ["accuracy", "onset", "95 %", "fastest", "95 %", "steps", "ratio", "95 %", "verdict"]
     table(head, rows, chosen.out / f"{data.name}.md")
