@@ -95,8 +95,9 @@ class Alignment(Result):
             float(np.nanmedian(d)) if np.isfinite(d).any() else np.nan for d in (self.unaligned, self.distance)
         )
         text = f"{counted(len(self.step), 'pair')} of networks: median {self.metric} distance {spoken(before)} before"
-        text += f" reordering the hidden units, {spoken(after)} after; the order of {int(self.proven.sum())} "
-        return text + "is proven the best."
+        proven = int(self.proven.sum())
+        text += f" reordering the hidden units, {spoken(after)} after; the order is proven the best in "
+        return text + f"{'all' if proven == len(self.step) else proven or 'none'} of them."
 
 
 def permutation_metric(

@@ -17,7 +17,7 @@ from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
-from trajtools.wording import counted, spoken
+from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,9 @@ class Divergence(Result):
         )
         growth = f"{e_folds:.3g} e-folds between its start and its largest value"
         curves = counted(len(self.distances), "curve") + f" from {counted(self.n_references, 'initial condition')}"
-        over = f"over {spoken(float(self.time[-1]))} {self.time_unit}s" if len(self.time) else "without a time"
+        over = (
+            f"over {spoken(float(self.time[-1]))} {time_units(self.time_unit)}" if len(self.time) else "without a time"
+        )
         return f"{curves} ({self.method}, {self.metric}), {over}; the mean gains {growth}. .fit() gives the exponent."
 
     @classmethod

@@ -12,7 +12,7 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result, to_plain
 from trajtools.types import Floats, Ints
-from trajtools.wording import bounds, spoken
+from trajtools.wording import bounds, spoken, time_units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +136,11 @@ class Exponent(Result):
 
     def _sentence(self) -> str:
         tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
-        time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
+        time = (
+            f"tenfold every {tenfold:.3g} {time_units(self.curve.time_unit)}"
+            if self.curve is not None
+            else "exponentially"
+        )
         if "at_rest" in self.settings:
             return "The trajectory stands still."
         if self.method != "twins":  # one trajectory: there are neighbouring states, and no copies

@@ -245,6 +245,10 @@ def _little_room(run: Any) -> list[Reason]:
     above, below = (float(room.get(name) or np.nan) for name in ("above", "below"))
     if not (above < LEAST_ABOVE or below < LEAST_BELOW):
         return []
+    if below + above > LEAST_BELOW + LEAST_ABOVE:
+        way = f"take a {'smaller' if above < LEAST_ABOVE else 'larger'} epsilon"
+    else:
+        way = "train in float64"
     return [
         Reason.of(
             "little-room",
@@ -254,7 +258,7 @@ def _little_room(run: Any) -> list[Reason]:
             below=below,
             least_above=LEAST_ABOVE,
             least_below=LEAST_BELOW,
-            way="take a smaller epsilon" if below > LEAST_BELOW + LEAST_ABOVE - above else "train in float64",
+            way=way,
         )
     ]
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.plots._axes import BLUE, COLUMN, RED, legend_above, literal, logarithmic, new_figure, styled
+from trajtools.plots._axes import (
+    BLUE,
+    COLUMN,
+    LARGEST,
+    RED,
+    legend_above,
+    literal,
+    logarithmic,
+    new_figure,
+    styled,
+)
 
 SHARES = ("acc", "auc", "f1", "precision", "recall", "fraction", "share")  # in names of metrics that are fractions
 
@@ -272,6 +282,7 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
     finite = np.isfinite(heights)
     positive = finite & (heights > 0)
     if _is_logarithmic(name, heights[finite]):
+        heights = np.minimum(heights, LARGEST)
         ax.plot(steps, np.where(positive, heights, np.nan), color=BLUE)
         logarithmic(ax, "y")
         low, high = heights[positive].min(), heights[positive].max()

@@ -10,6 +10,7 @@ from trajtools.plots._axes import (
     BLUE,
     COLUMN,
     GREEN,
+    LARGEST,
     RED,
     VERDICT_COLORS,
     VERDICT_MARKERS,
@@ -37,7 +38,7 @@ LINEAR = 0.01  # fraction of the largest exponent with linear colours
 
 @styled
 def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
-    """Plot exponents (top) and training times (bottom), with the onset and the minimum.
+    """Plot exponents (top) and training times (bottom; last losses without them), with the onset and the minimum.
 
     Filled points vote on the onset; hollow ones do not, and their label says why.
 
@@ -98,6 +99,9 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
 
 
 def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
+    if not any(point.times.shape[1] for point in result.points):
+        _draw_losses(ax, result)
+        return
     for control, style, label in ((False, "o-", "training"), (True, "s--", "stable control")):
         accuracy, x, times = result.times(threshold, control=control)
         if np.isfinite(times).any():
@@ -107,6 +111,19 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
         ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=8, label=f"fastest at {fastest.value:.3g}")
         logarithmic(ax, "y")
     ax.set_ylabel(literal(f"{result.time_unit}s to accuracy {accuracy:g}"))
+
+
+def _draw_losses(ax: Axes, result: Sweep) -> None:
+    """Where no run has the metric of the training times: the last losses."""
+    for control, style, label in ((False, "o", "training"), (True, "s", "stable control")):
+        pairs = [(p.x, loss) for p in result.points if p.control is control for loss in p.final_loss]
+        x, losses = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+        shown = np.isfinite(losses) & (losses < LARGEST)
+        if shown.any():
+            ax.plot(x[shown], losses[shown], style, mfc="none", label=label)
+            if (losses[shown] > 0).all():
+                logarithmic(ax, "y")
+    ax.set_ylabel("last loss")
 
 
 @styled

@@ -805,6 +805,7 @@ def _time_between_close(rows: Rows) -> float:
     index, states = index[good], states[good]
     if len(index) < FEWEST_SAMPLED:
         return float("nan")
+    states /= np.abs(states).max() or 1.0  # squares of a training that ran away overflow
     first, second = np.triu_indices(len(index), 1)
     square = (states * states).sum(axis=1)
     apart = square[first] + square[second] - 2.0 * (states @ states.T)[first, second]

@@ -22,7 +22,7 @@ from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
-from trajtools.wording import counted, spoken
+from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +112,7 @@ class Autocorrelation(Result):
     }
 
     def _sentence(self) -> str:
-        text = f"{counted(self.n_states, 'state')}, lags to {spoken(float(self.time[-1]))} {self.time_unit}s"
+        text = f"{counted(self.n_states, 'state')}, lags to {spoken(float(self.time[-1]))} {time_units(self.time_unit)}"
         below = np.flatnonzero(self.values < np.exp(-1))
         text += f"; falls below 1/e at lag {spoken(float(self.time[below[0]]))}" if len(below) else "; stays above 1/e"
         if np.isfinite(self.p_value):

@@ -32,7 +32,7 @@ from trajtools.structure.autocorrelation import (
 )
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
-from trajtools.wording import spoken
+from trajtools.wording import spoken, time_units
 
 CYCLES = ("exact", "bands", "approximate", "none")
 SAMPLED = 200
@@ -106,8 +106,9 @@ class Cycles(Result):
     def _sentence(self) -> str:
         if not np.isfinite(self.period):
             return "no period."
+        period = f"{spoken(self.time)} {time_units(self.time_unit)}"
         return (
-            f"{self.kind}: period {spoken(self.time)} {self.time_unit}s, autocorrelation {spoken(self.strength)} at "
+            f"{self.kind}: period {period}, autocorrelation {spoken(self.strength)} at "
             f"its multiples; states a period apart differ by {spoken(self.return_distance, 3)} of the typical distance."
         )
 

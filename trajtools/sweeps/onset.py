@@ -140,7 +140,7 @@ class Fastest(Result):
 
     def _sentence(self) -> str:
         if not np.isfinite(self.value):
-            return f"No run reaches {self.threshold:g}."
+            return "Where training is fastest is unknown."
         text = f"Training is fastest at {spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}: "
         text += f"{spoken(self.time)} {self.time_unit}s to {self.threshold:g}"
         return text + ("." if self.inside else "; this is an end of the range, so the minimum may lie outside.")
@@ -482,7 +482,9 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     middle = np.array([median(t) for t in times])
     accuracy = sweep.thresholds[row]
     if not np.isfinite(middle).any():
-        words = "at no value do half of the initial conditions reach {accuracy:g}"
+        words = "at no value do half of the initial conditions reach the accuracy {accuracy:g}"
+        if not any(p.times.shape[1] for p in points):
+            words = "no run has the metric that the training times are taken from (accuracy=)"
         never = Reason.of("accuracy-not-reached", words, accuracy=accuracy)
         nothing = (float("nan"), float("nan"))
         unit = sweep.time_unit
