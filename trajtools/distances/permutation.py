@@ -68,6 +68,17 @@ class Alignment(Result):
         All parameters used; ``fixed``: node sets that kept their order, and why.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
+    >>> one = np.arange(9.0)
+    >>> aligned = tt.align(one, one[[2, 0, 1, 5, 3, 4, 8, 6, 7]], parameters=table, nodes=nodes)
+    >>> float(aligned.distance[0]), bool(aligned.proven[0])
+    (0.0, True)
     """
 
     metric: str

@@ -63,6 +63,19 @@ class Divergence(Result):
     speed : ndarray of float64, shape (U, K + 1), or None
         L1 length of the last step of the reference of each unit, at the times of `distances`; NaN where it was not
         measured. None where the states are not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> growth = tt.twins(twins)
+    >>> growth.method, len(growth.time)
+    ('twins', 60)
+    >>> curves = 1e-9 * np.exp([0.3 * t, 0.31 * t])
+    >>> tt.Divergence.from_distances(curves).log_distance.shape
+    (2,)
     """
 
     method: str

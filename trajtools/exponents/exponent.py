@@ -87,6 +87,18 @@ class Exponent(Result):
         Rate of the twins in windows of the training: ``start`` and ``stop`` in the time unit since step 0; ``rate`` in
         `unit`, NaN where fewer than three quarters of the twins are below the upper level; ``left``, their fraction.
         Empty for other methods.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> exponent = tt.twins(twins).fit()
+    >>> round(exponent.value, 2), exponent.growth
+    (0.26, 'exponential')
+    >>> [reason.code for reason in exponent.reasons]
+    ['growth', 'waiting', 'null-rejected', 'persistence-not-tested']
     """
 
     value: float

@@ -58,6 +58,16 @@ def divergence(
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> ax = tt.plots.divergence(tt.twins(twins), tt.twins(twins).fit())
+    >>> ax.get_xlabel()
+    'time since the perturbation (step)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 3.3).add_subplot()
@@ -164,6 +174,17 @@ def divergences(
     -------
     matplotlib.figure.Figure
         The figure; ``.savefig(...)`` writes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> growth = tt.twins(twins)
+    >>> figure = tt.plots.divergences([("fitted", growth, growth.fit()), ("curves", growth, None)])
+    >>> len(figure.axes)
+    2
     """
     count = len(panels) + len(windows)
     columns = min(2, count)
@@ -201,6 +222,16 @@ def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> ax = tt.plots.windows(tt.lyapunov_windows(twins, window=20))
+    >>> ax.get_xlabel()
+    'step of the training'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.6).add_subplot()

@@ -60,6 +60,15 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
     ------
     SelectionError
         If the sweep has two hyperparameters, or no such threshold.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> figure = tt.plots.sweep(tt.sweep(files, "eta"))
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['exponent (1/step)', 'steps to accuracy 0.9']
     """
     curve = result.exponents()
     figure = new_figure(COLUMN, 3.4) if figure is None else figure
@@ -146,6 +155,23 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
         A ring marks a cell with an inconclusive, unconverged or mixed verdict, a cross one whose training diverged or
         died; a cell without exponent is grey. Values spaced neither linearly nor logarithmically are drawn at equal
         distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.1, 0.2, 0.4):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(41):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> ax = tt.plots.phase_diagram(result.phase_diagram())
+    >>> ax.get_xlabel()
+    'learning rate'
     """
     ax = new_figure(COLUMN, 2.8).add_subplot() if ax is None else ax
     from matplotlib.colors import SymLogNorm
@@ -226,6 +252,23 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
     ------
     SelectionError
         If the law has no such factor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.05, 0.1, 0.15, 0.2):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(81):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> ax = tt.plots.scaling(result.scaling("lr", 0.9))
+    >>> ax.get_xlabel()
+    'law: 3.73 (lr)^-0.99'
     """
     color = result.names[-1] if color is None else color
     values = result.factor(color)
@@ -276,6 +319,18 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("drawn.h5", {"w": np.ones(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(60):
+    ...         recorder.record({"w": np.ones(2)}, h_max_full=10.0)
+    >>> ax = tt.plots.curvature(tt.training.curvature(tt.open("drawn.h5")))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.6).add_subplot()
@@ -313,6 +368,15 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> weights = np.random.default_rng(0).standard_normal((5, 30, 30)) / 30**0.5
+    >>> ax = tt.plots.order_chaos(tt.training.order_chaos(weights))
+    >>> ax.get_xlabel()
+    'J0 / J'
     """
     if ax is None:
         ax = new_figure(COLUMN, 3).add_subplot()

@@ -110,6 +110,16 @@ class OrbitalStability(Result):
         All parameters used, with the thresholds of the classes.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(400.0)
+    >>> orbit = np.c_[np.cos(0.1 * t), np.sin(0.1 * t)]
+    >>> result = tt.orbital_stability((orbit, [orbit * (1 + 0.01 * 0.97**t)[:, None]]))
+    >>> result.verdict
+    'asymptotically stable'
     """
 
     verdict: str

@@ -80,6 +80,15 @@ class Autocorrelation(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.autocorrelation(x, surrogates=19)
+    >>> round(float(result.values[0]), 6), result.lag[:3].tolist()
+    (1.0, [0, 1, 2])
     """
 
     lag: Ints
@@ -158,6 +167,14 @@ class NodeCorrelation(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> states = np.random.default_rng(0).standard_normal((50, 3, 3))
+    >>> tt.structure.node_correlation(states, lag=1).correlation.shape
+    (3, 3)
     """
 
     lag: int

@@ -84,6 +84,13 @@ class Cycles(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> tt.structure.find_cycles(np.tile([0.0, 1.0, 5.0, 2.0], 50)).period
+    4.0
     """
 
     kind: str

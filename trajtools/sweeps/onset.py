@@ -70,6 +70,15 @@ class Onset(Result):
     settings : dict
         What was chosen; ``"points"`` is the number of values that vote, ``"left_out"`` maps why runs do not vote
         (``"inconclusive"``, ``"not converged"``, ``"diverging"``, ``"diverged"``, ``"dead"``) to their values.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> onset = tt.sweep(files, "eta").onset()
+    >>> onset.found, [reason.code for reason in onset.reasons]
+    (False, ['too-few-values', 'inconclusive'])
     """
 
     value: float
@@ -125,6 +134,15 @@ class Fastest(Result):
         Unit of `time`.
     level : float
         Confidence level.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> fastest = tt.sweep(files, "eta").fastest(0.7)
+    >>> fastest.threshold, fastest.time_unit
+    (0.7, 'step')
     """
 
     value: float
@@ -166,6 +184,14 @@ class Coincidence(Result):
         One of the two.
     fastest : Fastest
         The other.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> tt.sweep(files, "eta").coincidence().verdict
+    'not decided'
     """
 
     ratio: float

@@ -83,6 +83,17 @@ class SweepPoint(Result):
     outcome : str
         ``"trained"``; ``"diverged"``, where the loss of most initial conditions ends in NaN or infinity; or ``"dead"``,
         where most stand still without having learned. Such runs do not vote on the onset.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> point = tt.sweep(".", "eta").points[1]
+    >>> point.x, point.steps, point.outcome
+    (1.0, 20, 'trained')
+    >>> point.final_accuracy.shape
+    (2,)
     """
 
     x: float
@@ -130,6 +141,17 @@ class Sweep(Result):
         What was given.
     warnings : tuple of Reason
         Runs that were left out, and why.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> result = tt.sweep(".", "eta")
+    >>> result.x_name, result.thresholds
+    ('eta', (0.7, 0.8, 0.85, 0.9))
+    >>> result.where(runs=lambda run: run.x > 0.5).points[0].run
+    'eta=1'
     """
 
     x_name: str
@@ -541,6 +563,15 @@ def sweep(
     Only references are counted for times and final values, never their twins: each is one initial condition. A training
     time is the step of the first recorded state whose accuracy is at least the threshold, so its resolution is that
     of the recording.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> result = tt.sweep(files, "eta")
+    >>> [point.x for point in result.points]
+    [0.1, 1.0]
     """
     limits = tuple(sorted({float(value) for value in thresholds}))
     if not limits or not all(np.isfinite(limits)):

@@ -79,6 +79,18 @@ class Curvature(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("curved.h5", {"w": np.ones(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(60):
+    ...         recorder.record({"w": np.ones(2)}, h_max_full=10.0)
+    >>> result = tt.training.curvature(tt.open("curved.h5"))
+    >>> result.threshold, float(result.product[0])
+    (2.0, 1.0)
     """
 
     step: Ints
@@ -187,6 +199,17 @@ def curvature(
     .. [1] M. Sasdelli et al., A Chaos Theory Approach to Understand Neural Network Optimization, DICTA (2021)
     .. [2] J. Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR (2021),
        arXiv:2103.00065
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("probed.h5", {"w": np.ones(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(60):
+    ...         recorder.record({"w": np.ones(2)}, h_max_full=10.0)
+    >>> tt.training.curvature(tt.open("probed.h5")).verdict
+    'below the edge'
     """
     if of is not None and of not in KINDS:
         raise SelectionError(f"of={of!r} is none of {', '.join(KINDS)}")
