@@ -109,6 +109,16 @@ class HessianProbes:
         -----
         The weights keep their dtype: float32 products are accurate to about 1e-6 of the largest eigenvalue; a float64
         copy of the network is more precise. Basis vectors (float64, on the host) take at most 2 GiB.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import sharpness
+        >>> round(float(sharpness(model, loss_fn, x, y).largest[0]), 6)
+        1.0
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
@@ -166,6 +176,16 @@ class HessianProbes:
         ------
         DataError, ArchitectureError
             If the vector does not fit the weights, or there are no data.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import hessian_vector_product
+        >>> hessian_vector_product(model, loss_fn, torch.ones(2).double(), x, y)
+        array([1., 1.])
         """
         hessian = self._hessian(network, loss_fn, batch)
         flat, restore = hessian.flatten(vector)
@@ -194,6 +214,16 @@ class HessianProbes:
         Notes
         -----
         Gradient and Hessian are those of the same batch: the mean of the ratios, not the ratio of the means.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import batch_sharpness
+        >>> batch_sharpness(model, loss_fn, x, y).value > 0
+        True
         """
         pairs = np.array(list(self._hessian(network, loss_fn, batch).along_gradients()), np.float64).reshape(-1, 2)
         moving = pairs[:, 1] > 0
@@ -236,6 +266,16 @@ class HessianProbes:
         ------
         DataError, ArchitectureError, UnknownNameError
             As in `sharpness`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import trace
+        >>> round(trace(model, loss_fn, x, y).value, 6)
+        2.0
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
@@ -294,6 +334,16 @@ class HessianProbes:
         :math:`z^T f(H) z / P = \sum_i w_i f(t_i)` for polynomials f up to degree 2 m - 1. The mean over z is
         :math:`\mathrm{tr} f(H) / P`, so the density is the mean of :math:`\sum_i w_i \delta(t - t_i)`, which `density`
         smooths with a Gaussian of a given width.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import spectral_density
+        >>> spectral_density(model, loss_fn, x, y, steps=2, samples=2).nodes.shape
+        (2, 2)
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
@@ -567,6 +617,16 @@ class Batches:
     A loader that shuffles or augments draws random numbers. Every product uses the same generator state, which is
     restored afterwards. A separate generator of the loader (``generator=``) is not handled: pass the batches of such a
     loader as a list.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+    >>> loss_fn = torch.nn.functional.mse_loss
+    >>> from recorders.torch import Batches, sharpness
+    >>> round(float(sharpness(model, loss_fn, Batches([(x, y), (2 * x, y)])).largest[0]), 6)
+    2.5
     """
 
     def __init__(self, source: Iterable[Any], *, reduction: str = "mean") -> None:

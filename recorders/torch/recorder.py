@@ -121,6 +121,21 @@ class Recorder(framework_free.Recorder):
 
     On CUDA a state is cloned on the device, and the clone is transferred to pinned memory on a separate stream; see
     `recorders.torch.transfer.CudaReader`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with Recorder("loop.h5", model, optimizer=optimizer, quiet=True) as recorder:
+    ...     for _ in range(3):
+    ...         loss = model(torch.ones(4, 2)).square().mean()
+    ...         optimizer.zero_grad()
+    ...         loss.backward()
+    ...         recorder.record(loss=loss)
+    ...         optimizer.step()
+    >>> recorder.n_recorded
+    4
     """
 
     _shards: Any
