@@ -1,0 +1,73 @@
+"""The command that measures: what it does with peers that are missing, answers that differ, and its tables."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import measure
+    import table
+
+    yield measure, table
+    for name in ("measure", "table"):
+        del sys.modules[name]
+
+
+def test_a_row_has_ours_peers_and_limit_and_says_which_peers_are_missing(modules) -> None:
+    measure, table = modules
+    way = lambda: sum(range(1000))  # noqa: E731
+    row = measure.Row(
+        "sum",
+        way,
+        {
+            "twice": lambda: measure.Scaled(way, 2e6),
+            "same": lambda: way,
+            "absent": lambda: measure.installed("no_such_peer"),
+        },
+        ("limit", lambda: way),
+        lambda answers: f"{len(answers)} answers of {answers['ours']}",
+    )
+    result = measure.measure(row)
+    assert result["remark"] == "4 answers of 499500"
+    work, _, best, others, limit = table.cells(result)
+    assert (work, best.split()[0], limit.split()[0]) == ("sum", "same", "limit")
+    assert others.startswith("twice") and "absent: cannot be imported (ModuleNotFoundError" in others
+    assert result["peers"]["twice"] > 1e4 * result["peers"]["same"]
+
+
+def test_answers_that_differ_are_no_row(modules) -> None:
+    measure, table = modules
+
+    def check(answers):
+        np.testing.assert_equal(answers["ours"], answers["peer"])
+
+    row = measure.Row("one", lambda: 1, {"peer": lambda: lambda: 2}, check=check)
+    with pytest.raises(AssertionError):
+        measure.measure(row)
+    assert "failed" in table.cells({"work": "one", "wrong": "AssertionError"})[1]
+
+
+def test_growth_is_the_slope_of_logarithms(modules, monkeypatch) -> None:
+    measure, table = modules
+    monkeypatch.setattr(measure, "least", lambda ways, **options: {"ours": (ways["ours"]() ** 1.5, None)})
+    result = measure.grow(measure.Growth("work", "points", [10, 100, 1000], lambda n: lambda: n, "1.5"))
+    assert result["slope"] == pytest.approx(1.5)
+    assert table.growth_cells(result)[3:] == ["**1.50** (1.50 to 1.50)", "1.50", "1.5"]
+
+
+def test_the_tables_are_written_between_their_markers(modules, monkeypatch, tmp_path) -> None:
+    _, table = modules
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "render", lambda results: "new")
+    table.write({})
+    table.write({})
+    assert readme.read_text() == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
