@@ -136,6 +136,29 @@ def measures_row(length: int, metric: str) -> Row:
     )
 
 
+def close_row() -> Row:
+    """States that differ by 10^-8, as weights do late in a training: single precision cannot tell them apart."""
+    x = 1 + 1e-8 * lorenz(1000 + (DIM - 1) * DELAY)[:, 0]
+    threshold = tt.recurrence(x, dim=DIM, delay=DELAY, metric="linf", threshold=tt.RecurrenceRate(0.1)).threshold
+
+    def by_pyunicorn() -> Any:
+        plot = installed("pyunicorn.timeseries").RecurrencePlot
+        options = {"metric": "supremum", "dim": DIM, "tau": DELAY, "threshold": threshold, "silence_level": 2}
+        return lambda: plot(x, **options).recurrence_rate()
+
+    def check(answers: dict[str, Any]) -> str:
+        rates = {name: answer if name != "ours" else answer["RR"] for name, answer in answers.items()}
+        np.testing.assert_allclose(rates["ours"], 0.1, rtol=1e-3)
+        return "recurrence rate: " + ", ".join(f"{name} {rate:.3f}" for name, rate in rates.items())
+
+    return Row(
+        "RQA of 10^3 vectors near 1 that move by 10^-8, rate 0.1",
+        lambda: tt.recurrence(x, dim=DIM, delay=DELAY, metric="linf", threshold=threshold),
+        {"pyunicorn": by_pyunicorn},
+        check=check,
+    )
+
+
 def threshold_row(length: int, metric: str) -> Row:
     """The threshold by rate; the limit is the counting that follows."""
     states = prepare(series(length), dim=DIM, delay=DELAY)
@@ -156,6 +179,7 @@ def items(quick: bool = False) -> Iterator[Item]:
         yield measures_row(n, metric)
     if not quick:
         yield measures_row(100_000, "linf")
+    yield close_row()
     for metric in ("linf", "l2"):
         yield threshold_row(3 * n, metric)
     sizes = [1000, 3000] if quick else [1000, 3000, 10_000, 30_000]

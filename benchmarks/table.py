@@ -1,12 +1,13 @@
 """Ours, the best peer and the limit of the machine beside each other, and how the costs grow: the tables of README.md.
 
-    python benchmarks/table.py                           # everything, about 12 minutes; writes benchmarks/README.md
+    python benchmarks/table.py                           # everything, about 12 minutes; writes the tables
     python benchmarks/table.py --only series pairwise    # these groups of rows again
     python benchmarks/table.py --only "Kantz" "to_orbit" # rows whose names contain one of these
     python benchmarks/table.py --resume                  # only what the commit of this checkout has not yet measured
     python benchmarks/table.py --peers FOLDER            # peers that were installed with `pip install --target FOLDER`
 
-Each group of rows runs in a process of its own on one thread, and each row is kept in benchmarks/table.json as soon as
+The tables stand in benchmarks/README.md, and what concerns a package by its name in docs/comparison.md. Each group of
+rows runs in a process of its own on one thread, and each row is kept in benchmarks/table.json as soon as
 it is there, so that a run can be stopped. Rows that are not run keep their last numbers. The exit code is 1
 if a row failed, for example because its answers differ from those of its peers.
 """
@@ -31,7 +32,7 @@ import numpy as np
 from measure import Growth, Item, grow, measure
 
 FOLDER = Path(__file__).resolve().parent
-RESULTS, README = FOLDER / "table.json", FOLDER / "README.md"
+RESULTS, README, COMPARISON = FOLDER / "table.json", FOLDER / "README.md", FOLDER.parent / "docs" / "comparison.md"
 GROUPS = {
     "series": "Series",
     "recurrence": "Recurrence",
@@ -45,6 +46,11 @@ PACKAGES = (
     "numpy", "scipy", "numba", "h5py", "torch", "scikit-learn", "nolds", "neurokit2", "pyunicorn", "PyRQA", "netrd",
     "curvlinops-for-pytorch", "PyHessian", "safetensors", "zarr",
 )  # fmt: skip
+COMPARED = {  # peers by the first word of their names
+    "nolds": "nolds", "neurokit2": "neurokit2", "pyunicorn": "pyunicorn", "PyRQA": "PyRQA on the processor (pocl)",
+    "netrd": "netrd", "PyHessian": "PyHessian", "curvlinops": "curvlinops", "torch.save": "torch.save",
+    "safetensors": "safetensors", "zarr": "zarr",
+}  # fmt: skip
 BEGIN, END = "<!-- table.py: begin -->", "<!-- table.py: end -->"
 
 
@@ -214,14 +220,27 @@ def render(results: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def write(results: dict[str, Any]) -> None:
-    """Put the tables between their markers."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{README} has no lines {BEGIN} and {END}")
-    README.write_text(f"{before}{BEGIN}\n\n{render(results)}\n\n{END}{after}", encoding="utf-8")
+def compared(results: dict[str, Any]) -> str:
+    """What each package took, over ours, as a table for docs/comparison.md."""
+    rows = []
+    for name, title in COMPARED.items():
+        entries = [
+            f"{row['work']}: {ratio(value / row['ours'])}"
+            for row in results["rows"].values()
+            for peer, value in row.get("peers", {}).items()
+            if peer.split()[0] == name and not isinstance(value, str)
+        ]
+        rows += [[title, "; ".join(entries)]] if entries else []
+    return "\n".join(lines_of(["package", "its time over ours, one thread"], rows))
+
+
+def write(path: Path, text: str) -> None:
+    """Put a text between the markers of a page."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} has no lines {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -247,7 +266,8 @@ def main() -> int:
         for group in groups:
             right = run_group(group, options.only, options, results) and right
     if not options.quick:
-        write(results)
+        write(README, render(results))
+        write(COMPARISON, compared(results))
     return 0 if right else 1
 
 

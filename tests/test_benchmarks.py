@@ -62,12 +62,23 @@ def test_growth_is_the_slope_of_logarithms(modules, monkeypatch) -> None:
     assert table.growth_cells(result)[3:] == ["**1.50** (1.50 to 1.50)", "1.50", "1.5"]
 
 
-def test_the_tables_are_written_between_their_markers(modules, monkeypatch, tmp_path) -> None:
+def test_the_tables_are_written_between_their_markers(modules, tmp_path) -> None:
     _, table = modules
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    monkeypatch.setattr(table, "README", readme)
-    monkeypatch.setattr(table, "render", lambda results: "new")
-    table.write({})
-    table.write({})
-    assert readme.read_text() == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    for _ in range(2):
+        table.write(page, "new")
+    assert page.read_text() == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
+    page.write_text("no markers")
+    with pytest.raises(SystemExit):
+        table.write(page, "new")
+
+
+def test_packages_are_compared_by_name(modules) -> None:
+    _, table = modules
+    rows = {
+        "a": {"work": "A", "ours": 1.0, "peers": {"nolds": 20.0, "PyRQA": "no OpenCL platform"}},
+        "b": {"work": "B", "ours": 2.0, "peers": {"nolds x": 1.0}},
+        "c": {"work": "C", "wrong": "AssertionError"},
+    }
+    assert table.compared({"rows": rows}).splitlines()[2:] == ["| nolds | A: 20; B: 0.50 |"]
