@@ -91,6 +91,6 @@ def items(quick: bool = False) -> Iterator[Item]:
             yield Growth(title, "runs", counts, lambda n, w=words: trajtools(*w, runs(folder, n)), "1")
         out = str(folder / "report.html")
         yield Growth(
-            "`trajtools report`, runs of 200 states x 5 members x 83", "runs", [1, 2] if quick else [1, 4, 16],
+            "`trajtools report`, runs of 200 states x 5 members x 83", "runs", [1, 2] if quick else [1, 4, 8],
             lambda n: trajtools("report", "-q", "-o", out, runs(folder, n, 200)), "1",
         )  # fmt: skip

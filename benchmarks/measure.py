@@ -19,6 +19,7 @@ import numpy as np
 Way = Callable[[], Any]
 TURNS = 7  # of each way at most
 ENOUGH = 1.5  # seconds of one way, after which it is not repeated
+LONG = 2.0  # seconds of ours at one size, beside which loading does not count
 OURS = "ours"
 SHORT = 0.02  # seconds: shorter calls are repeated within a turn
 
@@ -97,18 +98,20 @@ def cost(way: Way, calls: int = 1) -> tuple[float, Any]:
     return (clock() - start) / calls, answer
 
 
-def least(ways: Mapping[str, Way], *, turns: int = TURNS, enough: float = ENOUGH) -> dict[str, tuple[float, Any]]:
+def least(
+    ways: Mapping[str, Way], *, turns: int = TURNS, enough: float = ENOUGH, warm: Mapping[str, float] | None = None
+) -> dict[str, tuple[float, Any]]:
     """Least seconds and last answer of each way; they take turns.
 
-    The first call of each loads what is loaded on first use. Of a peer it counts if it took longer than `enough`, and
-    then there is no other; a peer that is slow and loads something has to be called on less before.
+    The first call of each loads what is loaded on first use. It counts, and there is no other, where it took longer
+    than `warm` of its name (by default `enough`).
     """
     seconds: dict[str, list[float]] = {}
     answers: dict[str, Any] = {}
     first: dict[str, float] = {}
     for name, way in ways.items():
         first[name], answers[name] = cost(way)
-        seconds[name] = [first[name]] if first[name] > enough and name != OURS else []
+        seconds[name] = [first[name]] if first[name] > (warm or {}).get(name, enough) else []
     for _ in range(turns):
         for name, way in ways.items():
             if sum(seconds[name]) < enough:
@@ -129,7 +132,7 @@ def measure(row: Row) -> dict[str, Any]:
             skipped[name] = str(reason)
             continue
         ways[name], factors[name] = (made.way, made.factor) if isinstance(made, Scaled) else (made, 1.0)
-    results = least(ways)
+    results = least(ways, warm={OURS: np.inf})
     remark = row.check({name: answer for name, (_, answer) in results.items()}) if row.check else None
     seconds = {name: taken * factors[name] for name, (taken, _) in results.items()}
     return {
@@ -145,7 +148,7 @@ def grow(growth: Growth) -> dict[str, Any]:
     """Seconds for each size, and the slope of their logarithms: over all sizes, and the range between neighbours."""
     sizes = list(growth.sizes)
     growth.make(sizes[0])()
-    seconds = [least({OURS: growth.make(n)}, turns=3, enough=0.3)[OURS][0] for n in sizes]
+    seconds = [least({OURS: growth.make(n)}, turns=3, enough=0.3, warm={OURS: LONG})[OURS][0] for n in sizes]
     x, y = np.log(sizes), np.log(seconds)
     between = np.diff(y) / np.diff(x)
     return {
