@@ -61,6 +61,12 @@ def matches(item: Item, group: str, only: list[str]) -> bool:
     return not only or group in only or any(part in item.work for part in only)
 
 
+def groups_of(only: list[str], rows: dict[str, Any]) -> list[str]:
+    """Groups to run: those that are named, and those with a row of such a name in the last table; else all."""
+    known = {row["group"] for row in rows.values() if any(part in row["work"] for part in only)}
+    return [group for group in GROUPS if group in only or group in known] or list(GROUPS)
+
+
 def key(group: str, item: Item) -> str:
     return f"{group}: growth: {item.work} / {item.variable}" if isinstance(item, Growth) else f"{group}: {item.work}"
 
@@ -261,9 +267,7 @@ def main() -> int:
     right = True
     if not options.render:
         results["processor"] = processor()
-        named = [group for group in GROUPS if group in options.only]
-        groups = named if len(named) == len(options.only) and named else GROUPS
-        for group in groups:
+        for group in groups_of(options.only, results["rows"]):
             right = run_group(group, options.only, options, results) and right
     if not options.quick:
         write(README, render(results))

@@ -82,3 +82,12 @@ def test_packages_are_compared_by_name(modules) -> None:
         "c": {"work": "C", "wrong": "AssertionError"},
     }
     assert table.compared({"rows": rows}).splitlines()[2:] == ["| nolds | A: 20; B: 0.50 |"]
+
+
+def test_only_the_groups_with_such_rows_run(modules) -> None:
+    _, table = modules
+    rows = {"a": {"group": "series", "work": "Kantz, henon"}, "b": {"group": "graphs", "work": "`distance`, l2"}}
+    assert table.groups_of(["Kantz"], rows) == ["series"]
+    assert table.groups_of(["Kantz", "storage"], rows) == ["series", "storage"]
+    assert table.groups_of(["new row"], rows) == list(table.GROUPS)
+    assert table.groups_of([], rows) == list(table.GROUPS)
