@@ -52,6 +52,7 @@ def record_twins(path: Path, rate: float, states: int, members: int = 5, weights
 def call(line: list[str]) -> Way:
     """Run Python with these arguments."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users do not compile all modules every time
 
     def run() -> None:
         done = subprocess.run([sys.executable, *line], env=environment, capture_output=True, text=True, check=False)

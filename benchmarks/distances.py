@@ -1,7 +1,8 @@
 """Distances between states: rows of `table.py`, against scipy, sklearn, torch and a C kernel.
 
     python benchmarks/table.py --only distances
-    python benchmarks/distances.py --file 6 --folder DIR      # out of core: 6 GiB, peak memory
+    python benchmarks/distances.py --file 6 --folder DIR     # out of core: 6 GiB, peak memory
+    python benchmarks/distances.py --file 6 --weights 1000000 --workers 2    # on Dask workers, interrupted once
 
 All pairs: neighbouring states differ by 1e-4 of the weights, as in a training, and the errors of all peers stand in the
 table. scipy is timed on a few states and extrapolated, its cost per pair being constant. The C kernel
@@ -15,7 +16,9 @@ import ctypes
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,23 +194,43 @@ def items(quick: bool = False) -> Iterator[Item]:
 
 # ------------------------------------------------------------------------------------------------------ out of core
 
-READ = """
-import resource, sys, time
-import trajtools as tt
-run = tt.open(sys.argv[1])
-began = time.perf_counter()
-found = tt.pairwise(run.trajectory(), metric="l1", out=sys.argv[2])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(f"{found.shape[0]} states: {time.perf_counter() - began:.0f} s wall, peak resident memory {peak:.2f} GiB")
-"""
+
+def peak() -> float:
+    """Largest resident memory of this process so far, in GiB (Linux only)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
-def out_of_core(gib: float, folder: Path) -> None:
+def read(path: Path, out: Path, workers: int) -> None:
+    """Compute the distances of a file; with Dask workers, a third of the tiles before an interruption."""
+    began = time.perf_counter()
+    x = tt.open(path).trajectory()
+    if not workers:
+        found, peaks = tt.pairwise(x, metric="l1", out=out), []
+    else:
+        from distributed import Client, LocalCluster
+
+        def stop(done: int, total: int) -> None:
+            if done > total // 3:
+                raise KeyboardInterrupt
+
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None)
+        with cluster, Client(cluster) as client:
+            with suppress(KeyboardInterrupt):
+                tt.pairwise(x, metric="l1", out=out, executor=client.get_executor(), progress=stop)
+            found = tt.pairwise(x, metric="l1", out=out, executor=client.get_executor())
+            peaks = list(client.run(peak).values())
+    side = found.settings["block"]
+    print(f"{found.shape[0]} states in tiles of {side}: {time.perf_counter() - began:.0f} s wall, "
+          f"{found.settings['tiles_resumed']} tiles from before the interruption, peak {peak():.2f} GiB"
+          + "".join(f", worker {one:.2f}" for one in peaks))  # fmt: skip
+
+
+def out_of_core(gib: float, folder: Path, weights: int, workers: int) -> None:
     from recorders import Recorder
 
-    weights = 2**18
     states = int(gib * 2**30 / 4 / weights)
-    path, out = folder / "pairwise_bench.h5", folder / "pairwise_bench_distances.h5"
+    path, out = folder / "distances_bench.h5", folder / "distances_bench_distances.h5"
     rng = np.random.default_rng(1)
     try:
         state = {"w": rng.standard_normal(weights, dtype=np.float32)}
@@ -215,8 +238,9 @@ def out_of_core(gib: float, folder: Path) -> None:
             for _ in range(states - 1):
                 state["w"] = state["w"] + np.float32(1e-3) * rng.standard_normal(weights, dtype=np.float32)
                 recorder.record(state)
-        print(f"a file of {path.stat().st_size / 2**30:.1f} GiB", flush=True)
-        subprocess.run([sys.executable, "-c", READ, str(path), str(out)], check=True)
+        print(f"a file of {path.stat().st_size / 2**30:.1f} GiB, {states} states of {weights} weights", flush=True)
+        line = [sys.executable, __file__, "--read", str(path), str(out), "--workers", str(workers)]
+        subprocess.run(line, check=True)
         few = np.r_[0:40, states // 2 : states // 2 + 40]
         x = tt.open(path).trajectory()
         memory = tt.pairwise(np.stack([x[int(i)] for i in few]), metric="l1")
@@ -229,12 +253,16 @@ def out_of_core(gib: float, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--file", type=float, metavar="GIB", required=True, help="out of core, with a file of this size"
-    )
+    parser.add_argument("--file", type=float, metavar="GIB", default=6.0, help="size of the file")
+    parser.add_argument("--weights", type=int, default=2**18)
+    parser.add_argument("--workers", type=int, default=0, help="Dask workers")
+    parser.add_argument("--read", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=Path(), help="where the file is put")
     options = parser.parse_args()
-    out_of_core(options.file, options.folder)
+    if options.read:
+        read(*options.read, options.workers)
+    else:
+        out_of_core(options.file, options.folder, options.weights, options.workers)
 
 
 if __name__ == "__main__":

@@ -76,8 +76,10 @@ def measure_group(group: str, only: list[str], done: list[str], quick: bool, pee
     sys.path += [peers] if peers else []  # behind everything else
     warnings.simplefilter("ignore")
     print(json.dumps({"versions": versions()}), flush=True)
+    order = []
     for item in import_module(group).items(quick=quick):
         name = key(group, item)
+        order.append(name)
         if name in done or not matches(item, group, only):
             continue
         load, start = os.getloadavg()[0], time.perf_counter()
@@ -86,8 +88,13 @@ def measure_group(group: str, only: list[str], done: list[str], quick: bool, pee
             row |= grow(item) if isinstance(item, Growth) else measure(item)
         except Exception as error:  # the other rows go on, and the exit code tells
             row |= {"work": item.work, "wrong": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        row |= {"load": load, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}", "wall": time.perf_counter() - start}
+        row |= {
+            "load": round(load, 1),
+            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+            "wall": round(time.perf_counter() - start, 1),
+        }
         print(json.dumps(row), flush=True)
+    print(json.dumps({"order": order}), flush=True)
 
 
 def versions() -> dict[str, str]:
@@ -119,6 +126,13 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if others else "")
 
 
+def keep(results: dict[str, Any]) -> None:
+    """Write the numbers, one row a line."""
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in results["rows"].items())
+    head = json.dumps({name: value for name, value in results.items() if name != "rows"})
+    RESULTS.write_text(f'{head[:-1]}{", " if len(head) > 2 else ""}"rows": {{\n{rows}\n}}}}\n')
+
+
 def run_group(group: str, only: list[str], options: argparse.Namespace, results: dict[str, Any]) -> bool:
     """Measure a group in a process of its own, and keep each row as it comes; false if a row was wrong."""
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
@@ -128,7 +142,7 @@ def run_group(group: str, only: list[str], options: argparse.Namespace, results:
     done = [name for name, row in results["rows"].items() if row["commit"] == here] if options.resume else []
     request = {"group": group, "only": only, "done": done, "quick": options.quick, "peers": options.peers}
     line = [sys.executable, str(Path(__file__)), "--group", json.dumps(request)]
-    right = True
+    right, order = True, list[str]()
     with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for text in process.stdout:
@@ -138,11 +152,19 @@ def run_group(group: str, only: list[str], options: argparse.Namespace, results:
             if "versions" in row:
                 results["versions"] = row["versions"]
                 continue
+            if "order" in row:
+                order = row["order"]
+                continue
             right = right and "wrong" not in row
             print(f"{row['wall']:6.1f} s  {row['key']}  {row.get('wrong', '')}", flush=True)
             if not options.quick:
                 results["rows"][row["key"]] = {**row, "commit": here}
-                RESULTS.write_text(json.dumps(results, indent=1))
+                keep(results)
+    if order and not options.quick:  # rows that are no more go, and the others stand in this order
+        rows = results["rows"]
+        others = {name: row for name, row in rows.items() if row["group"] != group}
+        results["rows"] = others | {name: rows[name] for name in order if name in rows}
+        keep(results)
     if process.returncode:
         print(f"{group} ended with exit code {process.returncode}", file=sys.stderr)
     return right and not process.returncode

@@ -1,5 +1,6 @@
 """The command that measures: what it does with peers that are missing, answers that differ, and its tables."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -91,3 +92,13 @@ def test_only_the_groups_with_such_rows_run(modules) -> None:
     assert table.groups_of(["Kantz", "storage"], rows) == ["series", "storage"]
     assert table.groups_of(["new row"], rows) == list(table.GROUPS)
     assert table.groups_of([], rows) == list(table.GROUPS)
+
+
+def test_numbers_are_kept_one_row_a_line(modules, monkeypatch, tmp_path) -> None:
+    _, table = modules
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "table.json")
+    results = {"versions": {"numpy": "2"}, "rows": {"a": {"work": "A"}, "b": {"work": "B"}}}
+    table.keep(results)
+    text = table.RESULTS.read_text()
+    assert json.loads(text) == results
+    assert text.count("\n") == 4
