@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from trajtools.plots._axes import LARGEST
 from trajtools.recurrences.measures import MEASURES as MEANINGS
 from trajtools.wording import counted
 
@@ -211,6 +210,8 @@ def _sweep_table(sweep: Sweep) -> dict[str, Any]:
 
 def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
     """Return whole powers of ten around all curves, as log10, at least two decades apart."""
+    from trajtools.plots._axes import LARGEST
+
     curves = [growth.orbit_curves().ravel() for growth in growths]
     values = np.concatenate([np.empty(0), *curves]) / math.log(10.0)
     values = values[np.isfinite(values)]
