@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from command_line import ROOT, call, write
 
+import trajtools as tt
 from recorders.iris import record
+from trajtools.plots._axes import number
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,18 @@ def test_a_dask_scheduler_with_workers_says_what_one_process_says(walk, training
         for process in reversed(running):
             process.terminate()
             process.wait(60)
+
+
+def test_a_report_of_many_runs_shows_all_and_the_details_of_some(trainings, alone):
+    page = alone[2]
+    assert "1 of the 3 runs" in page
+    assert page.count('<details class="run"') == 1
+    assert page.count('href="#run-1"') == 1
+    assert 'id="run-1"' in page
+    table = page[: page.index('<h2 id="sweep"')]
+    for name, run in tt.open_runs(trainings).items():
+        assert name in table
+        assert number(tt.lyapunov(run).value) in table
 
 
 def test_a_sweep_goes_on_and_says_so(trainings, monkeypatch):

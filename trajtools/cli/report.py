@@ -113,21 +113,23 @@ def _compare(paths: list[Path], x: str | None, seed: int, pool: Executor | None,
 
 
 def _tasks(paths: list[Path], comparison: Sweep | None, details: int, seed: int) -> list[Task]:
-    """What is wanted of each run: details of some, the exponent of the others, as far as the sweep has it."""
+    """What is wanted of each run: details of some, and the exponent of the others; and what the sweep has of it."""
     count = len(paths)
     shown = {(2 * k + 1) * count // (2 * details) for k in range(details)} if count > details else set(range(count))
-    known = {} if comparison is None else {point.path: point.exponent for point in comparison.points}
+    known = {} if comparison is None else {point.path: point for point in comparison.points}
     return [(str(path), seed, at in shown, known.get(os.path.abspath(path))) for at, path in enumerate(paths)]
 
 
 def _collect(paths: list[Path], tasks: list[Task], pool: Executor | None, quiet: bool) -> list[tuple[Path, RunReport]]:
     """Collect what the page shows of each run, with progress; runs without states are left out."""
-    from trajtools.report.collect import collect_file
+    from trajtools.report.collect import collect_file, is_known, outline
 
+    left = [task for task in tasks if not is_known(task)]
+    results = map(collect_file, left) if pool is None else pool.map(collect_file, left)
     sections: list[tuple[Path, RunReport]] = []
-    with progress(len(paths), "Analysing runs", quiet) as advance:
-        results = map(collect_file, tasks) if pool is None else pool.map(collect_file, tasks)
-        for path, result in zip(paths, results, strict=True):
-            sections += [] if result is None else [(path, result)]
-            advance(1)
+    with progress(len(left), "Analysing runs", quiet) as advance:
+        for path, task in zip(paths, tasks, strict=True):
+            report = outline(task) if is_known(task) else next(results)
+            sections += [] if report is None else [(path, report)]
+            advance(not is_known(task))
     return sections

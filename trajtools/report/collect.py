@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from trajtools.exponents.windows import Windows
     from trajtools.recurrences.measures import Recurrence
     from trajtools.stability.orbital import OrbitalStability
+    from trajtools.sweeps.sweep import SweepPoint
     from trajtools.training.curvature import Curvature
     from trajtools.types import Floats
 
-    Task = tuple[str, int, bool, Exponent | None]
+    Task = tuple[str, int, bool, SweepPoint | None]
+    """Path, rng, whether the page has a section about the run, and what a sweep has of it."""
 
 STATES = 1500  # most states of a trajectory that are compared with each other; longer ones are thinned
 METRICS = ("loss", "test_loss", "accuracy", "test_accuracy")  # shown first
@@ -111,25 +114,37 @@ class RunReport:
 
 
 def collect_file(task: Task) -> RunReport | None:
-    """Do `collect` or `outline` in any process: path, rng, whether in detail, exponent; None without any states."""
+    """Do `collect` in any process, or read what the tables show; None without any states."""
     from trajtools.store import open
 
-    path, rng, detailed, exponent = task
+    path, rng, detailed, point = task
+    exponent = None if point is None else point.exponent
     with open(path) as run:
         if not run.n_states:
             return None
-        return collect(run, rng=rng, exponent=exponent) if detailed else outline(run, rng=rng, exponent=exponent)
+        if detailed:
+            return collect(run, rng=rng, exponent=exponent)
+        analysis = None
+        if any(member.reference >= 0 for member in run.members):
+            with suppress(TrajtoolsError):  # the report of the run alone says why
+                analysis = _analyse_twins(run, rng, exponent)
+        return RunReport(run.name, {}, analysis, detailed=False)
 
 
-def outline(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunReport:
-    """Collect what the tables show of a run; nothing else of it is read."""
-    analysis = None
-    if any(member.reference >= 0 for member in run.members):
-        try:
-            analysis = _analyse_twins(run, rng, exponent)
-        except TrajtoolsError:  # its own report says why
-            analysis = None
-    return RunReport(run.name, {}, analysis, detailed=False)
+def is_known(task: Task) -> bool:
+    """Whether a sweep has all that the page shows of a run, so that its file need not be opened."""
+    _, _, detailed, point = task
+    return not detailed and point is not None and (point.exponent is None or point.exponent.curve is not None)
+
+
+def outline(task: Task) -> RunReport:
+    """What the tables show of a run, from a sweep."""
+    path, _, _, point = task
+    assert point is not None
+    one, analysis = point.exponent, None
+    if one is not None and one.curve is not None:
+        analysis = Analysis(path, point.run, one.curve, one, hparams=point.hparams)
+    return RunReport(point.run, {}, analysis, detailed=False)
 
 
 def collect(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunReport:
