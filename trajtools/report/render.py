@@ -210,13 +210,13 @@ def _sweep_table(sweep: Sweep) -> dict[str, Any]:
 
 def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
     """Return whole powers of ten around all curves, as log10, at least two decades apart."""
-    from trajtools.plots._axes import LARGEST
-
     curves = [growth.orbit_curves().ravel() for growth in growths]
     values = np.concatenate([np.empty(0), *curves]) / math.log(10.0)
     values = values[np.isfinite(values)]
     if values.size == 0:
         return -1.0, 1.0
+    from trajtools.plots._axes import LARGEST
+
     most = math.log10(LARGEST)
     low, high = math.floor(values.min()), math.ceil(min(values.max(), most))
     return float(min(low, most - 2)), float(max(high, low + 2))
