@@ -106,6 +106,13 @@ def test_a_sweep_goes_on_and_says_so(trainings, monkeypatch):
     assert not call("sweep", trainings, "--x", "eta", "--quiet").stderr
 
 
+def test_a_fresh_sweep_deletes_no_other_file(trainings, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    said = call("sweep", trainings, "--x", "eta", "--cache", tmp_path / "notes.txt", "--fresh", code=1).stderr
+    assert "is no cache of a sweep" in said
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_a_sweep_without_a_folder_for_its_cache_says_so(trainings, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

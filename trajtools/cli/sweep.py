@@ -93,6 +93,9 @@ def sweep(
             check_target(target, paths)
     place = cache or own_cache(paths, quiet)
     if fresh and place is not None:
+        from trajtools.sweeps.cache import Cache
+
+        Cache(place)  # refuses a file of another kind, which must not be deleted
         place.unlink(missing_ok=True)
     seed, exponent = chosen.pop("seed"), chosen.pop("exponent")
     chosen |= {"exponent": None if exponent == "none" else exponent, "rng": seed}
