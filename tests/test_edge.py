@@ -78,6 +78,15 @@ def test_an_onset_in_one_half_of_the_run_is_not_stable():
     assert "onset-not-stable" in codes(found.reasons)
 
 
+def test_exponents_of_next_to_no_growth_are_about_zero_and_vote():
+    edge = planted(np.where(RATES > 1.5, 0.4, 0.001), apart=0.0005)  # 50 % of the small ones, .02 nats in 40 steps
+    assert edge.converged.tolist() == (RATES > 1.5).tolist()
+    assert edge.flat.tolist() == (RATES < 1.5).tolist()
+    assert edge.found
+    assert "not-converged" not in codes(edge.warnings)
+    assert "about zero" in str(edge)
+
+
 def test_exponents_that_disagree_are_not_converged_and_do_not_vote():
     edge = planted(np.where(RATES > 1.5, 0.4, 0.001), apart=0.2)
     assert not edge.converged.any()
