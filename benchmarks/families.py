@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from nulls import halvorsen, holmes, lozi
 from scipy.interpolate import CubicSpline
 from scipy.signal import butter, lfilter, sosfilt
-from unseen import UNSEEN
+from unseen import UNSEEN, halvorsen, holmes, lozi
 
 from trajtools.systems import SYSTEMS
 from trajtools.systems.system import System

@@ -299,6 +299,19 @@ def test_dead_and_diverged_trainings_are_recognised_in_recorded_runs(tmp_path):
     assert "(dead)" in str(tt.sweep(tmp_path, exponent=None))
 
 
+def test_a_loss_without_accuracy_and_without_a_value_for_the_last_state_is_shown(tmp_path):
+    walk = np.random.default_rng(0).standard_normal((20, 3)).cumsum(axis=0)
+    loss = np.append(np.exp(-np.arange(19) / 20.0), np.nan)  # no forward pass after the last step
+    trained(tmp_path, 0.1, walk, loss=loss)
+    trained(tmp_path, 0.2, np.where(np.arange(20)[:, None] < 9, walk, np.nan), loss=loss)
+    found = tt.sweep(tmp_path, exponent=None)
+    assert [p.final_loss.tolist() for p in found.points] == [[loss[18]], [pytest.approx(np.nan, nan_ok=True)]]
+    assert not {"accuracy", "sharpness"} & set(str(found).splitlines()[1].split())
+    assert "2 runs (lr=0.1, ...): no metric 'accuracy'" in str(found)
+    assert "no run has the metric" in str(found.fastest())
+    assert found.plot().axes[1].get_ylabel() == "last loss"
+
+
 @pytest.mark.parametrize(("at_the_end", "code"), [(5.0, "control-faster"), (500.0, "control-no-faster")])
 def test_the_control_says_what_makes_the_minimum(at_the_end, code):
     points = [*planted(onset=1.0).points, *(point(x, times=[at_the_end] * 5, control=True) for x in RATES[10:])]

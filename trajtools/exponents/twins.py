@@ -244,6 +244,10 @@ def _little_room(run: Any) -> list[Reason]:
     above, below = (float(room.get(name) or np.nan) for name in ("above", "below"))
     if not (above < LEAST_ABOVE or below < ROUNDING_MARGIN):
         return []
+    if below + above > ROUNDING_MARGIN + LEAST_ABOVE:
+        way = f"take a {'smaller' if above < LEAST_ABOVE else 'larger'} epsilon"
+    else:
+        way = "train in float64"
     return [
         Reason.of(
             "little-room",
@@ -253,7 +257,7 @@ def _little_room(run: Any) -> list[Reason]:
             below=below,
             least_above=LEAST_ABOVE,
             least_below=ROUNDING_MARGIN,
-            way="take a smaller epsilon" if below > ROUNDING_MARGIN + LEAST_ABOVE - above else "train in float64",
+            way=way,
         )
     ]
 

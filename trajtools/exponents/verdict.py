@@ -14,6 +14,7 @@ from trajtools.exponents.nulls import BASIN
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION, ROUNDING_MARGIN
 from trajtools.types import Floats, Ints
+from trajtools.wording import time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.fit_twins import TwinFit
@@ -182,12 +183,13 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
         return "undecided", (_too_fast(fit),)
     growth = Reason.of(
         "growth",
-        "the distance grows by {gain:.1f} e-folds in {time:g} {unit}s (median), {rate:.4g} per {unit}, "
+        "the distance grows by {gain:.1f} e-folds in {time:g} {units} (median), {rate:.4g} per {unit}, "
         + ("before it saturates" if saturates else "and has not saturated by the last state"),
         gain=fit.gain,
         time=float(np.median((fit.cells.time[fit.last] - fit.cells.time[fit.first])[fit.fitted])),
         rate=fit.ratio.value,
         unit=unit,
+        units=time_units(unit),
     )
     if null is None:
         return "undecided", (growth, no_null("power-law"))
@@ -256,10 +258,10 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
     time = float(np.median(cells.time[cells.end[rows]] - cells.time[cells.begin[rows]]))
     bounded = Reason.of(
         "bounded",
-        "the distance rises at most {rise:.2f} e-folds above its start (mean) in {time:g} {unit}s",
+        "the distance rises at most {rise:.2f} e-folds above its start (mean) in {time:g} {units}",
         rise=rise,
         time=time,
-        unit=unit,
+        units=time_units(unit),
     )
     if length < SHORTEST:
         if rise >= BOUNDED:
@@ -282,10 +284,10 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
         return "none", (bounded, Reason.of("no-exponential-regime", text, limit=BOUNDED, room=room))
     if highest < BOUNDED:
         text = (
-            "over {time:g} {unit}s the mean growth is at most {highest:.2g} e-folds (upper bound at the 1 % level): "
+            "over {time:g} {units} the mean growth is at most {highest:.2g} e-folds (upper bound at the 1 % level): "
             "there is none"
         )
-        values = {"time": time, "unit": unit, "highest": highest, "room": room}
+        values = {"time": time, "units": time_units(unit), "highest": highest, "room": room}
         none = Reason.of("no-exponential-regime", text, **values)
         growing = int(np.sum(fit.rises >= FEWEST_EFOLDS))
         text = "{growing} of {curves} curves rise by {needed:g} e-folds or more, and the others stay"
@@ -374,7 +376,7 @@ def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason
     if saturated[fit.cells.known].mean() >= 0.5 and length >= SHORTEST:
         way = _more_room(fit) or "train more initial conditions"
     else:
-        way = f"record longer than {time:g} {fit.growth.time_unit}s"
+        way = f"follow each perturbation for longer than {time:g} {time_units(fit.growth.time_unit)}: record longer"
     text = (
         "the distance rises by {rise:.1f} e-folds above its start, which is too little to tell exponential growth from "
         "slower growth or none; {way}"

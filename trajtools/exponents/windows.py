@@ -77,6 +77,16 @@ class Windows(Result):
         Every parameter used, including automatic choices.
     warnings : tuple of Reason
         Warnings that limit the interpretation of the values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> windows = tt.lyapunov_windows(twins, window=20)
+    >>> windows.start.tolist(), windows.value.round(2).tolist()
+    ([0, 20, 40], [0.26, 0.26, 0.26])
     """
 
     method: str

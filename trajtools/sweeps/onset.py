@@ -70,6 +70,15 @@ class Onset(Result):
     settings : dict
         What was chosen; ``"points"`` is the number of values that vote, ``"left_out"`` maps why runs do not vote
         (``"inconclusive"``, ``"not converged"``, ``"diverging"``, ``"diverged"``, ``"dead"``) to their values.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> onset = tt.sweep(files, "eta").onset()
+    >>> onset.found, [reason.code for reason in onset.reasons]
+    (False, ['too-few-values', 'inconclusive'])
     """
 
     value: float
@@ -125,6 +134,15 @@ class Fastest(Result):
         Unit of `time`.
     level : float
         Confidence level.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> fastest = tt.sweep(files, "eta").fastest(0.7)
+    >>> fastest.threshold, fastest.time_unit
+    (0.7, 'step')
     """
 
     value: float
@@ -140,7 +158,7 @@ class Fastest(Result):
 
     def _sentence(self) -> str:
         if not np.isfinite(self.value):
-            return f"No run reaches {self.threshold:g}."
+            return "Where training is fastest is unknown."
         text = f"Training is fastest at {spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}: "
         text += f"{spoken(self.time)} {self.time_unit}s to {self.threshold:g}"
         return text + ("." if self.inside else "; this is an end of the range, so the minimum may lie outside.")
@@ -166,6 +184,14 @@ class Coincidence(Result):
         One of the two.
     fastest : Fastest
         The other.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> tt.sweep(files, "eta").coincidence().verdict
+    'not decided'
     """
 
     ratio: float
@@ -485,7 +511,9 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     middle = np.array([median(t) for t in times])
     accuracy = sweep.thresholds[row]
     if not np.isfinite(middle).any():
-        words = "at no value do half of the initial conditions reach {accuracy:g}"
+        words = "at no value do half of the initial conditions reach the accuracy {accuracy:g}"
+        if not any(p.times.shape[1] for p in points):
+            words = "no run has the metric that the training times are taken from (accuracy=)"
         never = Reason.of("accuracy-not-reached", words, accuracy=accuracy)
         nothing = (float("nan"), float("nan"))
         unit = sweep.time_unit
