@@ -406,6 +406,13 @@ def perturb(
     Notes
     -----
     Frozen parameters and buffers are not perturbed. No torch generator is used.
+
+    Examples
+    --------
+    >>> import torch
+    >>> copies = perturb(torch.nn.Linear(4, 3), 1e-4, 2, 0)
+    >>> len(copies), type(copies[0]).__name__
+    (2, 'Linear')
     """
     return _perturbed(model, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded)[
         0
