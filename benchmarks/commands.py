@@ -62,8 +62,8 @@ def call(line: list[str]) -> Way:
     return run
 
 
-def trajtools(*words: str) -> Way:
-    return call(["-m", "trajtools", *words])
+def trajtools(*arguments: str) -> Way:
+    return call(["-m", "trajtools", *arguments])
 
 
 def runs(folder: Path, count: int, states: int = 20) -> str:
@@ -83,13 +83,13 @@ def items(quick: bool = False) -> Iterator[Item]:
         path = str(record(folder))
         python, numpy = call(["-c", "pass"]), call(["-c", "import numpy"])
         yield Row("`trajtools --help`", trajtools("--help"), limit=("`python -c pass`", lambda: python))
-        for words in (["info", path], ["lyapunov", path]):
-            title = f"`trajtools {words[0]}` of a small file"
-            yield Row(title, trajtools(*words), limit=("`import numpy`", lambda: numpy))
+        for command in (["info", path], ["lyapunov", path]):
+            title = f"`trajtools {command[0]}` of a small file"
+            yield Row(title, trajtools(*command), limit=("`import numpy`", lambda: numpy))
         counts = [4, 16] if quick else [10, 100, 1000]
-        for words in (["info"], ["sweep", "--exponent", "none", "--fresh", "-q"]):
-            title = f"`trajtools {' '.join(words)}`, runs of 20 states x 5 members x 83"
-            yield Growth(title, "runs", counts, lambda n, w=words: trajtools(*w, runs(folder, n)), "1")
+        for command in (["info"], ["sweep", "--exponent", "none", "--fresh", "-q"]):
+            title = f"`trajtools {' '.join(command)}`, runs of 20 states x 5 members x 83"
+            yield Growth(title, "runs", counts, lambda n, c=command: trajtools(*c, runs(folder, n)), "1")
         out = str(folder / "report.html")
         yield Growth(
             "`trajtools report`, runs of 200 states x 5 members x 83", "runs", [1, 2] if quick else [1, 4, 8],

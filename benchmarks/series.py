@@ -230,11 +230,11 @@ def kantz_row(name: str, x: np.ndarray, only_last: bool = False) -> Row:
     rule = WithinRadius(tuple(radii))
 
     def by_ckdtree() -> Any:
-        def ask(x: np.ndarray, balls: Callable[..., Any]) -> np.ndarray:
+        def curves(x: np.ndarray, balls: Callable[..., Any]) -> np.ndarray:
             return kantz_by_ckdtree(x, radii, theiler=theiler, horizon=horizon, balls=balls)
 
-        faster = min((balls_as_lists, balls_as_arrays), key=lambda balls: cost(lambda: ask(x[:4000], balls))[0])
-        return lambda: ask(x, faster)
+        faster = min((balls_as_lists, balls_as_arrays), key=lambda balls: cost(lambda: curves(x[:4000], balls))[0])
+        return lambda: curves(x, faster)
 
     def limit() -> Any:
         points = x[: len(x) - horizon]
@@ -256,8 +256,8 @@ def lyapunov_row(x: np.ndarray) -> Row:
     theiler, horizon = SETTINGS["logistic"]
 
     def check(answers: dict[str, Any]) -> str:
-        found, few = answers["ours"], x[:3000]
-        numbers = [f"ln 2 is 0.693; ours {found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"]
+        exponent, few = answers["ours"], x[:3000]
+        numbers = [f"ln 2 is 0.693; ours {exponent.value:.3f} [{exponent.interval[0]:.3f}, {exponent.interval[1]:.3f}]"]
         if "nolds" in answers:
             lyap_r = installed("nolds").lyap_r
             fixed = lyap_r(few, emb_dim=2, lag=1, min_tsep=theiler, fit="poly")

@@ -98,13 +98,13 @@ def measure_group(group: str, only: list[str], done: list[str], quick: bool, pee
 
 
 def versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    numbers = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def processor() -> str:
@@ -118,8 +118,10 @@ def processor() -> str:
 def commit() -> str:
     """The commit of this checkout, with a plus if package or benchmarks differ from it."""
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=FOLDER, capture_output=True, text=True, check=True).stdout.strip()
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=FOLDER, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "../trajtools", "../recorders", ".")
     others = [line for line in changed.splitlines() if not line.endswith(("README.md", "table.json"))]

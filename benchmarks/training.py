@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Growth, Item, Row, installed, least
+from measure import Growth, Item, Row, Skipped, installed, least
 from torch import Tensor, nn
 
 from recorders.torch import LoopTwins, Recorder, Twins, hessian_vector_product, sharpness
@@ -224,6 +225,9 @@ def compare(title: str, ways: dict[str, Training], folder: Path, n: int, repeat:
 # -- the Hessian -------------------------------------------------------------------------------------------------------
 
 
+TOLERANCE = 1e-5
+
+
 def network(*sizes: int) -> nn.Sequential:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
@@ -251,22 +255,22 @@ def by_curvlinops(model: nn.Module, x: Tensor, y: Tensor) -> Any:
     return operator(model, nn.CrossEntropyLoss(), list(model.parameters()), [(x, y)], check_deterministic=False)
 
 
-def sharpness_row(*sizes: int) -> Row:
-    model, (x, y) = network(*sizes), batch_of(*sizes)
+def sharpness_row(*sizes: int, rows: int) -> Row:
+    model, (x, y) = network(*sizes), batch_of(*sizes, rows=rows)
     loss = nn.functional.cross_entropy
 
     def ours() -> Any:
-        return sharpness(model, loss, x, y, which="largest", tolerance=1e-4)
+        return sharpness(model, loss, x, y, which="largest", tolerance=TOLERANCE)
 
     def curvlinops() -> Any:
         eigsh = installed("scipy.sparse.linalg").eigsh
         operator = by_curvlinops(model, x, y)
         operator = operator.to_scipy() if hasattr(operator, "to_scipy") else operator
-        return lambda: float(eigsh(operator, k=1, which="LA", tol=1e-4, return_eigenvectors=False)[0])
+        return lambda: float(eigsh(operator, k=1, which="LA", tol=TOLERANCE, return_eigenvectors=False)[0])
 
     def pyhessian() -> Any:
         hessian = installed("pyhessian").hessian
-        return lambda: hessian(model, nn.CrossEntropyLoss(), data=(x, y), cuda=False).eigenvalues(tol=1e-4)[0][0]
+        return lambda: hessian(model, nn.CrossEntropyLoss(), data=(x, y), cuda=False).eigenvalues(tol=TOLERANCE)[0][0]
 
     def limit() -> Any:
         product, count = plain_product(model, x, y), ours().n_products
@@ -281,12 +285,42 @@ def sharpness_row(*sizes: int) -> Row:
 
     weights = sum(p.numel() for p in model.parameters())
     return Row(
-        f"`sharpness`, {weights:,} weights",
+        f"`sharpness`, {weights:,} weights, batch {rows}",
         ours,
         {"curvlinops and eigsh": curvlinops, "PyHessian": pyhessian},
         ("as many plain products", limit),
         check,
     )
+
+
+def jax_sharpness_row(n: int, hidden: int, m: int, rows: int) -> Row:
+    """The same in JAX; a plain product is a compiled `jvp` of the gradient."""
+    jax, numpy, probes = installed("jax"), installed("jax.numpy"), installed("recorders.jax")
+    rng = np.random.default_rng(0)
+    drawn = [
+        rng.standard_normal((n, hidden)) / 28,
+        np.zeros(hidden),
+        rng.standard_normal((hidden, m)) / 11,
+        np.zeros(m),
+    ]
+    params = [numpy.asarray(weight, numpy.float32) for weight in drawn]
+    x, y = numpy.asarray(rng.standard_normal((rows, n)), numpy.float32), numpy.asarray(rng.integers(0, m, rows))
+
+    def loss_fn(params: Any, x: Any, y: Any) -> Any:
+        w, b, v, c = params
+        scores = jax.nn.log_softmax(numpy.tanh(x @ w + b) @ v + c)
+        return -numpy.mean(numpy.take_along_axis(scores, y[:, None], 1))
+
+    def ours() -> Any:
+        return probes.sharpness(params, loss_fn, x, y, which="largest", tolerance=TOLERANCE)
+
+    def limit() -> Any:
+        count = ours().n_products
+        product = jax.jit(lambda p, x, y, v: jax.jvp(lambda p: jax.grad(loss_fn)(p, x, y), (p,), (v,))[1])
+        return lambda: [jax.block_until_ready(product(params, x, y, params)) for _ in range(count)]
+
+    weights = sum(weight.size for weight in drawn)
+    return Row(f"`sharpness` in JAX, {weights:,} weights, batch {rows}", ours, limit=("as many plain products", limit))
 
 
 def product_row(*sizes: int) -> Row:
@@ -302,7 +336,7 @@ def product_row(*sizes: int) -> Row:
 
     def check(answers: dict[str, Any]) -> None:
         if "curvlinops" in answers:
-            np.testing.assert_allclose(answers["ours"], answers["curvlinops"], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(answers["ours"], answers["curvlinops"], rtol=1e-3, atol=TOLERANCE)
 
     return Row(
         f"`hessian_vector_product`, {len(vector):,} weights",
@@ -376,7 +410,11 @@ def items(quick: bool = False) -> Iterator[Item]:
     torch.set_num_threads(1)
     logging.getLogger("recorders").setLevel(logging.ERROR)
     yield product_row(784, 128, 10)
-    yield sharpness_row(784, 128, 10)
+    for rows in (64, 1024):
+        yield sharpness_row(784, 128, 10, rows=rows)
+    with suppress(Skipped):  # no JAX
+        for rows in (64, 1024):
+            yield jax_sharpness_row(784, 128, 10, rows)
     for sizes in ((64, 32, 10), (784, 128, 10), *(() if quick else ((1500, 1000, 1000, 10),))):
         yield twins_row(*sizes)
     with tempfile.TemporaryDirectory() as name:
