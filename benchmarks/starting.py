@@ -18,7 +18,7 @@ import numpy as np
 from recorders import Recorder
 from trajtools.systems import henon
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(os.environ.get("TRAJTOOLS_ROOT", Path(__file__).resolve().parents[1]))
 
 
 def recording(folder: str) -> str:
@@ -34,6 +34,7 @@ def recording(folder: str) -> str:
 def cpu_seconds(line: list[str]) -> float:
     before = os.times()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users do not compile 80 modules every time
     subprocess.run([sys.executable, *line], env=environment, capture_output=True, check=True)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
