@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +126,8 @@ def _sweep(answers: list[Analysis]) -> Sweep | None:
 
     if len(answers) < 2:
         return None
-    exponents = {answer.run: answer.exponent for answer in answers}
-    swept = tt.sweep([answer.file for answer in answers], "learning_rate", exponent=None)
-    return replace(swept, points=tuple(replace(p, exponent=exponents.get(p.run)) for p in swept.points))
+    known = {answer.file: answer.exponent for answer in answers}
+    return tt.sweep(list(known), "learning_rate", exponent=known)
 
 
 def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -> dict[str, str]:

@@ -73,7 +73,7 @@ def report(
             raise no_such_run(paths, runs)
         if not sections:
             raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
-        comparison = _compare(selected, x, seed) if len(rates) > 1 else None
+        comparison = _compare(selected, sections, x, seed) if len(rates) > 1 else None
     named = name_apart(sections)
     title = f"Training dynamics of {named[0].run}" if len(named) == 1 else f"Training dynamics of {len(named)} runs"
     about = {"files": ", ".join(path.name for path in paths), "trajtools": __version__, "seed": str(seed)}
@@ -81,12 +81,14 @@ def report(
     click.echo(f"Written to {printable(str(output))}.", err=True)
 
 
-def _compare(paths: list[Path], x: str | None, seed: int) -> Sweep | None:
+def _compare(paths: list[Path], sections: list[tuple[Path, RunReport]], x: str | None, seed: int) -> Sweep | None:
     """Return the runs as a sweep; None if they have no such hyper-parameter and it was not asked for."""
     import trajtools as tt
 
+    analyses = (section.analysis for _, section in sections)
+    known = {analysis.file: analysis.exponent for analysis in analyses if analysis is not None}
     try:
-        return tt.sweep(list(map(str, paths)), x or "lr", rng=seed)
+        return tt.sweep(list(map(str, paths)), x or "lr", exponent=known, rng=seed)
     except DataError:
         if x is not None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -462,7 +463,7 @@ def sweep(
     y: str | None = None,
     *,
     runs: Callable[[Run], bool] | None = None,
-    exponent: str | None = "auto",
+    exponent: str | Mapping[str, Exponent] | None = "auto",
     accuracy: str = "accuracy",
     loss: str = "loss",
     thresholds: Sequence[float] = THRESHOLDS,
@@ -483,10 +484,11 @@ def sweep(
         ``lr``, ``learning_rate`` and ``eta`` mean the same.
     runs : callable or None
         ``runs(run)`` says whether a run is taken; None: all.
-    exponent : str or None
+    exponent : str, mapping or None
         ``"auto"``: by `trajtools.lyapunov` where a run has twins, else none; ``"metric:NAME"``: the mean of a recorded
         metric that holds the growth per step, as a shadow probe gives it; ``"trajectory"``: from the recurrences of
-        member 0 where there are no twins; None: none.
+        member 0 where there are no twins; None: none. A mapping from the path of a run to its Exponent gives
+        those that are known; the others are measured as with ``"auto"``.
     accuracy, loss : str
         Names of the metrics that the training times and final values are taken from.
     thresholds : sequence of float
@@ -524,6 +526,8 @@ def sweep(
         raise DataError(f"thresholds={thresholds!r}: pass at least one number")
     if isinstance(stays, bool) or int(stays) != stays or stays < 1:
         raise DataError(f"stays={stays!r}: it must be a whole number of recorded states, at least 1")
+    rule = "auto" if isinstance(exponent, Mapping) else exponent
+    known = {os.path.abspath(p): one for p, one in exponent.items()} if isinstance(exponent, Mapping) else {}
     tasks, left_out, unit = [], [], ""
     for run in _runs(files):
         if runs is not None and not runs(run):
@@ -536,7 +540,7 @@ def sweep(
         unit = unit or run.time_unit
         is_control = bool(control and run.hparams.get(control, False))
         first, second = float(values[0] or 0.0), float(values[1] or 0.0) if y else float("nan")
-        asked = (exponent, accuracy, loss, limits, int(stays), rng)
+        asked = (known.get(str(run.path), rule), accuracy, loss, limits, int(stays), rng)
         tasks.append(Task(str(run.path), run.name, first, second, is_control, *asked))
     if not tasks:
         raise DataError(
@@ -544,7 +548,7 @@ def sweep(
             + "; ".join(map(str, left_out[:5]))
         )
     points = _points(tasks, executor, progress)
-    settings = {"exponent": exponent, "accuracy": accuracy, "loss": loss, "stays": int(stays), "control": control}
+    settings = {"exponent": rule, "accuracy": accuracy, "loss": loss, "stays": int(stays), "control": control}
     ordered = tuple(sorted(points, key=lambda p: (p.control, p.y if y else 0.0, p.x, p.path, p.run)))
     return Sweep(x, y or "", ordered, limits, unit or "step", settings | {"rng": rng}, tuple(left_out))
 
@@ -584,7 +588,7 @@ class Task:
     x: float
     y: float
     control: bool
-    exponent: str | None
+    exponent: str | Exponent | None
     accuracy: str
     loss: str
     thresholds: tuple[float, ...]
@@ -671,13 +675,13 @@ def _stands_still(values: Floats) -> bool:
     return float(np.ptp(late)) <= CONSTANT * float(np.abs(late).max())
 
 
-def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -> Exponent | None:
-    """Measure the exponent of a run in the way that was asked for."""
+def exponent_of(run: Any, asked: str | Exponent | None, rng: int, warnings: list[Reason]) -> Exponent | None:
+    """Measure the exponent of a run in the way that was asked for, if it is not known."""
     from trajtools.exponents.lyapunov import lyapunov
     from trajtools.exponents.twins import has_twins
 
-    if asked is None:
-        return None
+    if asked is None or not isinstance(asked, str):
+        return asked
     if asked.startswith("metric:"):
         return recorded(run, asked.removeprefix("metric:"), rng)
     if asked not in NAMES:
