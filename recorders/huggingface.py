@@ -47,10 +47,9 @@ class RecorderHooks(TrainerRecording):
     Notes
     -----
     The step of a state is the Trainer's ``global_step``. Metrics belong to the state that they were computed from:
-    ``loss`` is that of the Trainer before the update, over accumulated batches their mean (of the first rank, where
-    there are several), ``learning_rate`` that of the update to come, in the first group of
-    parameters; numbers of an evaluation (``eval_loss``, ...)
-    belong to the state that was evaluated.
+    ``loss`` is that of the Trainer before the update, over accumulated batches and over ranks their mean,
+    ``learning_rate`` that of the update to come, in the first group of parameters; numbers of an evaluation
+    (``eval_loss``, ...) belong to the state that was evaluated.
 
     Whenever the Trainer logs a loss (``logging_steps``), the numbers of twins and probes are logged with it.
 
@@ -85,7 +84,8 @@ class RecorderHooks(TrainerRecording):
         losses, self._losses = self._losses, []
         metrics: dict[str, Any] = {}
         if losses:  # the Trainer has divided each by their number
-            metrics["loss"] = sum(with_copies(first, others) for first, *others in losses)
+            first, *others = (torch.stack(member).sum(0) for member in zip(*losses, strict=False))
+            metrics["loss"] = with_copies(first, others)
         if optimizer is not None:
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
         self.recorder.record(**metrics)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from recorders.torch.loop_twins import Copy
+from recorders.torch.modules import unwrap
 from recorders.torch.trainers import TrainerRecording, WithTwins, callbacks, with_copies
 from trajtools.errors import MissingDependencyError
 
@@ -64,7 +65,7 @@ class RecorderHooks(TrainerRecording):
         self._of_reference = Losses()
         configs = trainer.lr_scheduler_configs
         self._open(
-            "fit", pl_module, list(trainer.optimizers), step=trainer.global_step,
+            "fit", pl_module, list(trainer.optimizers), step=trainer.global_step, wrapped=trainer.strategy.model,
             schedulers=[] if pl_module.automatic_optimization else [config.scheduler for config in configs],
         )  # fmt: skip
         self._replay(trainer, "on_train_start")
@@ -119,14 +120,14 @@ class RecorderHooks(TrainerRecording):
 
         def call(copy: Copy) -> None:
             with _in_its_place(trainer, copy):
-                _call(copy.model, hook)
+                _call(unwrap(copy.model), hook)
 
         if self.twins is not None:
             self.twins.replay(call)
 
     def _take_updates(self, trainer: Any) -> bool:
         """Record the newest state if there was an update."""
-        if self.recorder is None or trainer.global_step <= self.recorder.step:
+        if self.recorder is None or trainer.global_step <= self._step:
             return False
         self._take(trainer.global_step)
         for losses in (self._of_reference, *(copy.kept for copy in (self.twins.copies if self.twins else ()))):
@@ -159,15 +160,16 @@ class Losses:
 
 def _train(trainer: Any, copy: Copy, batch: Any, batch_idx: int) -> None:
     """Train a copy on a batch by the Trainer's own loop."""
+    module = unwrap(copy.model)
     with _in_its_place(trainer, copy, batch) as loop:
-        if _call(copy.model, "on_train_batch_start", batch, batch_idx) == -1:
+        if _call(module, "on_train_batch_start", batch, batch_idx) == -1:
             return
         arguments = loop._build_kwargs(OrderedDict(), batch, batch_idx)
-        if copy.model.automatic_optimization:
+        if module.automatic_optimization:
             outputs = loop.automatic_optimization.run(trainer.optimizers[0], batch_idx, arguments)
         else:
             outputs = loop.manual_optimization.run(arguments)
-        _call(copy.model, "on_train_batch_end", outputs, batch, batch_idx)
+        _call(module, "on_train_batch_end", outputs, batch, batch_idx)
 
 
 def _call(module: Any, hook: str, *arguments: Any) -> Any:
@@ -184,16 +186,17 @@ def _in_its_place(trainer: Any, copy: Copy, batch: Any = None) -> Iterator[Any]:
     """Let the Trainer train a copy: no callback, logger or counter of the fit sees it. Gives the loop of the epoch."""
     package = _callback_class().__module__.partition(".callbacks")[0]
     loop, strategy, connector = trainer.fit_loop.epoch_loop, trainer.strategy, trainer._logger_connector
+    module = unwrap(copy.model)
     if copy.kept is None:
         copy.kept = Losses()
-        copy.model.trainer = trainer
-        _compile_alike(copy.model, strategy.lightning_module)
+        module.trainer = trainer
+        _compile_alike(module, strategy.lightning_module)
     results = type(loop._results)(training=True)
     results.batch = batch
     schedulers = iter(copy.schedulers)
     logger = import_module(f"{package}.loggers.logger").DummyLogger
     places: list[tuple[Any, str, Any]] = [
-        (strategy, "_lightning_module", copy.model),
+        (strategy, "_lightning_module", module),
         (strategy, "_model", copy.model),
         (strategy, "_optimizers", None),
         (strategy, "_lightning_optimizers", None),

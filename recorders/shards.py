@@ -164,8 +164,10 @@ class OtherRank:
     n_skipped = property(lambda self: 0)
     names = property(lambda self: ())
     overhead = property(lambda self: {})
+    live = property(lambda self: {})
 
     def record(self, *args: Any, **metrics: Any) -> None:
         """Do nothing."""
 
-    advance = record_block = close = record
+    advance = record_block = close = __exit__ = record
+    _updated = _unhook = record  # what the callbacks of trainers call

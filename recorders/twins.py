@@ -504,9 +504,7 @@ class Twins(ABC):
         recorder = self._recorder
         if step is None:
             step = self._updates if recorder is None else recorder.step + 1
-        if self._schedule.is_over or not (recorder is None or recorder._takes_plantings(step)):
-            return
-        due = self._schedule.due(self._updates, self._measure, self._network)
+        due = self._due(step)
         if not due:
             return
         network = self._network()
@@ -518,6 +516,13 @@ class Twins(ABC):
         self._measure()  # where the stretches end
         self._plant(moved)
         self._enter_plantings(step, due, network)
+
+    def _due(self, step: int) -> tuple[int, ...]:
+        """Copies to plant in the state of a step."""
+        recorder = self._recorder
+        if self._schedule.is_over or not (recorder is None or recorder._takes_plantings(step)):
+            return ()
+        return self._schedule.due(self._updates, self._measure, self._network)
 
     def _enter_plantings(self, step: int, copies: Iterable[int], network: Mapping[str, np.ndarray]) -> None:
         copies, distances = tuple(copies), self._distances()

@@ -178,10 +178,106 @@ def test_what_cannot_have_twins_is_refused_in_one_sentence(monkeypatch):
     with pytest.raises(RecordingError, match=r"cannot be copied: TypeError.*without twins"):
         LoopTwins(model, optimizer)
     del model.stream
-    optimizer.scaler = object()
-    with pytest.raises(RecordingError, match="train in bf16"):
-        LoopTwins(model, optimizer).step(lambda *_: None)
+    scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(RecordingError, match=r"LoopTwins\(\.\.\., scaler=scaler\)"):
+        LoopTwins(model, optimizer).step(lambda *_: scaler.update())
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-    with pytest.raises(RecordingError, match="in 4 processes are not supported"):
+    with pytest.raises(RecordingError, match="in 4 processes, and its model is not wrapped in DistributedDataParallel"):
         LoopTwins(model, optimizer)
+
+
+def scaled_loop(twins_of=None, overflow=3, steps=12):
+    """Float16 with a scaler that doubles every two steps; the gradients of one call overflow, of all members."""
+    model = network()
+    optimizer = OPTIMISERS["adamw"](model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+    scales = []
+    torch.manual_seed(4)
+    twins = twins_of and twins_of(model, optimizer, scaler)
+    for i, (x, y) in enumerate(batches(steps)):
+
+        def update(model, optimizer, x=x, y=y, i=i):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.float16):
+                loss = nn.functional.cross_entropy(model(x), y) * (1e30 if i == overflow else 1)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            scaler.step(optimizer)
+            scaler.update()
+            return loss
+
+        if twins is None:
+            update(model, optimizer)
+        else:
+            twins.step(update)
+        scales.append(scaler.get_scale())
+    return model, scales
+
+
+def test_copies_in_float16_are_scaled_as_the_model_and_do_not_wear_out_its_scaler(tmp_path):
+    alone, scales = scaled_loop()
+    assert min(scales) < scales[2] < max(scales)  # it grows, and backs off once
+    made = []
+
+    def twins_of(model, optimizer, scaler):
+        made.append(LoopTwins(model, optimizer, scaler=scaler, epsilon=0.0))
+        made.append(Recorder(tmp_path / "run.h5", made[0], quiet=True))
+        return made[0]
+
+    model, with_twins = scaled_loop(twins_of)
+    made[1].close()
+    assert with_twins == scales
+    for key, value in alone.state_dict().items():
+        for other in made[0].models:
+            assert torch.equal(value, other.state_dict()[key])
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.step.tolist() == list(range(12))  # the step that overflowed is no update
+        np.testing.assert_array_equal(run.states[:, 0][-1], flat(model))
+
+
+def test_a_copy_whose_gradients_overflow_misses_its_step_and_the_model_does_not():
+    model = nn.Linear(6, 3)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", init_scale=4.0)
+    twins = LoopTwins(model, optimizer, epsilon=0.0, scaler=scaler)
+    before = model.weight.detach().clone()
+
+    def update(one, optimizer):
+        optimizer.zero_grad()
+        loss = one(batches(1)[0][0]).square().mean() * (np.inf if one is twins.copies[0].model else 1)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    twins.step(update)
+    first, second = (copy.model.weight for copy in twins.copies)
+    assert torch.equal(first, before)
+    assert torch.equal(second, model.weight)
+    assert not torch.equal(second, before)
+    assert scaler.get_scale() == 4.0
+
+
+def test_accelerate_in_float16_steps_the_copies_by_its_own_scaler():
+    accelerate = pytest.importorskip("accelerate")
+    model = network()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+    accelerate.Accelerator(cpu=True)
+    optimizer = accelerate.optimizer.AcceleratedOptimizer(OPTIMISERS["momentum"](model.parameters()), False, scaler)
+    twins = LoopTwins(model, optimizer, epsilon=0.0)
+    before = flat(model)
+    for x, y in batches(4):
+
+        def update(model, optimizer, x=x, y=y):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.scaler.scale(loss).backward()
+            optimizer.step()
+            return loss
+
+        twins.step(update)
+    assert (flat(model) != before).any()
+    for copy in twins.copies:
+        np.testing.assert_array_equal(flat(copy.model), flat(model))
+        assert not copy.optimizers[0].step_was_skipped
+    assert scaler.get_scale() == 8.0 * 2**4

@@ -140,6 +140,9 @@ def test_a_coarse_grid_decides_nothing_and_names_its_gaps(fastest):
     assert found.verdict == "not decided"
     assert found.interval[1] > 4 * found.interval[0]
     assert {"wide-ratio", "sparse-grid"} <= set(codes(found.reasons))
+    assert np.isnan(found.ratio)
+    assert "fastest-over-onset" not in codes(found.reasons)
+    assert "fastest rate lies between" in " ".join(str(found).split())
     (gap,) = (reason for reason in found.onset.reasons if reason.code == "sparse-grid")
     assert (gap.numbers["low"], gap.numbers["high"]) == (0.03, 0.5)
     assert "sparse-grid" not in codes(planted(rates=DENSE).coincidence().onset.reasons)

@@ -1,5 +1,8 @@
 """The callbacks of all trainers alike: states, steps and losses are the trainer's, its training is as without them."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,7 @@ from trainer_runs import MAKERS, QUIET, assert_as_seen, contents, reference_loss
 
 import trajtools as tt  # noqa: E402
 from recorders import RecordingWarning  # noqa: E402
-from trajtools.errors import RecordingError  # noqa: E402
+from trajtools.errors import MissingDependencyError, RecordingError  # noqa: E402
 from trajtools.store import validate  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders, *QUIET]
@@ -205,3 +208,13 @@ def test_numbers_of_twins_stand_in_the_file_of_tensorboard(tmp_path, trainer):
         gaps = np.linalg.norm(states[event.step, 1:] - states[event.step, 0], axis=1)
         assert event.value == pytest.approx(np.exp(np.log(gaps).mean()), rel=1e-4)
     assert [event.value for event in shown["h_max_batch"]] == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["lightning", "huggingface"])
+def test_a_missing_framework_is_named(name, monkeypatch):
+    for package in ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks", "transformers"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"recorders.{name}", raising=False)
+    module = importlib.import_module(f"recorders.{name}")
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        module.RecorderCallback  # noqa: B018

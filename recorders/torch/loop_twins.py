@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch.optim.optimizer import Optimizer
 
 from recorders.background import RecordingWarning
 from recorders.planting import check_replant, seed_of
-from recorders.torch.modules import Walk, devices_of, innermost, same_noise, unwrap
+from recorders.torch.modules import Walk, devices_of, innermost, refuse_sharded, same_noise, unwrap
+from recorders.torch.ranks import from_first_rank, is_first_rank, n_ranks, over_ranks
 from recorders.torch.transfer import from_host
 from recorders.torch.twins import ModuleTwins, copy_optimizer, drawn
 from trajtools.errors import RecordingError
@@ -40,6 +42,8 @@ class Copy:
         As the loop has it, wrapped where the original is.
     optimizers, schedulers : list
         In the order of the originals.
+    scaler : dict
+        State of the loss scaling.
     kept : object
         What a trainer keeps with the copy.
     """
@@ -47,6 +51,7 @@ class Copy:
     model: nn.Module
     optimizers: list[Any]
     schedulers: list[Any]
+    scaler: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
 
 
@@ -68,6 +73,9 @@ class LoopTwins(ModuleTwins):
         As in `Twins`.
     schedulers : sequence of LRScheduler
         Only those that the training step itself steps; each copy gets one of its own.
+    scaler : torch.amp.GradScaler or None
+        That of the loop, for fp16; of accelerate it is known. Each copy is scaled as the reference is, and skips the
+        steps whose own gradients overflow.
     step : int
         Updates made before.
 
@@ -85,7 +93,7 @@ class LoopTwins(ModuleTwins):
     PerturbationError, ArchitectureError
         As in `perturb`.
     RecordingError
-        If the model cannot be copied, or is trained by several processes.
+        If the model cannot be copied, or is trained by several processes and not wrapped in DistributedDataParallel.
 
     Notes
     -----
@@ -101,8 +109,12 @@ class LoopTwins(ModuleTwins):
 
     In the first three updates an exact copy is trained, too. If it differs from the reference then, the training cannot
     be repeated, and a `RecordingWarning` says how far it is. Copies that cannot be trained (an exception, no memory)
-    end the recording with a warning, not the training. Loss scaling (fp16) is for trainers only, which unscale the
-    gradients themselves; use bfloat16 in a loop of your own.
+    end the recording with a warning, not the training.
+
+    Under DistributedDataParallel every rank makes the twins, with the same arguments. A copy is wrapped as the model
+    is, so that its gradients are averaged over the ranks, too. The first rank records, and decides when copies are
+    planted anew; losses are means over the ranks. A copy that fails on one rank only (no memory there) leaves the
+    others waiting until the process group times out.
 
     Examples
     --------
@@ -133,10 +145,11 @@ class LoopTwins(ModuleTwins):
         allow_rounded: bool = False,
         replant: str | int | None = "auto",
         schedulers: Sequence[Any] = (),
+        scaler: Any = None,
         step: int = 0,
     ) -> None:
         check_replant(replant)
-        _refuse_processes()
+        _check_processes(model)
         perturbed = drawn(
             unwrap(model), epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded
         )
@@ -146,6 +159,8 @@ class LoopTwins(ModuleTwins):
         self._single = not isinstance(optimizer, list | tuple)
         optimizers = [optimizer] if self._single else list(optimizer)
         self._original = Copy(model, optimizers, list(schedulers))
+        scalers = [scaler, *(getattr(one, "scaler", None) for one in optimizers)]
+        self._scaler = next((one for one in scalers if one is not None and one.is_enabled()), None)
         self._shared = {id(p): p for p in model.parameters() if not p.requires_grad}
         self.copies = [self._copied() for _ in range(members)]
         self._control: Copy | None = self._copied()
@@ -203,8 +218,8 @@ class LoopTwins(ModuleTwins):
             Losses of the members, detached; None if `update` returns none. The loss of the model alone once the copies
             could not be trained.
         """
-        if any(getattr(one, "scaler", None) is not None for one in self._original.optimizers):
-            raise RecordingError("twins of a loop with loss scaling (fp16) are not supported: train in bf16")
+        if self._scaler is None:
+            _refuse_unknown_scaler(update)
         rows = self.replay(lambda copy: update(copy.model, copy.optimizers[0] if self._single else copy.optimizers))
         stepped: list[bool] = []
         last = innermost(self._original.optimizers[-1])
@@ -219,8 +234,10 @@ class LoopTwins(ModuleTwins):
             self._losses.append(losses)
         if stepped:
             known, self._losses = self._losses, []
-            if known and self._recorder is not None and self.copies:
-                self._recorder.record(loss=torch.stack(known).mean(0))
+            if known and self.copies:
+                mean = over_ranks(torch.stack(known).mean(0))
+                if self._recorder is not None:
+                    self._recorder.record(loss=mean)
             self.updated()
         return losses
 
@@ -245,7 +262,8 @@ class LoopTwins(ModuleTwins):
                 results = []
                 for copy in self._followers():
                     rewind()
-                    results.append(train(copy))
+                    with self._scaled_alike(copy):
+                        results.append(train(copy))
         except Exception as error:
             self._lose(error)
             return []
@@ -299,6 +317,8 @@ class LoopTwins(ModuleTwins):
         for copy in self._followers():
             for mine, module in zip(copy.model.modules(), modules, strict=True):
                 mine.training = module.training
+                if isinstance(module, nn.parallel.DistributedDataParallel):  # off in `no_sync`
+                    mine.require_backward_grad_sync = module.require_backward_grad_sync
             if thawed:
                 _unshare(copy.model, thawed)
             for ours, parameter in zip(copy.model.parameters(), theirs, strict=True):
@@ -309,6 +329,33 @@ class LoopTwins(ModuleTwins):
                 scheduler.load_state_dict(deepcopy(one.state_dict()))
         for parameter in thawed:
             del self._shared[id(parameter)]
+
+    @contextmanager
+    def _scaled_alike(self, copy: Copy) -> Iterator[None]:
+        """Give the scaler of the loop to a copy: the scale of the reference, and its own record of overflows."""
+        if self._scaler is None:
+            yield
+            return
+        held = vars(self._scaler)
+        original = dict(held)
+        shared = {name: value.clone() for name, value in original.items() if isinstance(value, Tensor)}
+        own = copy.scaler or {"_per_optimizer_states": deepcopy(original["_per_optimizer_states"])}
+        held.update({**shared, **own})
+        try:
+            yield
+        finally:
+            copy.scaler = {"_per_optimizer_states": held["_per_optimizer_states"]}
+            held.clear()
+            held.update(original)
+
+    def _due(self, step: int) -> tuple[int, ...]:
+        """Copies to plant in the state of a step; the first of several ranks decides, as only it knows the recorder."""
+        if n_ranks() == 1:
+            return super()._due(step)
+        due = super()._due(step) if is_first_rank() else ()
+        marks = torch.zeros(len(self.members), dtype=torch.uint8, device=next(self.models[0].parameters()).device)
+        marks[list(due)] = 1
+        return tuple(from_first_rank(marks).nonzero().flatten().tolist())
 
     def _follow_settings(self, copy: Copy) -> None:
         """Copy rates and other settings of the optimisers, and add the groups of parameters that were added."""
@@ -351,8 +398,11 @@ class LoopTwins(ModuleTwins):
         self.copies, self._control = [], None
         self.models, self._walks = self.models[:1], self._walks[:1]
         self.optimizers = self.optimizers[: len(self._original.optimizers)]
-        if self._recorder is None:
+        if self._recorder is None and is_first_rank():
             raise error
+        if self._recorder is None:
+            warnings.warn(f"the twins could not be trained: {type(error).__name__}: {error}", RecordingWarning, 4)
+            return
         self._recorder._tape.stop(f"the twins could not be trained: {type(error).__name__}: {error}", error)
 
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
@@ -372,13 +422,27 @@ class LoopTwins(ModuleTwins):
                     copy_optimizer(innermost(one), innermost(mine))
 
 
-def _refuse_processes() -> None:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+def _check_processes(model: nn.Module) -> None:
+    """Raise for a training in several processes, unless they are known to have common gradients."""
+    shell = nn.parallel.DistributedDataParallel
+    if n_ranks() > 1 and not any(isinstance(module, shell) for module in model.modules()):
+        refuse_sharded(unwrap(model))
         raise RecordingError(
-            f"twins of a training in {distributed.get_world_size()} processes are not supported: train in one process, "
-            "or record it without twins"
+            f"this training runs in {n_ranks()} processes, and its model is not wrapped in DistributedDataParallel: "
+            "how its gradients are put together is not known, so that copies cannot be trained alike. Wrap it, train "
+            "in one process, or record without twins"
         )
+
+
+def _refuse_unknown_scaler(update: Callable[..., Any]) -> None:
+    """Raise if the step of a loop scales its loss by a scaler that would count the steps of the copies, too."""
+    try:
+        names = inspect.getclosurevars(update)
+    except (TypeError, ValueError):  # no function of Python, or one with variables that have no value yet
+        return
+    known = (*names.nonlocals.values(), *names.globals.values(), *(getattr(update, "__defaults__", None) or ()))
+    if any(isinstance(one, torch.amp.GradScaler) and one.is_enabled() for one in known):
+        raise RecordingError("the loop scales its loss: pass its GradScaler, LoopTwins(..., scaler=scaler)")
 
 
 def _copied_optimizer(optimizer: Any, memo: dict[int, Any]) -> Any:
@@ -389,6 +453,8 @@ def _copied_optimizer(optimizer: Any, memo: dict[int, Any]) -> Any:
     held = {name: value for name, value in vars(optimizer).items() if name != "step"}  # schedulers replace it
     if isinstance(inner, Optimizer):
         vars(copy).update({**held, "optimizer": _copied_optimizer(inner, memo)})
+        if held.get("scaler") is not None:
+            copy.__setstate__({})  # accelerate patches the step of the optimiser that it wraps
         return copy
     for name, value in held.items():
         if name in STEP_HOOKS:  # functions of the loop; those of a recorder are not for copies

@@ -28,6 +28,7 @@ from recorders.torch.modules import (
     unwrap,
     wiring,
 )
+from recorders.torch.ranks import is_first_rank, n_ranks
 from recorders.torch.shards import is_sharded, shards_of
 from recorders.torch.transfer import HostReader, distances
 from recorders.torch.twins import MARK, ModuleTwins
@@ -86,7 +87,8 @@ class Recorder(framework_free.Recorder):
         ``learning_rate_0``, ...). None: True with one optimiser, and for twins.
     every_rank : bool
         Under torch.distributed only rank 0 records by default, and the other recorders do nothing, because data
-        parallel ranks have equal weights. True: this rank trains a separate network and records it to its own path.
+        parallel ranks have equal weights; metrics are those of rank 0, and the provenance says so. True: this rank
+        trains a separate network and records it to its own path.
     **options : object
         Options of `recorders.Recorder`: ``name``, ``hparams``, ``every``, ``include``, ``store``, ...
 
@@ -149,7 +151,7 @@ class Recorder(framework_free.Recorder):
                 "model_buffers= are those of one whole network or of a list of them, not of twins or of a sharded one"
             )
         if shards is None:
-            records = every_rank or _is_first_rank()
+            records = every_rank or is_first_rank()
         else:
             shards.agree(path, **options)
             records = shards.is_recording
@@ -169,7 +171,6 @@ class Recorder(framework_free.Recorder):
         every_rank: bool = False,
         **options: Any,
     ) -> None:
-        del every_rank  # handled by __new__
         self._handles: list[Any] = []
         self._left_out: set[str] = set()
         self._updates = self._calls = 0
@@ -182,6 +183,7 @@ class Recorder(framework_free.Recorder):
         self._with_rate = one if learning_rate is None else learning_rate
         if self._with_rate and not self._optimizers:
             raise RecordingError("learning_rate=True needs optimizer=: the rate is read from the optimiser")
+        mean_loss = options.pop("_mean_loss", False) or isinstance(state, ModuleTwins)  # of several ranks
         self._state = _simplest(state)
         self._walks = [Walk(model) for model in _modules(self._state)]
         self._reader = HostReader()
@@ -192,6 +194,8 @@ class Recorder(framework_free.Recorder):
             options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in roles_by_name.items()})
             self._wire(first, options)
             self._origin = _provenance(first)
+            if n_ranks() > 1 and self._shards is None:
+                self._origin["torch"]["ranks"] = _of_ranks(mean_loss, every_rank)
         if isinstance(state, ModuleTwins):
             self._twins = state
             options["members"] = list(state.members)
@@ -492,12 +496,6 @@ class _OtherRank(OtherRank, Recorder):
     """Recorder of a rank whose weights another rank records."""
 
 
-def _is_first_rank() -> bool:
-    """Whether this process records."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
-
-
 def _simplest(state: Any) -> Any:
     """Unwrap the state to a list of modules, twins, or a mapping."""
     if isinstance(state, ModuleTwins):
@@ -543,6 +541,13 @@ def _provenance(model: nn.Module) -> dict[str, Any]:
             **describe(model),
         }
     }
+
+
+def _of_ranks(mean_loss: bool, every_rank: bool) -> dict[str, Any]:
+    """Whose numbers the metrics of a training in several processes are."""
+    if every_rank:
+        return {"count": n_ranks(), "recorded": torch.distributed.get_rank()}
+    return {"count": n_ranks(), "loss": "mean of all" if mean_loss else "of the first", "other metrics": "of the first"}
 
 
 def followed(optimizer: Any, state: Any) -> list[Any]:

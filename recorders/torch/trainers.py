@@ -14,6 +14,7 @@ from torch import Tensor
 from recorders.opening import explain_taken
 from recorders.torch.loop_twins import LoopTwins
 from recorders.torch.modules import devices_of, same_noise
+from recorders.torch.ranks import is_first_rank, n_ranks, over_ranks
 from recorders.torch.recorder import Recorder
 
 Probe = Callable[[Any, Any], Mapping[str, Any]]
@@ -56,6 +57,7 @@ class TrainerRecording:
         self.twins: LoopTwins | None = None
         self._probe, self._probe_every = probe, probe_every
         self._probes, self._probed = probe is not None, -1
+        self._step = 0  # of the newest state
 
     def _open(
         self,
@@ -76,12 +78,17 @@ class TrainerRecording:
             inner = model if wrapped is None else wrapped
             state = self.twins = LoopTwins(inner, optimizers, schedulers=schedulers, step=step, **self._twin_options)
         self._probes, self._probed = self._probe is not None, -1
+        self._step = step
         with explain_taken(call, type(self).__name__):
-            self.recorder = Recorder(self.path, state, **{**defaults, "step": step, **self.options})
+            options = {**defaults, "step": step, **self.options}
+            if n_ranks() > 1:
+                options["_mean_loss"] = True  # see `with_copies`
+            self.recorder = Recorder(self.path, state, **options)
         self.recorder._unhook()
 
     def _take(self, step: int) -> None:
         """Record the state after an update, and plant twins."""
+        self._step = step
         if self.recorder is None:
             return
         if self.twins is None:
@@ -105,7 +112,8 @@ class TrainerRecording:
         except Exception as error:
             self._probes = False
             text = f"the probe failed at step {step}: {type(error).__name__}: {error}"
-            self.recorder._tape.remark(text, "It is not called any more.")
+            if is_first_rank():
+                self.recorder._tape.remark(text, "It is not called any more.")
 
     @property
     def live(self) -> dict[str, float]:
@@ -188,8 +196,9 @@ class WithTwins:
 
 
 def with_copies(loss: Tensor, of_copies: Sequence[Tensor]) -> Tensor:
-    """Losses of all members, for the metric of twins; the number itself without twins."""
-    return torch.stack([loss, *(one.to(loss.device) for one in of_copies)]) if of_copies else loss
+    """Losses of all members, for the metric of twins, or that of the model; of several ranks, their mean."""
+    losses = torch.stack([loss, *(one.to(loss.device) for one in of_copies)]) if of_copies else loss
+    return over_ranks(losses)
 
 
 def callbacks(module: str, hooks: type, base: Callable[[], Any]) -> Callable[[str], Any]:

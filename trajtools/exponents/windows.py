@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 MOST_WINDOWS = 10_000
 RETURNED = 0.5  # share of the saturated twins of one start that must be close again before they are used again
 DELAYED = (
-    "{stale} of {total} windows have no fresh twins: their twins were perturbed earlier and may have lost the growing "
-    "component of the perturbation, so growth can show too late or not at all (delayed loss of stability); perturb at "
-    "the start of each window"
+    "{stale} of {total} windows have no fresh twins: those that were perturbed earlier can show growth too late or not "
+    "at all (delayed loss of stability); plant twins anew at the start of each window"
 )
 
 

@@ -171,9 +171,9 @@ class Coincidence(Result):
     Attributes
     ----------
     ratio : float
-        The fastest x over the onset.
+        The fastest x over the onset; NaN where its interval is unknown or spans more than a factor of 4.
     interval : (float, float)
-        From the resamplings of both, no narrower than one step of the sweep.
+        Of the ratio, from the resamplings of both, no narrower than one step of the sweep.
     verdict : str
         ``"coincide"`` where the interval holds 1, ``"differ"`` where it does not, and ``"not decided"`` where there is
         no onset or no minimum inside the range, where either interval is unknown, or where that of the ratio spans more
@@ -205,8 +205,11 @@ class Coincidence(Result):
         text = {"coincide": "Training is fastest at the onset of chaos", "differ": "Training is fastest elsewhere"}.get(
             self.verdict, "Whether training is fastest at the onset of chaos is not decided"
         )
-        if not np.isfinite(self.ratio):
+        if not np.isfinite(self.interval[0]):
             return f"{text}."
+        if not np.isfinite(self.ratio):
+            low, high = self.interval
+            return f"{text}: the fastest rate lies between {spoken(low)} and {spoken(high)} times the onset."
         return f"{text}: the fastest rate is {spoken(self.ratio, 3)} times the onset, interval {bounds(self.interval)}."
 
 
@@ -608,17 +611,21 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
         low, high = quantiles(random.permutation(quickest.draws) / begins.draws, level)
     low = min(low, quickest.interval[0] / begins.interval[1])
     high = max(high, quickest.interval[1] / begins.interval[0])
-    words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
-    reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high)]
     doubts = [r for r in quickest.reasons if r.code == "end-of-range"]
     if high > WIDE * low:
-        words = "the interval of this ratio spans a factor of {span:.3g}, more than {most:g}, so it decides nothing"
-        doubts.append(Reason.of("wide-ratio", words, span=high / low, most=WIDE))
+        words = (
+            "training is fastest somewhere between {low:.2g} and {high:.2g} times the onset: a range of more than a "
+            "factor of {most:g} decides nothing"
+        )
         sparse = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "sparse-grid"]
-        doubts += {(r.numbers["low"], r.numbers["high"]): r for r in sparse}.values()
-    verdict = "not decided" if doubts else "coincide" if low <= 1 <= high else "differ"
-    interval = (float(low), float(high))
-    return Coincidence(ratio, interval, verdict, (*reasons, *doubts, *control), begins, quickest)
+        gaps_between = {(r.numbers["low"], r.numbers["high"]): r for r in sparse}.values()
+        reasons = [Reason.of("wide-ratio", words, low=low, high=high, most=WIDE), *doubts, *gaps_between]
+        ratio, verdict = float("nan"), "not decided"
+    else:
+        words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
+        reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high), *doubts]
+        verdict = "not decided" if doubts else "coincide" if low <= 1 <= high else "differ"
+    return Coincidence(ratio, (float(low), float(high)), verdict, (*reasons, *control), begins, quickest)
 
 
 def _undecided(reasons: tuple[Reason, ...], begins: Onset, quickest: Fastest) -> Coincidence:

@@ -31,9 +31,8 @@ N_RESAMPLES = 999
 LEVEL = 0.95
 DELAYED = (
     "rate x h_max exceeds the threshold from step {start} on, {nats:.0f} nats of growth before step {begins}, where "
-    "the forward shadow starts to grow: earlier perturbations were damped along the unstable direction and grow late, "
-    "at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or the "
-    "windows of tangent_exponents show the growth without delay"
+    "the forward shadow starts to grow, because it was damped along the unstable direction (delayed loss of "
+    "stability). Fresh offsets, Shadow(window=), or the windows of tangent_exponents show the growth without delay"
 )
 
 
