@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -207,7 +207,7 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
             "the error of the rate is unknown: there are {curves} independent curves and {steps:g} fitted steps; "
             "{remedies}"
         )
-        values = {"curves": len(fit.fitted), "steps": fit.steps}
+        values: dict[str, Any] = {"curves": len(fit.fitted), "steps": fit.steps}
         remedies = _remedies("train more initial conditions", _more_room(fit, fit.gain / 2))
         return "undecided", (growth, Reason.of("error-unknown", text, remedies=remedies, **values))
     # A walk that is measured between its own passages looks twice as significant (reflection principle).
