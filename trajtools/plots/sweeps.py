@@ -106,7 +106,7 @@ def sweep(result: Sweep, threshold: float | None = None, ax: Sequence[Axes] | No
     for each in (above, below):
         legend_above(each)
     figure: Any = above.figure
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
@@ -447,4 +447,4 @@ def edge(result: Any, ax: Sequence[Axes] | None = None) -> Figure:
             each.axvline(result.onset, color=RED, linewidth=1, label=f"onset {result.onset:.3g}")
     legend_above(above)
     figure: Any = above.figure
-    return figure  # type: ignore[no-any-return]
+    return figure
