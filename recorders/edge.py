@@ -27,6 +27,7 @@ from trajtools.types import Bools, Floats, Ints, RealArrayLike
 from trajtools.wording import columns
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from trajtools.sweeps.onset import Onset
@@ -201,13 +202,13 @@ class Edge(Result):
             rows.append(row)
         return columns(["rate", "state", "steps", "late loss", "exponent", "95 % interval"], rows)
 
-    def plot(self, figure: Figure | None = None) -> Figure:
+    def plot(self, ax: Sequence[Axes] | None = None) -> Figure:
         """Plot exponents and losses against the rate, with the onset and the recommendation.
 
         Parameters
         ----------
-        figure : matplotlib.figure.Figure or None
-            Figure to draw in; None: a new figure.
+        ax : sequence of two matplotlib.axes.Axes, or None
+            Upper and lower axes to draw in; None: a new figure.
 
         Returns
         -------
@@ -216,7 +217,7 @@ class Edge(Result):
         """
         from trajtools import plots
 
-        return plots.edge(self, figure=figure)
+        return plots.edge(self, ax=ax)
 
 
 # -- input

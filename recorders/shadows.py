@@ -92,7 +92,7 @@ class Shadow:
         self._last: dict[str, float] = {}
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """Metrics of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
         return {name: float(value) for name, value in self._named(np, self._last).items()}
 

@@ -374,3 +374,11 @@ def test_a_loss_that_overflows_is_drawn(tmp_path):
         warnings.simplefilter("error")
         save_figure(ax.figure, tmp_path / "loss.svg")
     assert np.nanmax(ax.lines[0].get_ydata()) == LARGEST
+
+
+def test_figures_of_two_panels_draw_into_axes_of_the_caller():
+    result = made([point(x, value, times=(10.0 / x,)) for x, value in ((0.1, 0.0), (1.0, 0.1))])
+    axes = new_figure(6, 3).subplots(1, 2)
+    assert plots.sweep(result, ax=axes) is result.plot(ax=axes) is axes[0].figure
+    assert [ax.get_ylabel() for ax in axes] == ["exponent (1/step)", "steps to accuracy 0.9"]
+    assert [ax.get_xscale() for ax in axes] == ["log", "log"]

@@ -473,8 +473,10 @@ def test_a_trajectory_that_drifts_is_said_to_and_one_that_returns_is_not():
 @pytest.mark.parametrize("lmin", [2, 3])
 def test_states_in_random_order_have_the_determinism_of_chance(lmin):
     x = np.random.default_rng(0).standard_normal((1500, 2))
-    result = tt.recurrence(x, threshold=tt.RecurrenceRate(0.1), lmin=lmin)
+    result = tt.recurrence(x, threshold=tt.RecurrenceRate(0.1), lmin=lmin, vmin=lmin)
     chance = result.in_random_order()
+    assert pytest.approx(chance["LAM"], abs=0.01) == result.LAM
+    assert pytest.approx(chance["TT"], abs=0.03) == result.TT
     # About 1e5 recurrences in lines; they share states, so the scatter is several times that of independent ones.
     assert pytest.approx(chance["DET"], abs=0.01) == result.DET
     assert pytest.approx(chance["L"], abs=0.02) == result.L
@@ -486,25 +488,41 @@ def test_states_in_random_order_have_the_determinism_of_chance(lmin):
 @pytest.mark.parametrize("lmin", [2, 3])
 def test_chance_of_few_states_is_that_of_all_independent_diagonals(lmin):
     # The slow twin: every pattern of recurrences along the diagonals of four states.
-    result = tt.recurrence(np.array([0.0, 1.0, 0.1, 5.0]), threshold=1.0, lmin=lmin)
+    # So are vertical lines, with the rate of each column on both sides of the line of identity.
+    result = tt.recurrence(np.array([0.0, 1.0, 0.1, 5.0]), threshold=1.0, lmin=lmin, vmin=lmin)
     recurrences, cells = result.lines.outside(result.theiler)
-    p, points, long_points, long_lines = recurrences / cells, 0.0, 0.0, 0.0
-    for n in (3, 2, 1):
-        for pattern in itertools.product((0, 1), repeat=n):
-            weight = p ** sum(pattern) * (1 - p) ** (n - sum(pattern))
-            runs = [len(list(run)) for recurs, run in itertools.groupby(pattern) if recurs]
-            points += weight * sum(runs)
-            long_points += weight * sum(run for run in runs if run >= lmin)
-            long_lines += weight * sum(run >= lmin for run in runs)
-    assert 0 < p < 1
+    diagonals = [(n, recurrences / cells) for n in (3, 2, 1)]
+    columns = [(n, rate) for sides, rate in (((3,), 2 / 3), ((1, 2), 2 / 3), ((2, 1), 2 / 3)) for n in sides]
     chance = result.in_random_order()
-    assert chance["DET"] == pytest.approx(long_points / points, rel=1e-12)
-    assert chance["L"] == pytest.approx(long_points / long_lines, rel=1e-12)
+    for cells_and_rates, share, mean in ((diagonals, "DET", "L"), ([*columns, (3, 0.0)], "LAM", "TT")):
+        points, long_points, long_lines = 0.0, 0.0, 0.0
+        for n, p in cells_and_rates:
+            for pattern in itertools.product((0, 1), repeat=n):
+                weight = p ** sum(pattern) * (1 - p) ** (n - sum(pattern))
+                runs = [len(list(run)) for recurs, run in itertools.groupby(pattern) if recurs]
+                points += weight * sum(runs)
+                long_points += weight * sum(run for run in runs if run >= lmin)
+                long_lines += weight * sum(run >= lmin for run in runs)
+        assert chance[share] == pytest.approx(long_points / points, rel=1e-12)
+        assert chance[mean] == pytest.approx(long_points / long_lines, rel=1e-12)
 
 
 def test_constant_states_are_one_line_a_diagonal_by_chance_too():
     result = tt.recurrence(np.ones(20), threshold=1.0)
-    assert result.in_random_order() == {"DET": pytest.approx(result.DET), "L": pytest.approx(result.L)}
+    assert result.in_random_order() == {name: pytest.approx(result[name]) for name in ("DET", "L", "LAM", "TT")}
+
+
+def test_the_vertical_lines_of_chance_are_unknown_where_columns_are_not_rows():
+    x, y = np.random.default_rng(0).standard_normal((2, 60, 2))
+    for result in (
+        tt.recurrence(x, y=y),
+        tt.recurrence(x, threshold=tt.NearestK(3)),
+        tt.recurrence(x, convention="pyrqa"),
+    ):
+        chance = result.in_random_order()
+        assert np.isnan([chance["LAM"], chance["TT"]]).all()
+        assert chance["DET"] > 0
+        assert "LAM" in str(result)
 
 
 def test_states_that_are_left_out_are_counted_in_a_warning():

@@ -327,7 +327,7 @@ class CurvatureLR(LRScheduler):
         return [self._rate * float(base) / largest if largest > 0 else self._rate for base in self.base_lrs]
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """For ``rec.record(**schedule.metrics)``: ``curvature_rate`` and ``curvature_smoothed``, c / rate unclipped."""
         return {"curvature_rate": self._rate, "curvature_smoothed": self.smoothed}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block
     rows = []
     for name, meaning in MEASURES.items():
         rows.append([name, *(cell(result[name]) for result in results), meaning])
-        if name in chances[0]:
+        if any(isfinite(chance.get(name, nan)) for chance in chances):
             rows.append(
                 ["  by chance", *(cell(c[name]) for c in chances), f"{name} if the states came in random order"]
             )

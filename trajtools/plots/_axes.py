@@ -80,7 +80,7 @@ def styled(plot: F) -> F:
         from cycler import cycler
 
         bound = signature(plot).bind(*arguments, **options).arguments
-        if bound.get("ax") is not None or bound.get("figure") is not None:
+        if bound.get("ax") is not None:
             return plot(*arguments, **options)
         cycle = cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, BROWN, "0.4"])
         with matplotlib.rc_context(style | {"axes.prop_cycle": cycle}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ LINEAR = 0.01  # fraction of the largest exponent with linear colours
 
 
 @styled
-def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
+def sweep(result: Sweep, threshold: float | None = None, ax: Sequence[Axes] | None = None) -> Figure:
     """Plot exponents (top) and training times (bottom; last losses without them), with the onset and the minimum.
 
     Filled points vote on the onset; hollow ones do not, and their label says why.
@@ -48,8 +49,8 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
         A sweep over one hyperparameter.
     threshold : float or None
         Accuracy that defines the training times, as in `Sweep.fastest`.
-    figure : matplotlib.figure.Figure or None
-        Figure to draw in; None: a new figure.
+    ax : sequence of two matplotlib.axes.Axes, or None
+        Upper and lower axes to draw in; None: a new figure.
 
     Returns
     -------
@@ -71,8 +72,7 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
     ['exponent (1/step)', 'steps to accuracy 0.9']
     """
     curve = result.exponents()
-    figure = new_figure(COLUMN, 3.4) if figure is None else figure
-    above, below = figure.subplots(2, 1, sharex=True)
+    above, below = new_figure(COLUMN, 3.4).subplots(2, 1, sharex=True) if ax is None else ax
     for verdict in dict.fromkeys(curve.verdict):
         here = np.array([v == verdict for v in curve.verdict])
         color = VERDICT_COLORS.get(verdict, "0.3")
@@ -93,17 +93,19 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
     above.set_ylabel(f"exponent (1/{result.time_unit})")
     onset = result.onset()
     if onset.found:
-        for ax in (above, below):
+        for each in (above, below):
             range_label = None if onset.is_located else "onset in this range"
-            ax.axvspan(*onset.interval, color=RED, alpha=0.1, linewidth=0, label=range_label)
+            each.axvspan(*onset.interval, color=RED, alpha=0.1, linewidth=0, label=range_label)
             if onset.is_located:
-                ax.axvline(onset.value, color=RED, linewidth=1, label=f"onset at {onset.value:.3g}")
+                each.axvline(onset.value, color=RED, linewidth=1, label=f"onset at {onset.value:.3g}")
     _draw_times(below, result, threshold)
     if len(curve.x) and (curve.x > 0).all():
-        logarithmic(below, "x")
+        for each in (above, below):
+            logarithmic(each, "x")
     below.set_xlabel(literal(in_words(result.x_name)))
-    for ax in (above, below):
-        legend_above(ax)
+    for each in (above, below):
+        legend_above(each)
+    figure: Any = above.figure
     return figure
 
 
@@ -399,15 +401,15 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
 
 
 @styled
-def edge(result: Any, figure: Figure | None = None) -> Figure:
+def edge(result: Any, ax: Sequence[Axes] | None = None) -> Figure:
     """Plot late losses (top) and exponents (bottom) against the rate, with both answers.
 
     Parameters
     ----------
     result : recorders.edge.Edge
         From `find_edge`.
-    figure : matplotlib.figure.Figure or None
-        Figure to draw in; None: a new figure.
+    ax : sequence of two matplotlib.axes.Axes, or None
+        Upper and lower axes to draw in; None: a new figure.
 
     Returns
     -------
@@ -415,8 +417,7 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
         The figure, with two axes that share the rate. Open circles are exponents that are not converged, open squares
         losses of trainings that ended before the last rung or do not train.
     """
-    figure = new_figure(COLUMN, 4.2) if figure is None else figure
-    above, below = figure.subplots(2, 1, sharex=True)
+    above, below = new_figure(COLUMN, 4.2).subplots(2, 1, sharex=True) if ax is None else ax
     finite = np.isfinite(result.losses)
     last = finite & (result.steps == result.horizon) & np.isin(result.states, ("trains", "slow"))
     above.plot(result.rates[last], result.losses[last], "s-", color="0.3", label=f"after {result.horizon} steps")
@@ -428,22 +429,23 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
     for part, face in ((known, BLUE), (~known, "white")):
         shown = part & np.isfinite(result.exponents)
         error = np.where(np.isfinite(spread), spread, 0.0).T[:, shown]
-        style = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "capsize": 2}
+        style: dict[str, Any] = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "capsize": 2}
         below.errorbar(result.rates[shown], result.exponents[shown], error, **style)
     below.axhline(0, color="0.7", linewidth=0.8)
     below.set_ylabel("exponent (1/step)")
     below.set_xlabel("learning rate")
-    logarithmic(above, "x")
     logarithmic(above, "y")
-    for ax in (above, below):
+    for each in (above, below):
+        logarithmic(each, "x")
         if np.isfinite(result.recommended):
             label = f"recommended {result.recommended:.3g}"
-            ax.axvline(result.recommended, color=GREEN, linewidth=1.5, linestyle="--", label=label)
+            each.axvline(result.recommended, color=GREEN, linewidth=1.5, linestyle="--", label=label)
         if np.isfinite(result.recommended_long) and result.recommended_long != result.recommended:
             label = f"for long trainings {result.recommended_long:.3g}"
-            ax.axvline(result.recommended_long, color=GREEN, linewidth=1, linestyle=":", label=label)
+            each.axvline(result.recommended_long, color=GREEN, linewidth=1, linestyle=":", label=label)
         if result.found:
-            ax.axvspan(*result.onset_interval, color=RED, alpha=0.1, linewidth=0)
-            ax.axvline(result.onset, color=RED, linewidth=1, label=f"onset {result.onset:.3g}")
+            each.axvspan(*result.onset_interval, color=RED, alpha=0.1, linewidth=0)
+            each.axvline(result.onset, color=RED, linewidth=1, label=f"onset {result.onset:.3g}")
     legend_above(above)
+    figure: Any = above.figure
     return figure

@@ -54,6 +54,8 @@ _FEWEST_LINES = 50
 
 
 _THOUSAND = 1000.0
+# Columns whose share of recurrences is counted for the vertical lines of chance: at least so many, and so many cells.
+FEWEST_COLUMNS, MOST_CELLS = 100, 1_000_000
 Counts = NDArray[Any]
 _GROUPS = {"diagonal": ("DET", "L", "ENTR"), "vertical": ("LAM", "TT", "VENTR"), "times": (None, "MRT", "RTE")}
 _LARGEST = 2 * 2**30
@@ -228,12 +230,14 @@ class Recurrence(Measures):
         return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "plot_source"}
 
     def in_random_order(self) -> dict[str, float]:
-        r"""Determinism and mean line length of the same number of recurrences, if the states came in random order.
+        r"""Line measures of the same number of recurrences, if the states came in random order.
 
         Returns
         -------
         dict of str to float
-            ``"DET"`` and ``"L"``; where the measures do not exceed them, diagonal lines say nothing about motion.
+            ``"DET"``, ``"L"``, ``"LAM"`` and ``"TT"``; where the measures do not exceed them, lines say nothing about
+            motion. LAM and TT are NaN unless i recurs with j where j does with i, and in the conventions of
+            "pyunicorn" and "pyrqa".
 
         Notes
         -----
@@ -242,28 +246,21 @@ class Recurrence(Measures):
 
         .. math:: E_l = p^l (1 - p) (2 + (n - l - 1) (1 - p)), \qquad E_n = p^n
 
-        lines of l < n, and of n states. Both measures are ratios of such expectations, summed over the diagonals. NaN
-        where no line of ``lmin`` states can be.
+        lines of l < n, and of n states. The measures are ratios of such expectations, summed over the diagonals. NaN
+        where no line of ``lmin`` states can be. Vertical lines alike, with the recurrence rate of each column, on both
+        sides of the Theiler window: states where the trajectory is dense have more recurrences, and longer lines by
+        chance. Of long trajectories, columns at equal distances are taken.
         """
         recurrences, cells = self.lines.outside(self.theiler)
-        p, shortest = recurrences / cells if cells else float("nan"), int(self.settings["lmin"])
-        n = self.lines.cells_outside(self.theiler)
-        points, lines = n * p, p + (n - 1) * p * (1 - p)
-        all_points = float(points.sum())
-        for length in range(1, shortest):
-            inner = p**length * (1 - p) * (2 + (n - length - 1) * (1 - p))
-            expected = np.where(n > length, inner, np.where(n == length, p**length, 0.0))
-            points, lines = points - length * expected, lines - expected
-        long_points, long_lines = float(points.sum()), float(lines[n >= shortest].sum())
-        possible = bool((n >= shortest).any()) and p > 0
-        return {
-            "DET": long_points / all_points if possible else float("nan"),
-            "L": long_points / long_lines if possible else float("nan"),
-        }
+        rate = recurrences / cells if cells else float("nan")
+        diagonals = self.lines.cells_outside(self.theiler)
+        det, length = _by_chance(diagonals, np.full(len(diagonals), rate), int(self.settings["lmin"]))
+        lam, trapping = _by_chance(*_columns(self), int(self.settings["vmin"]))
+        return {"DET": det, "L": length, "LAM": lam, "TT": trapping}
 
     def _lines(self) -> Sequence[str]:
         null = self.in_random_order()
-        ends = {name: f" [in random order {spoken(value, 3)}]" for name, value in null.items()}
+        ends = {name: f" [in random order {value:.3g}]" for name, value in null.items() if not np.isnan(value)}
         return [line + ends.get(line.split()[0], "") for line in super()._lines()]
 
     def _facts(self) -> Sequence[tuple[str, ...]]:
@@ -913,6 +910,40 @@ def to_networkx(result: Recurrence, max_edges: int) -> Any:
 def _refuse_cross(result: Recurrence) -> None:
     if result.kind == "cross" or result.lines.shape[0] != result.lines.shape[1]:
         raise DataError("a recurrence network has one set of states; cross recurrences have two")
+
+
+def _by_chance(n: Any, rate: Floats, shortest: int) -> tuple[float, float]:
+    """Share of points in long lines, and their mean length: lines of n cells, each recurring with its own rate."""
+    p, q = rate, 1 - rate
+    points, lines = n * p, p + (n - 1) * p * q
+    all_points = float(points.sum())
+    for length in range(1, shortest):
+        expected = np.where(n > length, p**length * q * (2 + (n - length - 1) * q), np.where(n == length, p**length, 0))
+        points, lines = points - length * expected, lines - expected
+    possible = n >= shortest
+    if not possible.any() or not all_points > 0:
+        return float("nan"), float("nan")
+    long_points = float(points.sum())
+    return long_points / all_points, long_points / float(lines[possible].sum())
+
+
+def _columns(result: Recurrence) -> tuple[Ints, Floats]:
+    """Cells on either side of the Theiler window of columns, and their share of recurrences; empty where unknown."""
+    nothing = np.empty(0, dtype=np.int64), np.empty(0)
+    known = result.settings["symmetric"] and result.kind != "cross" and result.theiler > 0
+    if not known or not find_convention(result.convention).everywhere:
+        return nothing
+    finite = result.plot_source.finite[0]
+    places = np.flatnonzero(finite)
+    most = max(FEWEST_COLUMNS, MOST_CELLS // max(len(finite), 1))
+    cells, rates = [], []
+    for at in places[np.unique(np.linspace(0, len(places) - 1, min(len(places), most)).round().astype(int))]:
+        row = unpack_rows(adjacency_bits(result, int(at), int(at) + 1), len(finite))[0]
+        before, after = int(finite[: max(at - result.theiler + 1, 0)].sum()), int(finite[at + result.theiler :].sum())
+        sides = [count for count in (before, after) if count]
+        cells += sides
+        rates += [row.sum() / (before + after) for _ in sides]
+    return (np.array(cells), np.array(rates)) if cells else nothing
 
 
 def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:

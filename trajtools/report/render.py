@@ -104,9 +104,10 @@ def _opening(
 ) -> dict[str, Any]:
     """The sentence that answers, and the one figure."""
     if sweep is not None and not sweep.y_name:
+        below = "training time" if any(point.times.shape[1] for point in sweep.points) else "last loss"
         caption = (
             "Above: exponent of each run, with its interval. Hollow marks do not enter the onset of sensitive "
-            "dependence, which lies in the shaded range. Below: training time."
+            f"dependence, which lies in the shaded range. Below: {below}."
         )
         return {
             "answer": sweep.summary(),
@@ -264,7 +265,9 @@ class Figures:
         from trajtools import plots
 
         label = f"Exponent and training time against {result.x_name}"
-        return self.draw_figure(label, lambda figure: plots.sweep(result, figure=figure), width=width, height=height)
+        return self.draw_figure(
+            label, lambda figure: plots.sweep(result, ax=figure.subplots(2, 1, sharex=True)), width=width, height=height
+        )
 
     def divergence(
         self, analysis: Analysis, limits: tuple[float, float] | None = None, *, width: float = 5.6, height: float = 3.6

@@ -36,6 +36,7 @@ from trajtools.types import Floats, RNGLike
 from trajtools.wording import WIDTH, columns, counted
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -440,13 +441,13 @@ class Sweep(Result):
         x, times = medians([p for p in self.points if p.control is control], row)
         return self.thresholds[row], x, np.array([median(t) for t in times], dtype=np.float64)
 
-    def plot(self, figure: Figure | None = None) -> Figure:
+    def plot(self, ax: Sequence[Axes] | None = None) -> Figure:
         """Draw exponent and training time against x; see `trajtools.plots.sweep`.
 
         Parameters
         ----------
-        figure : matplotlib.figure.Figure or None
-            Where to draw; None makes a new one.
+        ax : sequence of two matplotlib.axes.Axes, or None
+            Upper and lower axes to draw in; None: a new figure.
 
         Returns
         -------
@@ -455,7 +456,7 @@ class Sweep(Result):
         """
         from trajtools import plots
 
-        return plots.sweep(self, figure=figure)
+        return plots.sweep(self, ax=ax)
 
 
 def _named(names: Sequence[str]) -> str:
