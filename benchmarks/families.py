@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from nulls import halvorsen, holmes, lozi
 from scipy.interpolate import CubicSpline
 from scipy.signal import butter, lfilter, sosfilt
-from unseen import UNSEEN
+from unseen import UNSEEN, halvorsen, holmes, lozi
 
 from trajtools.systems import SYSTEMS
 from trajtools.systems.system import System
@@ -565,6 +564,7 @@ SEEN = {
     "quartic descent": (named("quartic_descent"), 5000, None),
     "linear network": (named("linear_network", eta=1.8), 5000, None),
     "holmes": (holmes, 5000, None),
+    "thomas": (UNSEEN["thomas"], 20000, None),
 }
 UNUSED = {
     "softmax map": (named("softmax_map"), 5000, None),
@@ -575,6 +575,7 @@ UNUSED = {
     "driven pendulum": (UNSEEN["driven_pendulum"], 10000, None),
     "tinkerbell": (UNSEEN["tinkerbell"], 5000, None),
     "ricker": (UNSEEN["ricker"], 5000, None),
+    "cat": (UNSEEN["cat"], 5000, None),
     "hyperchaos": (UNSEEN["hyperchaos"], 20000, None),
     "mackey-glass": (named("mackey_glass"), 10000, -1),
 }

@@ -1,25 +1,25 @@
-"""Distances between two dense layered networks against netrd, and against the LAPACK calls alone: ratios from one run.
+"""Distances between two dense layered networks: rows of `table.py`, against netrd and the LAPACK calls alone.
 
-    OMP_NUM_THREADS=1 python benchmarks/graphs.py                     # 3 layers of 333 units, 221,778 edges
-    OMP_NUM_THREADS=1 python benchmarks/graphs.py --quick             # 3 layers of 33 units
-    OMP_NUM_THREADS=1 python benchmarks/graphs.py --permutations      # planted orders of hidden units
+    python benchmarks/table.py --only graphs          # 3 layers of 333 units, 221,778 edges
+    OMP_NUM_THREADS=1 python benchmarks/graphs.py     # planted orders of hidden units
 
-netrd (`pip install netrd`) takes networkx graphs, which are built before the clock starts. It drops the weights in most
-distances and warns, so times are compared and not values; every row of ours is first checked against full matrices. A
-distance of netrd that takes longer than `--limit` seconds is stopped, and its ratio is a lower bound.
+netrd takes networkx graphs, which are built before the clock starts. It drops the weights in most distances, so times
+are compared and not values; ours are first checked against full matrices.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import resource
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from measure import Growth, Item, Maker, Row, Skipped, installed
 
 import trajtools as tt
 from trajtools.distances.graphs import Skeleton
@@ -28,11 +28,13 @@ from trajtools.distances.symmetry import find_units
 from trajtools.networks import Network
 from trajtools.wiring import describe
 
-# Ours: the nearest relative in netrd.
+LIMIT = 10  # seconds of the processor that a distance of netrd may take
+
+# Ours: the nearest relative in netrd, where no row above has it.
 PEERS = {
     "l2": "Frobenius",
     "strengths": "DegreeDivergence",
-    "absolute-strengths": "DegreeDivergence",
+    "absolute-strengths": "",
     "strength-distribution": "DegreeDivergence",
     "netsimile": "NetSimile",
     "deltacon": "DeltaCon",
@@ -40,7 +42,7 @@ PEERS = {
     "adjacency-spectrum": "",
     "adjacency-wasserstein": "",
     "laplacian-spectrum": "LaplacianSpectral",
-    "laplacian-wasserstein": "LaplacianSpectral",
+    "laplacian-wasserstein": "",
     "heat-trace": "NetLSD",
     "quantum-jensen-shannon": "QuantumJSD",
 }
@@ -91,71 +93,58 @@ def checked(skeleton: Skeleton, states: np.ndarray, found: dict[str, float]) -> 
     np.testing.assert_allclose(found["deltacon"], np.linalg.norm(roots[0] - roots[1]), rtol=1e-9)
 
 
-def seconds(functions: list[Callable[[], Any] | None], repeats: int) -> list[float]:
-    """Shortest time of each, interleaved, so that what else the machine does is left out; NaN for none."""
-    for function in functions:
-        if function is not None:
-            function()
-    times = [[np.nan] if f is None else [] for f in functions]
-    for _ in range(repeats):
-        for function, mine in zip(functions, times, strict=True):
-            if function is not None:
-                start = time.perf_counter()
-                function()
-                mine.append(time.perf_counter() - start)
-    return [float(np.min(mine)) for mine in times]
+def by_netrd(name: str, graphs: Callable[[], list[Any]]) -> Maker:
+    """A distance of netrd, tried in a process of its own first: some take minutes."""
 
+    def make() -> Any:
+        distance = getattr(installed("netrd").distance, name)
+        pair = graphs()
 
-def peer_seconds(name: str, graphs: list[Any], limit: float) -> tuple[float, bool]:
-    """Seconds that a distance of netrd takes, and whether it came to an end."""
+        def attempt() -> None:
+            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+            distance().dist(*pair)
 
-    def work(queue: Any) -> None:
-        import netrd
-
-        warnings.simplefilter("ignore")
-        start = time.perf_counter()
-        getattr(netrd.distance, name)().dist(*graphs)
-        queue.put(time.perf_counter() - start)
-
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=work, args=(queue,))
-    process.start()
-    process.join(limit)
-    if process.is_alive():
-        process.terminate()
+        process = multiprocessing.get_context("fork").Process(target=attempt)
+        process.start()
         process.join()
-        return limit, False
-    return (float(queue.get()), True) if process.exitcode == 0 else (np.nan, False)
+        if process.exitcode:
+            raise Skipped(f"fails, or takes more than {LIMIT} s")
+        return lambda: distance().dist(*pair)
+
+    return make
 
 
-def compare(units: int, repeats: int, limit: float) -> None:
-    """Print the table."""
-    parameters, nodes, states = networks(units)
+def items(quick: bool = False) -> Iterator[Item]:
+    """One row for each metric, and how the costs grow with the number of units."""
+    parameters, nodes, states = networks(33 if quick else 333)
     skeleton = Skeleton(parameters, nodes)
     a, b = (tt.Trajectory.from_array(x[None], parameters=parameters, nodes=nodes) for x in states)
-    found = {name: float(tt.distance(a, b, metric=name)[0]) for name in PEERS}
-    checked(skeleton, states, found)
-    graphs = peers = None
-    try:
-        import netrd  # noqa: F401
-        import networkx as nx
 
-        graphs = [nx.Graph(Network(x, parameters, nodes).to_networkx()) for x in states]
-        peers = {name: peer_seconds(name, graphs, limit) for name in sorted({*PEERS.values()} - {""})}
-    except ImportError as missing:
-        print(f"netrd cannot be imported ({missing}): no ratios to it")
-    print(f"{skeleton.n_nodes} nodes, {len(states[0])} edges; shortest of {repeats}")
-    print(f"{'metric':24}{'ms':>9}{'LAPACK ms':>11}{'over it':>9}  {'netrd':20}{'ms':>10}{'times ours':>12}")
+    @cache
+    def graphs() -> list[Any]:
+        networkx = installed("networkx")
+        return [networkx.Graph(Network(x, parameters, nodes).to_networkx()) for x in states]
+
+    # The spectra of full matrices, once for all rows.
+    checked(skeleton, states, {name: float(tt.distance(a, b, metric=name)[0]) for name in PEERS})
     for name, peer in PEERS.items():
         call = lapack(name, skeleton, states)
-        ours, alone = seconds([lambda name=name: tt.distance(a, b, metric=name), call], repeats)
-        theirs, ended = peers[peer] if peers and peer else (np.nan, True)
-        more = "" if ended or np.isnan(theirs) else ">"
-        print(
-            f"{name:24}{1e3 * ours:9.2f}{1e3 * alone:11.2f}{ours / alone:9.2f}  {peer:20}{more:>1}{1e3 * theirs:9.0f}"
-            f"{more:>2}{theirs / ours:10.0f}"
+        yield Row(
+            f"`distance`, {name}, {skeleton.n_nodes} nodes, {len(states[0]):,} edges",
+            lambda name=name: tt.distance(a, b, metric=name),
+            {f"netrd {peer}": by_netrd(peer, graphs)} if peer else {},
+            ("LAPACK alone", lambda call=call: call) if call else None,
         )
+    aims = {"l1": "2: edges", "deltacon": "3", "adjacency-spectrum": "3", "laplacian-spectrum": "3"}
+    for name, aim in aims.items():
+        sizes = (20, 40, 80) if quick else (50, 100, 200, 400)
+        yield Growth(f"`distance`, {name}, three layers", "units a layer", sizes, lambda n, m=name: pair_of(n, m), aim)
+
+
+def pair_of(units: int, metric: str) -> Callable[[], Any]:
+    parameters, nodes, states = networks(units)
+    a, b = (tt.Trajectory.from_array(x[None], parameters=parameters, nodes=nodes) for x in states)
+    return lambda: tt.distance(a, b, metric=metric)
 
 
 def permutations(repeats: int) -> None:
@@ -189,12 +178,5 @@ def permutations(repeats: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 layers of 33 units")
-    parser.add_argument("--permutations", action="store_true", help="planted orders of hidden units instead")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds that a distance of netrd may take")
-    options = parser.parse_args()
-    if options.permutations:
-        permutations(100 if options.repeats == 7 else options.repeats)
-    else:
-        compare(33 if options.quick else 333, options.repeats, options.limit)
+    parser.add_argument("--repeats", type=int, default=100)
+    permutations(parser.parse_args().repeats)

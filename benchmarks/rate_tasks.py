@@ -1,4 +1,4 @@
-"""Small trainings for learning rates: nine to develop `find_edge` with, and two held-out sets.
+"""Small trainings for learning rates: nine to develop `find_edge` with, two held-out sets, and one of tiny tables.
 
 A task trains in float32 for a fixed budget of steps. Its weights and batches depend on the seed only, so that all rates
 and methods start from the same weights and see the same batches.
@@ -15,7 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine, make_friedman1, make_moons
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    load_wine,
+    make_circles,
+    make_classification,
+    make_friedman1,
+    make_moons,
+)
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "examples")]
@@ -268,6 +278,7 @@ def tasks(mnist: str | None = None) -> dict[str, Task]:
              ADAM_RATES, 200, 32, **kept),
     ]  # fmt: skip
     made += fresh(digits, pictures)
+    made += tiny(digits, clinic)
     return {task.name: task for task in made}
 
 
@@ -301,4 +312,39 @@ def fresh(digits: tuple[Batch, Batch], pictures: tuple[Batch, Batch]) -> list[Ta
              wide_rates, 400, **kept),
         Task("held-fresh-moons-adam", lambda: mlp(2, 32, 32, 32, 2), *moons, CROSS_ENTROPY, "adam", ADAM_RATES, 300,
              **kept),
+    ]  # fmt: skip
+
+
+def tiny(digits: tuple[Batch, Batch], clinic: tuple[Batch, Batch]) -> list[Task]:
+    """Tables of 100 to 400 rows, which a few steps fit: written before the rule for races of twenty steps."""
+    rng, tanh = np.random.default_rng(9), {"activation": nn.Tanh}
+    tables = []
+    for source in (load_iris, load_wine):
+        features, kinds = source(return_X_y=True)
+        order = rng.permutation(len(features))
+        features = (features - features.mean(0)) / features.std(0)
+        tables.append(halves(features[order], kinds[order].astype(np.int64), 100))
+    iris, wine = tables
+    few = ((digits[0][0][:200], digits[0][1][:200]), digits[1])
+    x, kinds = make_circles(1400, noise=0.1, factor=0.5, random_state=10)
+    circles = halves(x, kinds.astype(np.int64), 400)
+    x, kinds = make_classification(1300, 40, n_informative=10, random_state=11)
+    made = halves(x, kinds.astype(np.int64), 300)
+    x = rng.normal(size=(1100, 20))
+    line = halves(x, x @ rng.normal(size=(20, 1)) / 4 + 0.01 * rng.normal(size=(1100, 1)), 100)
+    kept = {"held_out": True}
+    return [
+        Task("held-tiny-iris-sgd", lambda: mlp(4, 16, 3, **tanh), *iris, CROSS_ENTROPY, "sgd", SGD_RATES, 300, 25,
+             **kept),
+        Task("held-tiny-iris-adam", lambda: mlp(4, 32, 32, 3), *iris, CROSS_ENTROPY, "adam", ADAM_RATES, 300, 25,
+             **kept),
+        Task("held-tiny-wine-adam", lambda: mlp(13, 32, 3), *wine, CROSS_ENTROPY, "adam", ADAM_RATES, 200, 25, **kept),
+        Task("held-tiny-digits-momentum", lambda: mlp(64, 64, 10), *few, CROSS_ENTROPY, "momentum", SGD_RATES, 300, 32,
+             **kept),
+        Task("held-tiny-clinic-nesterov", lambda: nn.Linear(30, 2), *clinic, CROSS_ENTROPY, "nesterov", SGD_RATES, 300,
+             32, **kept),
+        Task("held-tiny-circles-adamw", lambda: mlp(2, 64, 2), *circles, CROSS_ENTROPY, "adamw", ADAM_RATES, 300, 32,
+             **kept),
+        Task("held-tiny-made-sgd", lambda: mlp(40, 64, 2), *made, CROSS_ENTROPY, "sgd", SGD_RATES, 300, 32, **kept),
+        Task("held-tiny-line-sgd", lambda: nn.Linear(20, 1), *line, SQUARES, "sgd", SGD_RATES, 300, 20, **kept),
     ]  # fmt: skip

@@ -64,6 +64,11 @@ def time_to(target: float, test: np.ndarray, budget: int) -> float:
     return float((reached[0] + 1) * EVERY) if len(reached) else 2.0 * budget
 
 
+def last_loss(test: np.ndarray) -> float:
+    """Test loss at the end of the budget; what is next to nothing counts as 1e-6."""
+    return max(float(np.min(test[-4:])), 1e-6)
+
+
 class Sweep:
     """Full sweep of a task: target, and the best time for each seed."""
 
@@ -73,7 +78,7 @@ class Sweep:
         at_quarter = np.array([[test[quarter] for test in tests[seed]] for seed in SEEDS])
         self.target = float(np.median(at_quarter, axis=0).min())
         self.best = {seed: min(time_to(self.target, test, task.budget) for test in tests[seed]) for seed in SEEDS}
-        self.last = {seed: min(float(np.min(test[-4:])) for test in tests[seed]) for seed in SEEDS}
+        self.last = {seed: min(last_loss(test) for test in tests[seed]) for seed in SEEDS}
         self.gradients = len(SEEDS) * len(task.rates) * task.budget
 
 
@@ -214,7 +219,7 @@ def measured(store: Store, names: list[Task], with_prodigy: bool) -> dict[str, l
 def outcome(task: Task, sweep: Sweep, seed: int, test: np.ndarray) -> dict[str, Any]:
     """Ratio, miss and last loss of one training."""
     took = time_to(sweep.target, test, task.budget)
-    last = float(np.min(test[-4:])) / sweep.last[seed]
+    last = last_loss(test) / sweep.last[seed]
     return {
         "task": task.name, "seed": seed, "ratio": took / sweep.best[seed], "miss": took > task.budget, "last": last,
     }  # fmt: skip
@@ -223,7 +228,8 @@ def outcome(task: Task, sweep: Sweep, seed: int, test: np.ndarray) -> dict[str, 
 def group_of(name: str) -> str:
     if not name.startswith("held-"):
         return "developed"
-    return "second held-out set" if name.startswith("held-fresh-") else "held out"
+    sets = {"held-fresh-": "second held-out set", "held-tiny-": "tiny tables"}
+    return next((title for start, title in sets.items() if name.startswith(start)), "held out")
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
@@ -248,6 +254,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="lines of JSON with all results so far")
     parser.add_argument("--mnist", metavar="FOLDER", help="images in IDX form")
     parser.add_argument("--only", choices=("developed", "held", "all"), default="all", help="which tasks")
+    parser.add_argument("--tasks", nargs="*", help="names of tasks; default: all that --only selects")
     parser.add_argument("--prodigy", action="store_true", help="also train with Prodigy (package prodigyopt)")
     parser.add_argument("--rows", action="store_true", help="print every recommendation of find_edge")
     options = parser.parse_args()
@@ -255,13 +262,17 @@ def main() -> None:
     some = [
         task
         for task in tasks(options.mnist).values()
-        if options.only == "all" or task.held_out == (options.only == "held")
+        if (
+            task.name in options.tasks
+            if options.tasks
+            else options.only in ("all", ("developed", "held")[task.held_out])
+        )
     ]
     results = measured(Store(options.store), some, options.prodigy)
     if options.rows:
         for row in results["find_edge"]:
             print({key: value for key, value in row.items() if key != "key"})
-    for group in ("developed", "held out", "second held-out set"):
+    for group in ("developed", "held out", "second held-out set", "tiny tables"):
         part = {name: [row for row in rows if group_of(row["task"]) == group] for name, rows in results.items()}
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")

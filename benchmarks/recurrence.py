@@ -1,12 +1,12 @@
-"""Recurrence quantification against pyunicorn and PyRQA: the same measures of the same vectors, ratios from one run.
+"""Recurrence quantification: rows of `table.py`, against pyunicorn and PyRQA on the same vectors.
 
-    taskset -c 0 python benchmarks/recurrence.py        # per core: one thread, one core
-    python benchmarks/recurrence.py --threads 2         # what the second core gives
-    python benchmarks/recurrence.py --memory            # 10^5 vectors: time, and peak memory beyond the data
+    python benchmarks/table.py --only recurrence
+    python benchmarks/recurrence.py threads            # what the second core gives
+    python benchmarks/recurrence.py memory             # 10^5 vectors: time, and peak memory beyond the data
 
 Lorenz's x, embedded with dimension 3 and delay 5, at a threshold where 5 % of the pairs recur. All measures count: of
-the peers RR, DET, L, Lmax, ENTR, LAM, TT, Vmax, of ours the rest as well. Every row first checks that they agree. CPU
-time is that of all threads of the process: PyRQA uses as many as its OpenCL platform gives it.
+the peers RR, DET, L, Lmax, ENTR, LAM, TT, Vmax, of ours the rest as well. Each row first checks that they agree. PyRQA
+needs an OpenCL platform, such as pocl.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
-from series import lorenz
+from measure import Growth, Item, Maker, Row, Skipped, installed, skip
+from series import lorenz, power
 
 import trajtools as tt
+from trajtools.recurrences.lines import count_lags
+from trajtools.recurrences.rows import make_pair, prepare
+from trajtools.recurrences.thresholds import absolute
 
 DIM, DELAY = 3, 5
 NAMES = {"linf": "supremum", "l2": "euclidean", "l1": "manhattan"}
@@ -33,10 +37,10 @@ def ours(x: np.ndarray, metric: str, threshold: float, convention: str = "standa
     return {name: found[name] for name in SHARED}
 
 
-def of_pyunicorn(x: np.ndarray, metric: str, threshold: float) -> dict[str, float]:
-    from pyunicorn.timeseries import RecurrencePlot
-
-    plot = RecurrencePlot(x, metric=NAMES[metric], dim=DIM, tau=DELAY, threshold=threshold, silence_level=2)
+def by_pyunicorn(x: np.ndarray, metric: str, threshold: float) -> dict[str, float]:
+    plot = installed("pyunicorn.timeseries").RecurrencePlot(
+        x, metric=NAMES[metric], dim=DIM, tau=DELAY, threshold=threshold, silence_level=2
+    )
     plot.recurrence_rate()
     return {
         "DET": plot.determinism(),
@@ -49,17 +53,24 @@ def of_pyunicorn(x: np.ndarray, metric: str, threshold: float) -> dict[str, floa
     }
 
 
-def of_pyrqa(x: np.ndarray, metric: str, threshold: float) -> dict[str, float]:
-    from pyrqa import metric as metrics
-    from pyrqa.computation import RQAComputation
-    from pyrqa.neighbourhood import FixedRadius
-    from pyrqa.settings import Settings
-    from pyrqa.time_series import TimeSeries
-
+def run_pyrqa(x: np.ndarray, metric: str, threshold: float, dtype: type = np.float64) -> Any:
+    platforms = installed("pyopencl").get_platforms
+    try:
+        platforms()
+    except Exception as error:
+        raise Skipped("no OpenCL platform") from error
+    metrics, computation, settings, series = (
+        installed(f"pyrqa.{name}") for name in ("metric", "computation", "settings", "time_series")
+    )
+    radius = installed("pyrqa.neighbourhood").FixedRadius(threshold)
     kind = {"linf": metrics.MaximumMetric, "l2": metrics.EuclideanMetric, "l1": metrics.TaxicabMetric}[metric]
-    series = TimeSeries(x, embedding_dimension=DIM, time_delay=DELAY, dtype=np.float64)
-    settings = Settings(series, neighbourhood=FixedRadius(threshold), similarity_measure=kind, theiler_corrector=1)
-    found = RQAComputation.create(settings, verbose=False).run()
+    data = series.TimeSeries(x, embedding_dimension=DIM, time_delay=DELAY, dtype=dtype)
+    chosen = settings.Settings(data, neighbourhood=radius, similarity_measure=kind, theiler_corrector=1)
+    return computation.RQAComputation.create(chosen, verbose=False).run()
+
+
+def by_pyrqa(x: np.ndarray, metric: str, threshold: float) -> dict[str, float]:
+    found = run_pyrqa(x, metric, threshold)
     return {
         "DET": found.determinism,
         "L": found.average_diagonal_line,
@@ -71,39 +82,128 @@ def of_pyrqa(x: np.ndarray, metric: str, threshold: float) -> dict[str, float]:
     }
 
 
-PEERS = {"pyunicorn": of_pyunicorn, "pyrqa": of_pyrqa}
+PEERS = {"pyunicorn": by_pyunicorn, "PyRQA": by_pyrqa}
 
 
-def timed(work: Callable[[], Any], calls: int = 1) -> tuple[float, float]:
-    """Wall and CPU time of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(calls):
-        work()
-    return (time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls
-
-
-def compare(length: int, metrics: list[str], repeats: int, threads: int) -> None:
-    """One row for each metric and peer: medians of interleaved runs, and their ratios."""
-    # The packages cast to single precision: what it can hold is the same for all.
+@cache
+def series(length: int) -> np.ndarray:
+    """Values that single precision can hold, to which the packages cast: what is compared is the same for all."""
     x = lorenz(length + (DIM - 1) * DELAY)[:, 0].astype(np.float32).astype(np.float64)
-    calls = max(1, 2000 // length)
-    for metric in metrics:
-        threshold = tt.recurrence(x, dim=DIM, delay=DELAY, metric=metric, threshold=tt.RecurrenceRate(0.05)).threshold
-        for name, peer in PEERS.items():
-            wanted, found = peer(x, metric, threshold), ours(x, metric, threshold, name)
-            for measure in SHARED:
-                np.testing.assert_allclose(found[measure], wanted[measure], rtol=1e-9, err_msg=f"{name} {measure}")
-            times = []
-            for _ in range(repeats):
-                times.append((timed(lambda m=metric, t=threshold: ours(x, m, t), 8 * calls),
-                              timed(lambda m=metric, t=threshold, p=peer: p(x, m, t), calls)))  # fmt: skip
-            wall, cpu = (np.median([[a[k], b[k]] for a, b in times], axis=0) for k in (0, 1))
-            print(
-                f"{length:7d} {metric:5s} {threads} thread(s)  ours {1e3 * wall[0]:8.2f} ms wall {1e3 * cpu[0]:8.2f} "
-                f"CPU   {name:9s} {1e3 * wall[1]:9.2f} wall {1e3 * cpu[1]:9.2f} CPU   ratio {wall[1] / wall[0]:6.1f} "
-                f"wall {cpu[1] / cpu[0]:6.1f} CPU",
-                flush=True,
-            )
+    x.flags.writeable = False
+    return x
+
+
+def compare_all(x: np.ndarray) -> Callable[[float], Any]:
+    """Compare all pairs of single values with a threshold and count, compiled: the least that can be done."""
+    import numba
+
+    @numba.njit
+    def count(x: np.ndarray, threshold: float) -> int:
+        total = 0
+        for i in range(len(x)):
+            for j in range(i):
+                total += abs(x[i] - x[j]) <= threshold
+        return total
+
+    count(x[:10], 1.0)
+    return lambda threshold: count(x, threshold)
+
+
+def measures_row(length: int, metric: str) -> Row:
+    x = series(length)
+    rule = tt.RecurrenceRate(0.05)
+    threshold = tt.recurrence(x, dim=DIM, delay=DELAY, metric=metric, threshold=rule).threshold
+
+    def made(name: str) -> Maker:
+        def make() -> Any:
+            PEERS[name](x[:300], metric, threshold)  # compiles
+            return lambda: PEERS[name](x, metric, threshold)
+
+        return make if length <= 10_000 else skip("90 GB of memory" if name == "pyunicorn" else "several minutes")
+
+    def limit() -> Any:
+        count = compare_all(x[:length])
+        return lambda: count(threshold)
+
+    def check(answers: dict[str, Any]) -> None:
+        for name in PEERS.keys() & answers.keys():
+            mine = ours(x, metric, threshold, name.lower())
+            for measure, value in answers[name].items():
+                np.testing.assert_allclose(mine[measure], value, rtol=1e-9, err_msg=f"{name} {measure}")
+
+    return Row(
+        f"RQA, {power(length)} vectors, {metric}, threshold given",
+        lambda: ours(x, metric, threshold),
+        {name: made(name) for name in PEERS},
+        ("comparing single values", limit),
+        check,
+    )
+
+
+def close_row() -> Row:
+    """States that differ by 10^-8, as weights do late in a training: single precision cannot tell them apart."""
+    x = 1 + 1e-8 * lorenz(1000 + (DIM - 1) * DELAY)[:, 0]
+    threshold = tt.recurrence(x, dim=DIM, delay=DELAY, metric="linf", threshold=tt.RecurrenceRate(0.1)).threshold
+
+    def by_pyunicorn() -> Any:
+        plot = installed("pyunicorn.timeseries").RecurrencePlot
+        options = {"metric": "supremum", "dim": DIM, "tau": DELAY, "threshold": threshold, "silence_level": 2}
+        return lambda: plot(x, **options).recurrence_rate()
+
+    def by_pyrqa_default() -> Any:
+        run_pyrqa(x[:300], "linf", threshold, np.float32)  # compiles
+        return lambda: run_pyrqa(x, "linf", threshold, np.float32).recurrence_rate
+
+    def check(answers: dict[str, Any]) -> str:
+        rates = {name: answer if name != "ours" else answer["RR"] for name, answer in answers.items()}
+        np.testing.assert_allclose(rates["ours"], 0.1, rtol=1e-3)
+        return "recurrence rate: " + ", ".join(f"{name} {rate:.3f}" for name, rate in rates.items())
+
+    return Row(
+        "RQA near 1: 10^3 vectors that move by 10^-8, rate 0.1",
+        lambda: tt.recurrence(x, dim=DIM, delay=DELAY, metric="linf", threshold=threshold),
+        {"pyunicorn": by_pyunicorn, "PyRQA, float32": by_pyrqa_default},
+        check=check,
+    )
+
+
+def threshold_row(length: int, metric: str) -> Row:
+    """The threshold by rate; the limit is the counting that follows."""
+    states = prepare(series(length), dim=DIM, delay=DELAY)
+    pair = make_pair(states, states, metric)
+    rule = tt.RecurrenceRate(0.05)
+    level = absolute(pair, rule, 1)[0]
+    return Row(
+        f"threshold by recurrence rate, {power(length)} vectors, {metric}",
+        lambda: absolute(pair, rule, 1)[0],
+        limit=("the counting", lambda: lambda: count_lags(pair, level)),
+    )
+
+
+def items(quick: bool = False) -> Iterator[Item]:
+    """Rows of the table, and how the costs grow with the number of vectors."""
+    n = 1000 if quick else 10_000
+    for metric in ("linf", "l2"):
+        yield measures_row(n, metric)
+    if not quick:
+        yield measures_row(100_000, "linf")
+    yield close_row()
+    for metric in ("linf", "l2"):
+        yield threshold_row(3 * n, metric)
+    sizes = [1000, 3000] if quick else [1000, 3000, 10_000, 30_000]
+    for metric in ("linf", "l2"):
+        work = lambda n, m=metric: lambda: tt.recurrence(series(n), dim=DIM, delay=DELAY, metric=m)  # noqa: E731
+        yield Growth(f"`recurrence` by rate, {metric}", "vectors", sizes, work, "2: every pair")
+
+
+# -- more threads, and memory ------------------------------------------------------------------------------------------
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and processor time of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def second_core(length: int) -> None:
@@ -143,25 +243,12 @@ def bench_memory(length: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--n", type=int, nargs="*", default=[100, 1000, 10_000])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", action="store_true", help="only 10^5 vectors: time and peak memory")
-    options = parser.parse_args()
-
-    import numba
-
-    warnings.simplefilter("ignore")
-    numba.set_num_threads(options.threads)
-    if options.memory:
+    parser.add_argument("what", choices=("threads", "memory"))
+    if parser.parse_args().what == "memory":
         bench_memory(100_000)
         return
-    if options.threads > 1:
-        second_core(10_000)
-        second_core(30_000)
-        return
-    for length in options.n:
-        compare(length, ["linf", "l2"], options.repeats, options.threads)
+    second_core(10_000)
+    second_core(30_000)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,34 @@
-"""Exponents of a series against the same estimators on scipy's cKDTree, and against nolds: ratios from one run.
+"""Exponents, delay and dimension of a series: rows of `table.py`, against the same estimators on scipy's cKDTree, nolds
+and neurokit2.
 
-    taskset -c 0 python benchmarks/series.py            # per core: one thread, one core
-    python benchmarks/series.py --threads 2             # what the second core gives
-    python benchmarks/series.py --memory                # 10^6 states: peak memory
+    python benchmarks/table.py --only series
+    python benchmarks/series.py threads            # what more threads give, beside what the machine gives
+    python benchmarks/series.py memory             # 10^6 states: peak memory
 
-The baseline does what we do, with numpy and cKDTree: the same neighbours outside the same Theiler window, the same
-pairs followed for the same horizon, the same averages. Every row first checks that the two curves agree.
+The baseline on cKDTree does what we do with numpy: the same neighbours outside the same Theiler window, the same pairs
+followed for the same horizon, the same averages. The curves of ours and of the peers are held to each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
-import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from measure import Growth, Item, Maker, Row, cost, installed, skip
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
 
+import trajtools as tt
+from trajtools.embedding import estimate_delay
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.neighbors.rules import WithinRadius
+from trajtools.structure import zero_one_test
 
-# Theiler window and horizon in samples; radii as multiples of the standard deviation, for 10^4 states: more states
-# take smaller ones, so that the neighbourhoods hold some hundred states at most.
+# Theiler window and horizon in samples; radii as multiples of the standard deviation, for 10^4 states.
 SETTINGS = {"logistic": (1, 10), "henon": (5, 15), "lorenz": (50, 75)}
 RADII = np.array([0.002, 0.004, 0.008, 0.016, 0.032])
 
@@ -138,105 +143,210 @@ def kantz_by_ckdtree(
     return logs / counts
 
 
-def timed(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Best of some runs: wall time, and the answer."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        answer = work()
-        best = min(best, time.perf_counter() - start)
-    return best, answer
+def rosenstein_by_nolds(series: np.ndarray, theiler: int, horizon: int) -> Maker:
+    def make() -> Any:
+        lyap_r = installed("nolds").lyap_r
+        options = {"emb_dim": 2, "lag": 1, "min_tsep": theiler - 1, "trajectory_len": horizon + 1}
+        return lambda: lyap_r(series, **options, fit="poly", debug_data=True)[1][1]
+
+    return make
 
 
-def compare(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, Any, Any]:
-    """Time the two in turn, so that both see the same machine; best of the turns."""
-    mine = others = np.inf
-    for _ in range(repeats):
-        seconds, a = timed(ours, 2)
-        mine = min(mine, seconds)
-        seconds, b = timed(theirs, 1)
-        others = min(others, seconds)
-    return mine, others, a, b
+def rosenstein_by_neurokit(series: np.ndarray, theiler: int, horizon: int) -> Maker:
+    def make() -> Any:
+        lyapunov = installed("neurokit2").complexity_lyapunov
+        options = {"delay": 1, "dimension": 2, "separation": theiler - 1, "len_trajectory": horizon + 1}
+        return lambda: lyapunov(series, **options, method="rosenstein1993")[1]["Divergence_Rate"]
+
+    return make
 
 
-def show(name: str, seconds: float, baseline: float, note: str) -> float:
-    ratio = baseline / seconds
-    print(f"{name:34s} {seconds * 1e3:9.1f} ms {baseline * 1e3:10.1f} ms {ratio:7.1f}x  {note}", flush=True)
-    return ratio
+def follow(x: np.ndarray, i: np.ndarray, j: np.ndarray, horizon: int) -> Any:
+    """Sum the squared differences of ready pairs in one coordinate at every lag, compiled: no search, no logarithm."""
+    import numba
+
+    @numba.njit(fastmath=True)
+    def total(x: np.ndarray, i: np.ndarray, j: np.ndarray, horizon: int) -> float:
+        out = 0.0
+        for p in range(len(i)):
+            for k in range(horizon + 1):
+                step = x[i[p] + k] - x[j[p] + k]
+                out += step * step
+        return out
+
+    first = np.ascontiguousarray(x[:, 0])
+    return lambda: total(first, i, j, horizon)
 
 
-def best_first(x: np.ndarray, theiler: int, horizon: int) -> int:
-    """Number of neighbours that the baseline had best ask for at first."""
-    return min((2, 4, 8), key=lambda k: timed(lambda: rosenstein_by_ckdtree(x, theiler, horizon, k), 1)[0])
+def agree(tolerances: dict[str, float], curve: Callable[[Any], np.ndarray]) -> Callable[[dict[str, Any]], None]:
+    """Hold our curve to those of the peers."""
+
+    def check(answers: dict[str, Any]) -> None:
+        ours = curve(answers["ours"])
+        for name, tolerance in tolerances.items():
+            if name in answers:
+                np.testing.assert_allclose(ours, answers[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+    return check
 
 
-def bench_rosenstein(data: dict[str, np.ndarray], repeats: int) -> None:
-    ratios = []
+def rosenstein_row(name: str, x: np.ndarray) -> Row:
+    theiler, horizon = SETTINGS[name]
+    series = np.append(x[:, 0], x[-1, 1])  # the delay vectors of the maps are its own
+    peers: dict[str, Maker] = {}
+
+    def by_ckdtree() -> Any:
+        first = min((2, 4, 8), key=lambda k: cost(lambda: rosenstein_by_ckdtree(x, theiler, horizon, k))[0])
+        return lambda: rosenstein_by_ckdtree(x, theiler, horizon, first)
+
+    def limit() -> Any:
+        j = nearest_by_ckdtree(x, theiler, horizon, 4)
+        return follow(x, np.arange(len(j)), j, horizon)
+
+    peers["scipy cKDTree"] = by_ckdtree
+    if len(x) <= 10_000 and name != "lorenz":
+        peers["nolds"] = rosenstein_by_nolds(series, theiler, horizon)
+        peers["neurokit2"] = rosenstein_by_neurokit(series, theiler, horizon)
+    elif name != "lorenz":
+        peers["nolds"] = peers["neurokit2"] = skip(f"a matrix of {8 * len(x) ** 2 / 1e9:.0f} GB")
+    return Row(
+        f"Rosenstein, {name}, {power(len(x))} states",
+        lambda: rosenstein(x, theiler=theiler, horizon=horizon),
+        peers,
+        ("pairs in one coordinate", limit),
+        agree({"scipy cKDTree": 1e-9, "nolds": 1e-6, "neurokit2": 1e-3}, lambda curve: curve.log_distance),
+    )
+
+
+def radii_of(name: str, x: np.ndarray) -> np.ndarray:
+    """Five radii; more states take smaller ones, so that the neighbourhoods hold some hundred states at most."""
+    shrink = (len(x) / 10_000) ** (-0.5 if name == "lorenz" else -0.8)
+    return RADII * shrink * np.sqrt(x.var(axis=0).sum()) * (4 if name == "lorenz" else 1)
+
+
+def kantz_row(name: str, x: np.ndarray, only_last: bool = False) -> Row:
+    theiler, horizon = SETTINGS[name]
+    radii = radii_of(name, x)[-1:] if only_last else radii_of(name, x)
+    rule = WithinRadius(tuple(radii))
+
+    def by_ckdtree() -> Any:
+        def ask(x: np.ndarray, balls: Callable[..., Any]) -> np.ndarray:
+            return kantz_by_ckdtree(x, radii, theiler=theiler, horizon=horizon, balls=balls)
+
+        faster = min((balls_as_lists, balls_as_arrays), key=lambda balls: cost(lambda: ask(x[:4000], balls))[0])
+        return lambda: ask(x, faster)
+
+    def limit() -> Any:
+        points = x[: len(x) - horizon]
+        i, j, _ = balls_as_arrays(cKDTree(points), points, radii[-1])
+        apart = np.abs(i - j) >= theiler
+        return follow(x, i[apart], j[apart], horizon)
+
+    return Row(
+        f"Kantz, {'one radius' if only_last else 'five radii'}, {name}, {power(len(x))} states",
+        lambda: kantz(x, neighbors=rule, theiler=theiler, horizon=horizon),
+        {"scipy cKDTree": by_ckdtree},
+        ("pairs in one coordinate", limit),
+        agree({"scipy cKDTree": 1e-9}, lambda curve: curve.settings["curves"]),
+    )
+
+
+def lyapunov_row(x: np.ndarray) -> Row:
+    """An exponent with interval, null and verdict; the peers and the limit give a number alone."""
+    theiler, horizon = SETTINGS["logistic"]
+
+    def check(answers: dict[str, Any]) -> str:
+        found, few = answers["ours"], x[:3000]
+        numbers = [f"ln 2 is 0.693; ours {found.value:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"]
+        if "nolds" in answers:
+            lyap_r = installed("nolds").lyap_r
+            fixed = lyap_r(few, emb_dim=2, lag=1, min_tsep=theiler, fit="poly")
+            numbers.append(f"nolds on 3,000 points {lyap_r(few):.3f}, with dimension 2 and delay 1 {fixed:.3f}")
+        if "neurokit2" in answers:
+            fixed = installed("neurokit2").complexity_lyapunov(few, delay=1, dimension=2, separation=theiler)[0]
+            numbers.append(f"neurokit2, the same, {fixed:.3f}")
+        return "; ".join(numbers)
+
+    return Row(
+        f"`tt.lyapunov`, logistic, {power(len(x))} points: interval, null, verdict",
+        lambda: tt.lyapunov(x, dim=2, delay=1),
+        {"nolds": rosenstein_by_nolds(x, theiler, horizon), "neurokit2": rosenstein_by_neurokit(x, theiler, horizon)},
+        ("`rosenstein` alone", lambda: lambda: rosenstein(x, dim=2, delay=1, theiler=theiler, horizon=horizon)),
+        check,
+    )
+
+
+def delay_row(x: np.ndarray) -> Row:
+    def by_neurokit() -> Any:
+        delay = installed("neurokit2").complexity_delay
+        return lambda: delay(x, delay_max=50, method="fraser1986")
+
+    return Row(f"`estimate_delay`, {power(len(x))} points", lambda: estimate_delay(x), {"neurokit2": by_neurokit})
+
+
+def dimension_row(x: np.ndarray) -> Row:
+    def by_nolds() -> Any:
+        dimension = installed("nolds").corr_dim
+        return lambda: dimension(x, emb_dim=2, fit="poly")
+
+    def by_neurokit() -> Any:
+        dimension = installed("neurokit2").fractal_correlation
+        return lambda: dimension(x, delay=1, dimension=2)
+
+    def by_scipy() -> Any:
+        states = embedded(x)
+        return lambda: pdist(states)
+
+    return Row(
+        f"`correlation_dimension`, {power(len(x))} points",
+        lambda: tt.correlation_dimension(x, dims=2, delay=1),
+        {"nolds": by_nolds, "neurokit2": by_neurokit, "scipy pdist, nothing counted": by_scipy},
+    )
+
+
+def power(n: int) -> str:
+    """A round number in words of the table."""
+    exponent = int(np.log10(n))
+    factor = n // 10**exponent
+    return f"{'' if factor == 1 else f'{factor} x '}10^{exponent}"
+
+
+def items(quick: bool = False) -> Iterator[Item]:
+    """Rows of the table, and how the costs grow with the number of points."""
+    n = 10_000 if quick else 100_000
+    data = {"logistic": logistic(n), "henon": henon(n), "lorenz": lorenz(n)}
+    for size in dict.fromkeys((10_000, n)):
+        for name, x in data.items():
+            yield rosenstein_row(name, x[:size])
     for name, x in data.items():
-        theiler, horizon = SETTINGS[name]
-        first = best_first(x, theiler, horizon)
-        seconds, baseline, curve, expected = compare(
-            lambda x=x, t=theiler, h=horizon: rosenstein(x, theiler=t, horizon=h),
-            lambda x=x, t=theiler, h=horizon, k=first: rosenstein_by_ckdtree(x, t, h, k),
-            repeats,
-        )
-        np.testing.assert_allclose(curve.log_distance, expected, rtol=1e-9)
-        ratios.append(show(f"rosenstein {name} {len(x)}", seconds, baseline, curve.settings["strategy"]))
-    print(f"{'geometric mean':62s} {np.exp(np.mean(np.log(ratios))):7.1f}x")
+        yield kantz_row(name, x[:10_000])
+    yield kantz_row("henon", data["henon"][:10_000], only_last=True)
+    yield kantz_row("lorenz", data["lorenz"][:30_000])
+    yield lyapunov_row(data["logistic"][:10_000, 0])
+    yield delay_row(data["henon"][:, 0])
+    yield dimension_row(data["henon"][:10_000, 0])
+    sizes = [10**k for k in range(3, 5 if quick else 7)]
+    series = henon(sizes[-1])[:, 0]
+    sixteen = WithinRadius(max_neighbors=16)
+    works: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
+        "`rosenstein`": (lambda x: rosenstein(x, dim=2, delay=1, theiler=5, horizon=15), "1"),
+        "`kantz`, 16 neighbours": (lambda x: kantz(x, dim=2, delay=1, theiler=5, horizon=15, neighbors=sixteen), "1"),
+        "`lyapunov`": (lambda x: tt.lyapunov(x, dim=2, delay=1), "at most 1"),
+        "`lyapunov(null=None)`": (lambda x: tt.lyapunov(x, null=None), "at most 1"),
+        "`estimate_delay`": (estimate_delay, "at most 1"),
+        "`zero_one_test`": (zero_one_test, "at most 1"),
+        "`correlation_dimension`": (lambda x: tt.correlation_dimension(x, dims=2, delay=1), "at most 1"),
+    }
+    for name, (work, aim) in works.items():
+        yield Growth(name, "points", sizes, lambda n, work=work: lambda: work(series[:n]), aim)
 
 
-def faster_balls(x: np.ndarray, radii: np.ndarray, theiler: int, horizon: int) -> Callable[..., Any]:
-    """The way of asking for balls that is faster for the baseline."""
-
-    def seconds(balls: Callable[..., Any]) -> float:
-        return timed(lambda: kantz_by_ckdtree(x, radii, theiler=theiler, horizon=horizon, balls=balls), 1)[0]
-
-    return min((balls_as_lists, balls_as_arrays), key=seconds)
+# -- more threads, and memory ------------------------------------------------------------------------------------------
 
 
-def bench_kantz(data: dict[str, np.ndarray], repeats: int) -> None:
-    ratios: dict[int | None, list[float]] = {None: [], 100: []}
-    for name, x in data.items():
-        theiler, horizon = SETTINGS[name]
-        # More states take smaller radii, so that the neighbourhoods hold some hundred states at most.
-        shrink = (len(x) / 10_000) ** (-0.5 if name == "lorenz" else -0.8)
-        radii = RADII * shrink * np.sqrt(x.var(axis=0).sum()) * (4 if name == "lorenz" else 1)
-        ask = faster_balls(x[:5000], radii, theiler, horizon)
-        for cap, found in ratios.items():
-            rule = WithinRadius(tuple(radii), max_neighbors=cap)
-            seconds, baseline, curve, expected = compare(
-                lambda x=x, r=rule, t=theiler, h=horizon: kantz(x, neighbors=r, theiler=t, horizon=h),
-                lambda x=x, r=radii, t=theiler, h=horizon, a=ask: kantz_by_ckdtree(x, r, theiler=t, horizon=h, balls=a),
-                repeats,
-            )
-            difference = np.abs(curve.settings["curves"] - expected).max()
-            assert difference < (1e-9 if cap is None else 0.05), difference
-            size = curve.settings["pairs"][-1] / curve.settings["references"][-1]
-            note = f"{curve.settings['strategy']}, up to {size:.0f} neighbours, curves differ by {difference:.1e}"
-            title = f"kantz x5 {'exact' if cap is None else f'<= {cap}'} {name} {len(x)}"
-            found.append(show(title, seconds, baseline, note))
-    for cap, found in ratios.items():
-        title = f"geometric mean, {'exact' if cap is None else f'at most {cap} neighbours'}"
-        print(f"{title:62s} {np.exp(np.mean(np.log(found))):7.1f}x")
-
-
-def bench_nolds(data: dict[str, np.ndarray]) -> None:
-    try:
-        from nolds import lyap_r
-    except ImportError as error:
-        print(f"nolds: skipped, it cannot be imported here ({error})")
-        return
-    ratios = []
-    for name, x in data.items():
-        theiler, horizon = SETTINGS[name]
-        series = np.append(x[:, 0], x[-1, 1])
-        delays = embedded(series)
-        seconds, _ = timed(lambda d=delays, t=theiler, h=horizon: rosenstein(d, theiler=t, horizon=h), 5)
-        baseline, _ = timed(
-            lambda s=series, t=theiler, h=horizon: lyap_r(s, emb_dim=2, lag=1, min_tsep=t, trajectory_len=h + 1), 1
-        )
-        ratios.append(show(f"rosenstein {name} {len(x)}, nolds", seconds, baseline, ""))
-    print(f"{'geometric mean':62s} {np.exp(np.mean(np.log(ratios))):7.1f}x")
+def timed(work: Callable[[], Any], repeats: int) -> float:
+    """Least wall time."""
+    return min(timeit.repeat(work, number=1, repeat=repeats))
 
 
 def machine_gives(threads: int, seconds: float) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -253,7 +363,7 @@ def machine_gives(threads: int, seconds: float) -> tuple[Callable[[], Any], Call
         return total
 
     burn(10)
-    count = int(1e6 * seconds / max(timed(lambda: burn(1_000_000), 3)[0], 1e-6))
+    count = int(1e6 * seconds / max(timed(lambda: burn(1_000_000), 3), 1e-6))
     pool = ThreadPoolExecutor(threads)
     return lambda: burn(count), lambda: list(pool.map(burn, [count // threads] * threads))
 
@@ -265,20 +375,18 @@ def bench_threads(data: dict[str, np.ndarray], threads: int, repeats: int) -> No
     print(f"{'':34s} {'1 thread':>12s} {f'{threads} threads':>13s} {'gain':>8s}  the machine gives")
     for name, x in data.items():
         theiler, horizon = SETTINGS[name]
-        shrink = (len(x) / 10_000) ** (-0.5 if name == "lorenz" else -0.8)
-        radii = RADII * shrink * np.sqrt(x.var(axis=0).sum()) * (4 if name == "lorenz" else 1)
-        rule = WithinRadius(tuple(radii), max_neighbors=100)
+        rule = WithinRadius(tuple(radii_of(name, x)), max_neighbors=100)
         for title, work in (
             ("rosenstein", lambda x=x, t=theiler, h=horizon: rosenstein(x, theiler=t, horizon=h)),
             ("kantz x5 <= 100", lambda x=x, r=rule, t=theiler, h=horizon: kantz(x, neighbors=r, theiler=t, horizon=h)),
         ):
             numba.set_num_threads(1)
-            jobs = [work, work, *machine_gives(threads, timed(work, 3)[0])]
+            jobs = [work, work, *machine_gives(threads, timed(work, 3))]
             best = [np.inf] * 4
             for _ in range(5 * repeats):
                 for at, job in enumerate(jobs):
                     numba.set_num_threads(threads if at == 1 else 1)
-                    best[at] = min(best[at], timed(job, 1)[0])
+                    best[at] = min(best[at], timed(job, 1))
             note = f"{best[2] / best[3]:.2f}x"
             one, more = best[0] * 1e3, best[1] * 1e3
             print(
@@ -290,40 +398,23 @@ def bench_memory(n: int) -> None:
     x = lorenz(n)
     rosenstein(x[:5000], theiler=50, horizon=75)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, _ = timed(lambda: rosenstein(x, theiler=50, horizon=75), 1)
+    seconds = timed(lambda: rosenstein(x, theiler=50, horizon=75), 1)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     print(f"rosenstein lorenz {n}: {seconds:.2f} s, {grown / 1024:.0f} MB above the data ({x.nbytes / 2**20:.0f} MB)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("what", choices=("threads", "memory"))
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory", action="store_true", help="only the peak memory at 10^6 states")
-    parser.add_argument("--only", choices=("rosenstein", "kantz", "nolds", "threads"))
     options = parser.parse_args()
-
-    import numba
-
-    numba.set_num_threads(options.threads)
-    if options.memory:
+    if options.what == "memory":
         bench_memory(10**6)
         return
-    print(f"{options.threads} thread(s); ours, cKDTree (always one thread), ratio")
     data = {"logistic": logistic(options.n), "henon": henon(options.n), "lorenz": lorenz(options.n)}
-    if options.threads > 1:
-        bench_threads(data, options.threads, options.repeats)
-        numba.set_num_threads(options.threads)
-    small = {name: x[:10_000] for name, x in data.items()}
-    if options.only in (None, "rosenstein"):
-        bench_rosenstein(data, options.repeats)
-        bench_rosenstein(small, options.repeats)
-    if options.only in (None, "kantz"):
-        bench_kantz(small, options.repeats)
-        bench_kantz(data, 1)
-    if options.only in (None, "nolds"):
-        bench_nolds(small)
+    bench_threads(data, options.threads, options.repeats)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,64 @@ def ricker() -> System:
     return system("ricker", lambda s: s * np.exp(3.0 - s), (0.5,), (2.0,))
 
 
+def halvorsen() -> System:
+    """Halvorsen's flow with cyclic symmetry, a = 1.4."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        x, y, z = s.T
+        return np.stack(
+            [
+                -1.4 * x - 4 * y - 4 * z - y * y,
+                -1.4 * y - 4 * z - 4 * x - z * z,
+                -1.4 * z - 4 * x - 4 * y - x * x,
+            ],
+            axis=1,
+        )
+
+    def jacobian(s: np.ndarray) -> np.ndarray:
+        out = np.full((len(s), 3, 3), -4.0)
+        for i in range(3):
+            out[:, i, i] = -1.4
+            out[:, i, (i + 1) % 3] = -4 - 2 * s[:, (i + 1) % 3]
+        return out
+
+    return System("halvorsen", 3, rule, jacobian, lambda rng, n: rng.uniform(-1, 1, (n, 3)), dt=0.02, substeps=8)
+
+
+def holmes() -> System:
+    """The cubic map of Holmes, (y, -0.2 x + 2.77 y - y^3)."""
+
+    def jacobian(s: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(s), 2, 2))
+        out[:, 0, 1], out[:, 1, 0], out[:, 1, 1] = 1, -0.2, 2.77 - 3 * s[:, 1] ** 2
+        return out
+
+    return System(
+        "holmes",
+        2,
+        lambda s: np.stack([s[:, 1], -0.2 * s[:, 0] + 2.77 * s[:, 1] - s[:, 1] ** 3], axis=1),
+        jacobian,
+        lambda rng, n: rng.uniform(0.3, 0.7, (n, 2)),
+    )
+
+
+def lozi() -> System:
+    """The map of Lozi, (1 - 1.7 |x| + y, 0.5 x)."""
+
+    def jacobian(s: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(s), 2, 2))
+        out[:, 0, 0], out[:, 0, 1], out[:, 1, 0] = -1.7 * np.sign(s[:, 0]), 1, 0.5
+        return out
+
+    return System(
+        "lozi",
+        2,
+        lambda s: np.stack([1 - 1.7 * np.abs(s[:, 0]) + s[:, 1], 0.5 * s[:, 0]], axis=1),
+        jacobian,
+        lambda rng, n: rng.uniform(-0.1, 0.1, (n, 2)),
+    )
+
+
 UNSEEN = {
     make.__name__: make for make in (chen, thomas, sprott_b, driven_pendulum, hyperchaos, cat, tinkerbell, ricker)
 }

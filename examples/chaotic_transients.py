@@ -86,9 +86,21 @@ def main() -> None:
     rows = []
     for threshold in found.thresholds:
         both = found.coincidence(threshold)
-        rows.append([threshold, both.onset.value, both.fastest.value, both.fastest.time, both.ratio, both.verdict])
+        ends = [f"[{low:.3g}, {high:.3g}]" for low, high in (both.onset.interval, both.fastest.interval, both.interval)]
+        onset, quickest = both.onset.value if both.onset.is_located else "", both.fastest
+        ratio = both.ratio if np.isfinite(both.ratio) else ""
+        rows.append([threshold, onset, ends[0], quickest.value, ends[1], quickest.time, ratio, ends[2], both.verdict])
         print("\n".join(f"- {threshold:g}: {words}" for words in both.reasons))
-    table(["accuracy", "onset", "fastest", "steps", "ratio", "verdict"], rows, chosen.out / f"{data.name}.md")
+    head = ["accuracy", "onset", "95 %", "fastest", "95 %", "steps", "ratio", "95 %", "verdict"]
+    table(head, rows, chosen.out / f"{data.name}.md")
+    rows, span = [], "[{:.3g}, {:.3g}]".format
+    for point in sorted(found.points, key=lambda point: point.x):
+        if point.exponent is not None and not point.control:
+            one = point.exponent
+            growing = [one.value, span(*one.interval), one.waiting[1]] if one.growth == "exponential" else ["", "", ""]
+            rows.append([point.x, *growing, one.from_perturbation, one.growth, one.verdict])
+    head = ["rate", "while growing", "95 %", "waiting", "since the perturbation", "growth", "verdict"]
+    table(head, rows, chosen.out / f"{data.name}-exponents.md")
     tt.plots.sweep(found).savefig(chosen.out / f"{data.name}.png")
 
 

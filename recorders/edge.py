@@ -81,7 +81,8 @@ class Edge(Result):
     Attributes
     ----------
     recommended : float
-        Rate with the smallest training loss after `horizon` steps; NaN if no rate lowers the loss.
+        Rate with the smallest training loss after `horizon` steps, or the smallest rate whose loss falls to a tenth
+        within 20 steps; NaN if no rate lowers the loss.
     horizon : int
         Steps after which the rates were compared.
     recommended_long : float

@@ -34,6 +34,8 @@ from trajtools.wording import counted, spoken
 EXTENTS = ("full", "subset", "batch")
 WHICH = ("both", "largest", "smallest")
 BREAKDOWN = 1e-13  # of the largest eigenvalue: smaller remainders are rounding
+SUM_BLOCK = 2**16  # entries that are summed in float32
+SMALLEST_SQUARE = 1e-25  # smaller sums of squares may have lost terms to the range of float32
 LEAST_STEPS = 8  # before convergence at an end of the spectrum is accepted
 LOOK_EVERY = 4
 LARGEST_BASIS = 64
@@ -113,11 +115,21 @@ class HessianProbes:
         Notes
         -----
         The weights keep their dtype: float32 products are accurate to about 1e-6 of the largest eigenvalue; a float64
-        copy of the network is more precise. Basis vectors (float64, on the host) take at most 2 GiB.
+        copy of the network is more precise. Basis vectors (float32 for weights of at most 32 bits, else float64; on the
+        host) take at most 2 GiB. They are orthogonalised again only where rounding requires it.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import sharpness
+        >>> round(float(sharpness(model, loss_fn, x, y).largest[0]), 6)
+        1.0
         """
         hessian = self._hessian(network, loss_fn, batch)
-        if preconditioner is not None:
-            hessian = _Preconditioned(hessian, preconditioner)
+        product: Product = hessian if preconditioner is None else preconditioned(hessian, preconditioner)
         check_extent(of)
         if which not in WHICH:
             raise UnknownNameError(f'which={which!r}: it must be "both", "largest" or "smallest"')
@@ -130,7 +142,14 @@ class HessianProbes:
             )
         low, high = (k if which in ("both", end) else 0 for end in ("smallest", "largest"))
         ends = extreme_eigenvalues(
-            hessian, hessian.n, smallest=low, largest=high, tolerance=tolerance, max_products=max_products, seed=seed
+            product,
+            hessian.n,
+            smallest=low,
+            largest=high,
+            tolerance=tolerance,
+            max_products=max_products,
+            seed=seed,
+            precision=hessian.precision,
         )
         values, residuals, vectors = ends.values, ends.residuals, ends.vectors
         converged = bool((residuals <= tolerance * ends.scale).all())
@@ -173,10 +192,20 @@ class HessianProbes:
         ------
         DataError, ArchitectureError
             If the vector does not fit the weights, or there are no data.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import hessian_vector_product
+        >>> hessian_vector_product(model, loss_fn, torch.ones(2).double(), x, y)
+        array([1., 1.])
         """
         hessian = self._hessian(network, loss_fn, batch)
         flat, restore = hessian.flatten(vector)
-        return restore(hessian(flat))
+        return restore(np.asarray(hessian(flat), np.float64))
 
     def batch_sharpness(self, network: Any, loss_fn: Callable[..., Any], *batch: Any) -> BatchSharpness:
         """Curvature of the loss of a batch along its own gradient, g H g / g g, averaged over batches.
@@ -201,6 +230,16 @@ class HessianProbes:
         Notes
         -----
         Gradient and Hessian are those of the same batch: the mean of the ratios, not the ratio of the means.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import batch_sharpness
+        >>> batch_sharpness(model, loss_fn, x, y).value > 0
+        True
         """
         pairs = np.array(list(self._hessian(network, loss_fn, batch).along_gradients()), np.float64).reshape(-1, 2)
         moving = pairs[:, 1] > 0
@@ -243,6 +282,16 @@ class HessianProbes:
         ------
         DataError, ArchitectureError, UnknownNameError
             As in `sharpness`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import trace
+        >>> round(trace(model, loss_fn, x, y).value, 6)
+        2.0
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
@@ -276,7 +325,8 @@ class HessianProbes:
         *batch : object
             As in `sharpness`.
         steps : int
-            Lanczos steps m per vector, fully reorthogonalised, in 8 m P bytes of memory.
+            Lanczos steps m per vector, reorthogonalised where rounding requires it, in 4 m P bytes of memory (float64
+            weights: 8 m P).
         samples : int
             Number of random vectors, with `steps` Hessian-vector products each.
         of : {"batch", "subset", "full"}
@@ -301,6 +351,16 @@ class HessianProbes:
         :math:`z^T f(H) z / P = \sum_i w_i f(t_i)` for polynomials f up to degree 2 m - 1. The mean over z is
         :math:`\mathrm{tr} f(H) / P`, so the density is the mean of :math:`\sum_i w_i \delta(t - t_i)`, which `density`
         smooths with a Gaussian of a given width.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> loss_fn = torch.nn.functional.mse_loss
+        >>> from recorders.torch import spectral_density
+        >>> spectral_density(model, loss_fn, x, y, steps=2, samples=2).nodes.shape
+        (2, 2)
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
@@ -310,19 +370,42 @@ class HessianProbes:
         rng = np.random.default_rng(seed)
         nodes, weights = np.zeros((2, samples, min(steps, hessian.n)))
         for i in range(samples):
-            t, w = quadrature(hessian, rademacher(hessian.n, rng), steps, rng)
+            t, w = quadrature(hessian, rademacher(hessian.n, rng), steps, rng, hessian.precision)
             nodes[i, : len(t)], nodes[i, len(t) :], weights[i, : len(w)] = t, t[-1], w
         settings = {"steps": steps, "samples": samples, "of": of, "seed": seed, "n": hessian.n}
         return SpectralDensity(nodes, weights, hessian.n, of, settings)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What the products of a Hessian are computed in.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        float32, or float64 where a weight has more than 32 bits; that of the vectors.
+    roundoff : float
+        Relative accuracy of a product: that of the least precise weight.
+    """
+
+    dtype: np.dtype[Any]
+    roundoff: float
+
+    @classmethod
+    def of(cls, weights: Iterable[tuple[int, float]]) -> Precision:
+        """The precision of weights, each with its size in bytes and its roundoff."""
+        sizes, roundoffs = zip(*weights, strict=True)
+        return cls(np.dtype(np.float32 if max(sizes) <= 4 else np.float64), max(roundoffs))
 
 
 class Hessian(Protocol):
     """The Hessian of a loss at the weights of a network, on one batch or on `Batches`, implemented per framework."""
 
     n: int
+    precision: Precision
 
     def __call__(self, vector: Floats) -> Floats:
-        """Multiply the Hessian by a vector, shape (n,)."""
+        """Multiply the Hessian by a vector, shape (n,), in the dtype of `precision` or in float64."""
         ...
 
     def flatten(self, vector: Any) -> tuple[Floats, Callable[[Floats], Any]]:
@@ -334,23 +417,14 @@ class Hessian(Protocol):
         ...
 
 
-class _Preconditioned:
-    """P^-1/2 H P^-1/2, a symmetric matrix with the eigenvalues of P^-1 H."""
-
-    n: int
-
-    def __init__(self, hessian: Hessian, preconditioner: Any) -> None:
-        flat, _ = hessian.flatten(preconditioner)
-        if not (np.isfinite(flat).all() and (flat > 0).all()):
-            bad = int((~(np.isfinite(flat) & (flat > 0))).sum())
-            raise DataError(f"{bad} of {len(flat)} entries of the preconditioner are not finite and positive")
-        self._hessian, self._inverse_root = hessian, flat**-0.5
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hessian, name)
-
-    def __call__(self, vector: Floats) -> Floats:
-        return self._inverse_root * self._hessian(self._inverse_root * vector)
+def preconditioned(hessian: Hessian, preconditioner: Any) -> Product:
+    """Products with P^-1/2 H P^-1/2, a symmetric matrix with the eigenvalues of P^-1 H."""
+    flat, _ = hessian.flatten(preconditioner)
+    sound = np.isfinite(flat) & (flat > 0)
+    if not sound.all():
+        raise DataError(f"{(~sound).sum()} of {len(flat)} entries of the preconditioner are not finite and positive")
+    inverse_root = flat**-0.5
+    return lambda vector: inverse_root * hessian(inverse_root * vector)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -594,6 +668,16 @@ class Batches:
     A loader that shuffles or augments draws random numbers. Every product uses the same generator state, which is
     restored afterwards. A separate generator of the loader (``generator=``) is not handled: pass the batches of such a
     loader as a list.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> x, y = torch.eye(2).double(), torch.zeros(2, 1).double()
+    >>> loss_fn = torch.nn.functional.mse_loss
+    >>> from recorders.torch import Batches, sharpness
+    >>> round(float(sharpness(model, loss_fn, Batches([(x, y), (2 * x, y)])).largest[0]), 6)
+    2.5
     """
 
     def __init__(self, source: Iterable[Any], *, reduction: str = "mean") -> None:
@@ -698,8 +782,9 @@ def extreme_eigenvalues(
     tolerance: float,
     max_products: int,
     seed: int,
+    precision: Precision,
 ) -> Ends:
-    """Eigenvalues at the ends of the spectrum, by Lanczos with full reorthogonalisation and thick restarts.
+    """Eigenvalues at the ends of the spectrum, by Lanczos with partial reorthogonalisation and thick restarts.
 
     Notes
     -----
@@ -709,7 +794,8 @@ def extreme_eigenvalues(
     """
     rng = np.random.default_rng(seed)
     requested = smallest + largest
-    basis = Basis(product, n, room_for(n, requested), rng.standard_normal(n), rng)
+    room = room_for(n, requested, precision.dtype.itemsize)
+    basis = Basis(product, room, rng.standard_normal(n), rng, precision)
     while True:
         basis.grow()
         full = basis.size == basis.room or basis.n_products >= max_products
@@ -723,8 +809,7 @@ def extreme_eigenvalues(
         everything = basis.size == n or basis.n_breakdowns > requested
         sampled = basis.size >= max(requested + 2, LEAST_STEPS) and n > LARGEST_BASIS and basis.beta > 0.0
         if everything or basis.n_products >= max_products or (sampled and bool((residuals <= tolerance * scale).all())):
-            vectors = weights[:, at].T @ basis.vectors[: basis.size]
-            return Ends(values[at], vectors, residuals, scale, basis.n_products)
+            return Ends(values[at], basis.combine(weights[:, at]), residuals, scale, basis.n_products)
         if basis.size == basis.room:
             basis.shrink(values, weights, _at_the_ends(basis.size, *_retained(basis.room, smallest, largest)))
 
@@ -766,15 +851,17 @@ def _retained(room: int, smallest: int, largest: int) -> tuple[int, int]:
     return (smallest + spare if smallest else 0), (largest + spare if largest else 0)
 
 
-def room_for(n: int, requested: int) -> int:
-    """Number of basis vectors of n float64 numbers: within 2 GiB, but at least the minimum of the search."""
+def room_for(n: int, requested: int, itemsize: int) -> int:
+    """Number of basis vectors of n numbers: within 2 GiB, but at least the minimum of the search."""
     least = 2 * requested + 6
-    return min(n, max(least, min(max(LARGEST_BASIS, 4 * requested), BASIS_BYTES // (8 * n))))
+    return min(n, max(least, min(max(LARGEST_BASIS, 4 * requested), BASIS_BYTES // (itemsize * n))))
 
 
-def quadrature(product: Product, start: Floats, steps: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def quadrature(
+    product: Product, start: Floats, steps: int, rng: np.random.Generator, precision: Precision
+) -> tuple[Floats, Floats]:
     r"""Gauss quadrature of the spectral measure of a vector."""
-    basis = Basis(product, len(start), steps, start, rng)
+    basis = Basis(product, steps, start, rng, precision)
     while basis.size < basis.room:
         basis.grow()
         if basis.beta == 0.0:
@@ -784,55 +871,111 @@ def quadrature(product: Product, start: Floats, steps: int, rng: np.random.Gener
 
 
 class Basis:
-    """An orthonormal basis that grows by one product at a time, and the projected matrix."""
+    """An orthonormal basis that grows by one product at a time, and the projected matrix.
 
-    def __init__(self, product: Product, n: int, room: int, start: Floats, rng: np.random.Generator) -> None:
-        self.product, self.n, self.room, self.rng = product, n, min(room, n), rng
-        self.vectors = np.empty((self.room, n))
+    Rounding makes the vectors of Lanczos' three-term recurrence lose their orthogonality as eigenvalues converge.
+    Simon's recurrence follows the loss without reading the vectors (Math. Comput. 42, 115 (1984)). Where an overlap
+    exceeds `level`, the root of the roundoff per vector, two successive vectors are orthogonalised against the whole
+    basis. The projected matrix is then as accurate as with an orthogonal basis, and most steps read two vectors.
+
+    Parameters
+    ----------
+    product : callable
+        Symmetric product, (n,) -> (n,).
+    room : int
+        Largest number of vectors.
+    start : ndarray of float, shape (n,)
+        Direction of the first vector.
+    rng : numpy.random.Generator
+        For new directions where the basis is an invariant subspace.
+    precision : Precision
+        Of the products.
+    """
+
+    def __init__(
+        self, product: Product, room: int, start: Floats, rng: np.random.Generator, precision: Precision
+    ) -> None:
+        self.product, self.n, self.room, self.rng = product, len(start), min(room, len(start)), rng
+        self.vectors = np.empty(
+            (self.room + 1, self.n), precision.dtype
+        )  # the one after the basis is the next direction
+        self.vectors[0] = start / np.linalg.norm(start)
         self.matrix = np.zeros((self.room, self.room))
         self.size = self.n_products = self.n_breakdowns = 0
-        self.rest = start / np.linalg.norm(start)  # unit vector of the next product
         self.beta = 0.0  # norm of the last product outside of the basis
+        self.n_orthogonalised = 0  # products that were orthogonalised against the whole basis
+        self._roundoff = float(np.finfo(precision.dtype).eps)
+        self.level = float(np.sqrt(self._roundoff / self.room))
+        self._noise, self._n_noises, self._scale = precision.roundoff, 1, 0.0
+        self._overlaps, self._before = np.ones(1), np.zeros(1)  # of the next direction and the last vector; estimates
+        self._coupled = False  # the next product reaches into the whole basis, as after a restart
+        self._again = False  # the second of two successive vectors is due
 
     def grow(self) -> None:
         """Apply the product to the newest direction, and orthogonalise the result."""
-        size, vector = self.size, self.rest
-        self.vectors[size] = vector
-        new = np.asarray(self.product(vector), np.float64)
+        size, previous = self.size, self.beta
+        inside, new = self.vectors[: size + 1], self.vectors[size + 1]
+        image = np.asarray(self.product(inside[size]), new.dtype)
         self.n_products += 1
-        if not np.isfinite(new).all():
+        near = slice(0 if self._coupled else max(size - 1, 0), size + 1)
+        shares = np.zeros(size + 1)
+        shares[near] = dots(inside[near], image)
+        if not np.isfinite(shares).all():
             raise DataError(
                 "a Hessian-vector product is not finite: the loss, its gradient or its curvature is NaN or infinite at "
                 "these weights. Probe before the training diverges, or find the entry that is not finite"
             )
-        shares, new = self._split(new)
+        np.matmul(shares[near].astype(new.dtype), inside[near], out=new)
+        np.subtract(image, new, out=new)
+        self.beta = norm(new)
+        self._scale = max(self._scale, float(np.abs(shares).max()), self.beta)
         self.matrix[: size + 1, size] = self.matrix[size, : size + 1] = shares
         self.size += 1
-        self.beta = float(np.linalg.norm(new))
-        scale = max(float(np.abs(shares).max()), self.beta)
-        if self.beta <= BREAKDOWN * scale:
+        if self.beta > BREAKDOWN * self._scale:
+            new /= self.beta
+            overlaps = self._estimate(previous)
+            if self._coupled or self._again or np.abs(overlaps).max() > self.level:
+                self.n_orthogonalised += 1
+                more = self._orthogonalise(new)[near]
+                self.matrix[near, size] += more
+                self.matrix[size, near] = self.matrix[near, size]
+                overlaps = np.full(size + 1, self._roundoff)
+                self._again = self._coupled or not self._again
+        if self.beta <= BREAKDOWN * self._scale:
             self.beta = 0.0
             self.n_breakdowns += 1
-            new = self._elsewhere()
-        self.rest = new / (self.beta or 1.0)
+            new[:] = self._elsewhere()
+            overlaps = np.full(size + 1, self._roundoff)
+        self._coupled = False
+        self._before, self._overlaps = np.append(self._overlaps, overlaps[-1]), np.append(overlaps, 1.0)
 
-    def _split(self, new: Floats) -> tuple[Floats, Floats]:
-        """Coefficients of a product in the basis, and the orthogonal remainder."""
-        inside = self.vectors[: self.size + 1]
-        last = inside[-2:]
-        shares = np.zeros(len(inside))
-        shares[-len(last) :] = last @ new
-        new = new - shares[-len(last) :] @ last
-        # Exact in theory, except for the step after a restart. One pass over the whole basis removes rounding errors; a
-        # second one is needed only if the first has removed most of the vector.
-        for _ in range(2):
-            before = np.linalg.norm(new)
-            more = inside @ new
-            new -= more @ inside
-            shares += more
-            if np.linalg.norm(new) > 0.7 * before:
+    def _estimate(self, previous: float) -> Floats:
+        """Overlaps of the newest direction with the basis, by the recurrence that they share with the vectors."""
+        last = self.size - 1
+        matrix = self.matrix[: self.size, : self.size]
+        if last and not self._coupled:  # a symmetric product without rounding would give the same number twice
+            noise = abs(matrix[last - 1, last] - previous) / self._scale
+            self._noise = float(np.hypot(self._noise * np.sqrt(self._n_noises), noise) / np.sqrt(self._n_noises + 1))
+            self._n_noises += 1
+        overlaps = matrix @ self._overlaps - matrix[last, last] * self._overlaps - previous * self._before
+        overlaps[last] = 0.0
+        return (overlaps + np.copysign(self._noise * self._scale, overlaps)) / self.beta
+
+    def _orthogonalise(self, new: Floats) -> Floats:
+        """Orthogonalise a unit vector against the whole basis; return what it contained, in the unit of `beta`."""
+        inside, contained = self.vectors[: self.size], np.zeros(self.size)
+        for _ in range(3):
+            more = dots(inside, new)
+            new -= more.astype(new.dtype) @ inside
+            contained += self.beta * more
+            left = norm(new)
+            self.beta *= left
+            if self.beta <= BREAKDOWN * self._scale:
                 break
-        return shares, new
+            new /= left
+            if left > 0.7:  # else rounding is a large part of what is left
+                break
+        return contained
 
     def _elsewhere(self) -> Floats:
         """A random unit vector orthogonal to the basis; zero if the basis is complete."""
@@ -849,10 +992,40 @@ class Basis:
         values, weights = np.linalg.eigh(self.matrix[: self.size, : self.size])
         return values, weights
 
+    def combine(self, weights: Floats) -> Floats:
+        """Unit vectors, as rows, with these coefficients (columns) in the basis."""
+        vectors = (weights.T.astype(self.vectors.dtype) @ self.vectors[: self.size]).astype(np.float64)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
     def shrink(self, values: Floats, weights: Floats, keep: Any) -> None:
         """Retain selected Ritz vectors (thick restart); the newest direction continues from there."""
-        retained = weights[:, keep].T @ self.vectors[: self.size]
+        retained, direction = self.combine(weights[:, keep]), self.vectors[self.size].copy()
         self.size = len(retained)
         self.vectors[: self.size] = retained
         self.matrix[:] = 0.0
         np.fill_diagonal(self.matrix[: self.size, : self.size], values[keep])
+        beta = self.beta
+        self._orthogonalise(direction)
+        self.vectors[self.size], self.beta = direction, beta
+        self._overlaps = np.full(self.size + 1, self._roundoff)
+        self._overlaps[-1] = 1.0
+        self._before = np.zeros(self.size + 1)
+        self._coupled = True
+
+
+def dots(rows: Floats, vector: Floats) -> Floats:
+    """Products of rows and a vector; float32 is summed in blocks, and their sums in float64."""
+    if vector.dtype == np.float64:
+        return rows @ vector
+    cuts = range(0, len(vector), SUM_BLOCK)
+    return sum((rows[:, at : at + SUM_BLOCK] @ vector[at : at + SUM_BLOCK] for at in cuts), np.zeros(len(rows)))
+
+
+def norm(vector: Floats) -> float:
+    """2-norm; squares of float32 that leave its range are taken in float64."""
+    cuts = range(0, len(vector), SUM_BLOCK)
+    with np.errstate(over="ignore", under="ignore"):
+        square = sum(float(part @ part) for part in (vector[at : at + SUM_BLOCK] for at in cuts))
+    if vector.dtype == np.float64 or SMALLEST_SQUARE < square < 1 / SMALLEST_SQUARE:
+        return float(np.sqrt(square))
+    return float(np.linalg.norm(vector.astype(np.float64)))

@@ -101,6 +101,12 @@ def record(
     -------
     Path
         The file.
+
+    Examples
+    --------
+    >>> from recorders.iris import record
+    >>> record(".", 0.5, inits=2, copies=1, steps=5).name
+    'eta=0.5.h5'
     """
     state, members = ensemble(inits=inits, copies=copies, epsilon=epsilon, seed=seed, allow_rounded=allow_rounded)
     path = Path(folder) / f"{run_name(rate)}.h5"
@@ -220,6 +226,11 @@ def run_name(rate: float) -> str:
     -------
     str
         Such as ``eta=0.01``.
+
+    Examples
+    --------
+    >>> run_name(0.5)
+    'eta=0.5'
     """
     return f"eta={rate:.12g}"
 
@@ -266,6 +277,13 @@ def restart(
     References
     ----------
     .. [1] P. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
+
+    Examples
+    --------
+    >>> from recorders.iris import record, restart
+    >>> path = record(".", 0.7, inits=2, copies=1, steps=10)
+    >>> restart(".", 0.7, 5, copies=1).name
+    'eta=0.7 from 5.h5'
     """
     with Run(Path(folder) / f"{run_name(rate)}.h5") as run:
         row, last = int(np.searchsorted(run.step, step)), int(run.step[-1])
@@ -322,6 +340,11 @@ def restarted_name(rate: float, step: int) -> str:
     -------
     str
         Such as ``eta=0.01 from 4000``.
+
+    Examples
+    --------
+    >>> restarted_name(0.5, 100)
+    'eta=0.5 from 100'
     """
     return f"{run_name(rate)} from {step}"
 
@@ -352,6 +375,12 @@ def ensemble(
         followed by its copies.
     members : list of Member
         Entries of the members table, with the reference of each copy.
+
+    Examples
+    --------
+    >>> state, members = ensemble(inits=2, copies=3, epsilon=1e-8, seed=0)
+    >>> len(members)
+    8
     """
     states: list[State] = []
     members: list[Member] = []
@@ -392,6 +421,12 @@ def steps_of(
     ------
     loss, accuracy : ndarray of float64, shape (m,)
         Values at the current state: steps + 1 pairs, the last after the last update.
+
+    Examples
+    --------
+    >>> state, members = ensemble(inits=1, copies=1, epsilon=1e-8, seed=0)
+    >>> len(list(steps_of(state, split(0), 0.5, steps=3)))
+    4
     """
     members = len(state["hidden.bias"])
     chunks = [slice(start, start + MEMBERS_AT_ONCE) for start in range(0, members, MEMBERS_AT_ONCE)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -206,7 +207,7 @@ def _in_its_place(trainer: Any, copy: Copy, batch: Any = None) -> Iterator[Any]:
         (strategy, "_lightning_optimizers", None),
         (strategy, "lr_scheduler_configs", [replace(c, scheduler=s) for c, s in zip(
             strategy.lr_scheduler_configs, schedulers, strict=False)]),
-        (trainer, "callbacks", [_collector(copy.kept)]),
+        (trainer, "callbacks", _CallbacksOfStep([_collector(copy.kept)], trainer.callbacks)),
         (trainer, "_loggers", [logger() for _ in trainer.loggers]),
         (trainer, "profiler", import_module(f"{package}.profilers").PassThroughProfiler()),
         (trainer, "should_stop", trainer.should_stop),
@@ -228,6 +229,17 @@ def _in_its_place(trainer: Any, copy: Copy, batch: Any = None) -> Iterator[Any]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+class _CallbacksOfStep(list[Any]):
+    """The callbacks of a copy's step; another thread, such as that of a progress bar, sees those of the fit."""
+
+    def __init__(self, own: Iterable[Any], fit: Iterable[Any]) -> None:
+        super().__init__(own)
+        self._fit, self._thread = fit, get_ident()
+
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__() if get_ident() == self._thread else iter(self._fit)
 
 
 def _compile_alike(module: Any, original: Any) -> None:

@@ -74,6 +74,12 @@ class Planting(NamedTuple):
         The copy drew from ``numpy.random.default_rng([seed, i])``, i its number among the copies of its reference.
     norm : float
         Euclidean distance from the reference in that state, over all trained parameters.
+
+    Examples
+    --------
+    >>> from recorders import Planting
+    >>> Planting(step=100, member=1, epsilon=1e-8, seed=0, norm=1e-8).step
+    100
     """
 
     step: int

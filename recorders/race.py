@@ -5,6 +5,10 @@ Copies run in rungs of 10, 20, 40, ... steps. After each rung the score of a rat
 quarter of its steps. Until training has left its first plateau, only what diverged, died or rises is dropped: a rate
 that wins on a plateau need not win after it. Afterwards the better half goes on, at least three rates, with the
 neighbours of the winner, so that it stays bracketed, and the best rate for each seed.
+
+The winner has the smallest score. Only where the loss falls to a tenth within the shortest race is it the smallest rate
+that gets there: scores below a tenth say how closely the data are fitted, and of tables that a few steps fit, the rates
+with the smallest training loss are those that overfit.
 """
 
 from __future__ import annotations
@@ -248,8 +252,15 @@ class _Running:
         states = tuple(self._state(rate, best) for rate in self.rates)
         voting = [rate for rate in self.alive if states[self.rates.index(rate)] in ("trains", "slow")]
         moved = [rate for rate in voting if self._has_moved(rate)]
-        best = min(moved, key=self.score, default=None)
         by_seed = self._by_seed(self.alive if moved else [])
+        arrived = self._arrived(moved, self.seeds) if horizon <= SHORTEST_RACE else []
+        if arrived:
+            best = arrived[0]
+            by_seed = tuple(
+                next(iter(self._arrived(moved, (seed,))), rate) for seed, rate in zip(self.seeds, by_seed, strict=True)
+            )
+        else:
+            best = min(moved, key=self.score, default=None)
         longest = max(len(losses) for losses in self.losses.values())
         curves = np.full((longest, len(rates), len(self.seeds)), np.nan)
         for (rate, seed), losses in self.losses.items():
@@ -262,7 +273,7 @@ class _Running:
             reasons: tuple[Reason, ...] = (self._why_none(voting, states, horizon),)
             doubts: tuple[Reason, ...] = reasons
         else:
-            reasons = self._reasons(winner, careful, moved, horizon)
+            reasons = self._reasons(winner, careful, moved, arrived, horizon)
             doubts = self._doubts(winner, moved, states, by_seed, horizon)
         warnings = self._warnings(states)
         return Race(
@@ -290,6 +301,13 @@ class _Running:
         span = self.first - self.floor
         count = max(1, round(LATE * len(self.losses[rate, self.seeds[0]]))) * len(self.seeds)
         return self.first - self.score(rate) > max(0.03 * span, 3 * self.noise / math.sqrt(count))
+
+    def _arrived(self, rates: list[float], seeds: tuple[int, ...]) -> list[float]:
+        """The rates whose loss has fallen to a tenth, in order."""
+        if self.floor < 0:
+            return []
+        limit = DONE * self.first
+        return [rate for rate in rates if np.median([late(self.losses[rate, seed]) for seed in seeds]) <= limit]
 
     def _by_seed(self, rates: list[float]) -> tuple[float, ...]:
         """The best rate for each seed alone."""
@@ -321,11 +339,20 @@ class _Running:
             return Reason("none-trains", "training diverged or died at every rate: use lower rates")
         return Reason("diverged", "training diverged at every rate: use lower rates")
 
-    def _reasons(self, winner: int, careful: int, moved: list[float], horizon: int) -> tuple[Reason, ...]:
+    def _reasons(
+        self, winner: int, careful: int, moved: list[float], arrived: list[float], horizon: int
+    ) -> tuple[Reason, ...]:
         best = self.rates[winner]
-        text = "after {steps} steps the training loss is smallest at {rate:.4g} ({loss:.4g}; {first:.4g} at the start)"
         numbers = {"steps": horizon, "rate": best, "loss": self.score(best), "first": self.first}
+        text = "after {steps} steps the training loss is smallest at {rate:.4g} ({loss:.4g}; {first:.4g} at the start)"
         reasons = [Reason.of("smallest-loss", text, **numbers)]
+        if len(arrived) > 1:
+            text = (
+                "within {steps} steps the training loss falls to a tenth ({first:.4g} at the start) at {count} rates "
+                "from {rate:.4g} to {highest:.4g}; the smallest is taken, because those that fit faster tend to overfit"
+            )
+            numbers |= {"count": len(arrived), "highest": arrived[-1]}
+            reasons = [Reason.of("smallest-that-arrives", text, **numbers)]
         if careful != winner:
             text = (
                 "for trainings much longer than {steps} steps {rate:.4g} is the safer choice: the rate that is fastest "
@@ -333,7 +360,7 @@ class _Running:
             )
             reasons.append(Reason.of("long-training", text, steps=horizon, rate=self.rates[careful]))
         good = self._as_good(best, moved)
-        if len(good) > 1:
+        if len(good) > 1 and len(arrived) < 2:
             text = "from {low:.4g} to {high:.4g} the loss is within {share:.0%} of that"
             reasons.append(Reason.of("equally-good", text, low=good[0], high=good[-1], share=CLOSE - 1))
         return tuple(reasons)

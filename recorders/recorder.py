@@ -575,6 +575,13 @@ class LogSpaced:
     ----------
     per_decade : int
         Stored steps per factor of ten, at least 1. Small steps coincide after rounding, so there are fewer below 10.
+
+    Examples
+    --------
+    >>> from recorders import LogSpaced
+    >>> policy = LogSpaced(per_decade=3)
+    >>> [step for step in range(101) if policy(step)]
+    [0, 1, 2, 5, 10, 22, 46, 100]
     """
 
     per_decade: int = 10
@@ -621,6 +628,13 @@ class AtSteps:
     ----------
     steps : tuple of int
         Sorted, each once.
+
+    Examples
+    --------
+    >>> from recorders import AtSteps
+    >>> policy = AtSteps([10, 100])
+    >>> [step for step in range(200) if policy(step)]
+    [0, 10, 100]
     """
 
     steps: tuple[int, ...]

@@ -227,15 +227,12 @@ class Floor:
         if present > LARGEST_FLOOR and now.missed > -math.log(share) and self.warning is None:
             self.warning = Reason.of(
                 "delayed-loss-of-stability",
-                "the forward shadow at epsilon = {epsilon:.2g} was quiet for {quiet:.0f} steps and has grown by "
-                "{rise:.1f} nats since. A perturbation that was damped earlier grows late (delayed loss of "
-                "stability), partly from rounding errors: after the same growth, they may be {share:.2g} of it. Its "
-                "exponent may depend on epsilon. "
-                "Compare with fresh offsets (window=), another epsilon, float64, or tangent_exponents",
-                epsilon=epsilon,
+                "the forward shadow was quiet for {quiet:.0f} steps and has grown by {rise:.1f} nats since, up to "
+                "{share:.0%} of it from rounding, so its exponent depends on epsilon (delayed loss of stability). Use "
+                "fresh offsets (window=) or tangent_exponents",
                 quiet=now.quiet,
                 rise=now.rise,
-                share=present,
+                share=min(present, 1.0),
             )
             warnings.warn(str(self.warning), stacklevel=2)
 

@@ -50,6 +50,12 @@ class Sketch:
     References
     ----------
     M. Charikar, K. Chen, M. Farach-Colton, Theor. Comput. Sci. 312, 3 (2004), doi:10.1016/S0304-3975(03)00400-6
+
+    Examples
+    --------
+    >>> from recorders import Sketch
+    >>> Sketch(1000).k
+    1000
     """
 
     k: int

@@ -32,12 +32,9 @@ FEWEST_BLOCKS = 8
 SHORTEST_BLOCK = 8  # steps
 Push = Callable[[Floats], Floats]
 DELAYED = (
-    "in {count} of {total} windows, the first from step {start}, fresh vectors grew far more than the kept one, "
-    "by up to {fresh:.1f} nats against {kept:.1f}: the unstable direction was stable before, so the kept vector has "
-    "almost no component along it, and its growth begins late (delayed loss of stability). `values` miss it; use "
-    "`windows`. "
-    "Earlier shadows and twins also grow late, from rounding and the remains of epsilon, and depend on both: "
-    "start them at the window"
+    "in {count} of {total} windows, the first from step {start}, fresh vectors grew by up to {fresh:.1f} nats against "
+    "{kept:.1f} of the kept one, which was damped along the unstable direction before (delayed loss of stability). Use "
+    "`windows`, not `values`; start shadows and twins at the window, too"
 )
 
 

@@ -39,6 +39,14 @@ class Twin(dict[str, Any]):
         What the members table of a run says about it; `reference` counts from the network it was copied from.
     made : mapping, optional
         Settings of the perturbation, for the provenance of the run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recorders import perturb
+    >>> twin = perturb({"w": np.ones(4)}, epsilon=1e-6, members=1, seed=0)[0]
+    >>> twin.member.epsilon, twin["w"].shape
+    (1e-06, (4,))
     """
 
     def __init__(self, arrays: Mapping[str, Any], *, member: Member, made: Mapping[str, Any] | None = None) -> None:
@@ -58,6 +66,14 @@ class TwinList(list[Twin]):
         Fraction of the perturbed entries, pooled over the copies, that rounding left unchanged.
     perturbation : Perturbation, optional
         What moved them, to move other copies in the same way.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recorders import perturb
+    >>> twins = perturb({"w": np.ones(4)}, epsilon=1e-6, members=2, seed=0)
+    >>> len(twins), twins.rounded_fraction
+    (2, 0.0)
     """
 
     def __init__(
@@ -153,6 +169,14 @@ def perturb(
         arguments make no perturbation.
     SelectionError
         If a glob matches no parameter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recorders import perturb
+    >>> twins = perturb({"w": np.ones(4)}, epsilon=1e-6, members=2, seed=0)
+    >>> len(twins), bool(np.allclose(twins[0]["w"], 1.0, atol=1e-5))
+    (2, True)
     """
     _check(params, members, seed, distribution)
     if epsilon is None:

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch_probes import FULL, data, flat, half_mse, small  # noqa: E402
 
-from benchmarks.agreeing import (  # noqa: E402
+from benchmarks.agreement import (  # noqa: E402
     Estimate,
     Loss,
     agree,

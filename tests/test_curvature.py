@@ -131,6 +131,17 @@ def test_the_whole_set_goes_before_batches_and_lanczos_before_shadows(tmp_path):
     assert "batch-curvature" in codes(measured(path).warnings)
 
 
+@pytest.mark.parametrize(("factor", "source"), [(1.02, "shadow_h_max_full"), (1.5, "h_max_full")])
+def test_a_shadow_known_at_more_states_stands_for_lanczos_if_they_agree(tmp_path, factor, source):
+    h_max = rising(5.0)
+    seldom = np.where(np.arange(len(h_max)) % 50 == 0, h_max, np.nan)
+    path = write(tmp_path / "run.h5", seldom, shadow_h_max_full=factor * h_max)
+    found = measured(path)
+    assert found.sources["h_max"] == source
+    said = [warning for warning in found.warnings if warning.code == "shadow-curvature"]
+    assert [round(warning.numbers["difference"], 9) for warning in said] == ([0.02] if factor < 1.1 else [])
+
+
 def passage(at, begins, level=0.1, threshold=2.0, steps=300):
     """Rate x h_max a tenth above the threshold from step `at` on, and a shadow that grows from `begins` on."""
     t = np.arange(steps)

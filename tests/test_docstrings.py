@@ -16,7 +16,7 @@ import trajtools
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(p for package in ("trajtools", "recorders") for p in (ROOT / package).rglob("*.py"))
-OPTIONAL = ("torch", "jax", "lightning", "transformers", "huggingface", "matplotlib")
+OPTIONAL = ("torch", "jax", "optax", "lightning", "transformers", "huggingface", "matplotlib")
 OPEN_MODULES = {f"trajtools.{m}" for m in ("embedding", "errors", "networks", "results")}
 OPEN_MODULES |= {f"trajtools.{m}" for m in ("plots", "systems")}
 EXPORTED = {*trajtools._HOME, *recorders.__all__, "Parameter", "NodeSet", "Member", "fit_slope", "Fit"}
@@ -132,10 +132,35 @@ def test_level_is_a_confidence_and_alpha_a_rate_of_false_alarms_in_every_public_
     assert seen["alpha"] >= 3
 
 
+# Results that other functions make (in their examples), the type of an argument, and what is plotted of a race.
+WITHOUT_EXAMPLE = {"Sharpness", "Trace", "BatchSharpness", "SpectralDensity", "TangentExponents", "Edge"}
+WITHOUT_EXAMPLE |= {"CurvatureState", "HessianProbes", "Fit", "fit_slope", "edge"}
+NAMESAKES = {
+    f"recorders.{name}" for name in ("shadows.Shadow", "tangents.Tangents", "twins.Twins", "torch.twins.stack")
+}
+NAMESAKES |= {"trajtools.structure.dimension.Scaling"}  # of public names
+
+
+def test_every_public_function_and_class_has_an_example() -> None:
+    without = []
+    for path in FILES:
+        module = module_name(path)
+        if module.startswith(("trajtools._kernels", "trajtools.cli", "trajtools.errors")):
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, Function | ast.ClassDef) or "overload" in decorators(node):
+                continue
+            is_public = node.name in EXPORTED - WITHOUT_EXAMPLE and f"{module}.{node.name}" not in NAMESAKES
+            warns = isinstance(node, ast.ClassDef) and any("Warning" in ast.unparse(base) for base in node.bases)
+            if is_public and not warns and ">>> " not in (ast.get_docstring(node) or ""):
+                without.append(f"{module}.{node.name}")
+    assert not without, "\n".join(without)
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if ">>> " in p.read_text()], ids=module_name)
 def test_examples_in_docstrings_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in OPTIONAL:
-        if re.search(rf"^\s*(import|from) {package}\b", path.read_text(), re.MULTILINE):
+        if re.search(rf"^\s*(>>> )?(import|from) {package}\b", path.read_text(), re.MULTILINE):
             pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(module_name(path)))

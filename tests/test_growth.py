@@ -250,6 +250,23 @@ def test_too_few_e_folds_are_inconclusive_and_name_the_way_out():
     assert "smaller epsilon" in coarse.reasons[0].text
 
 
+@pytest.mark.parametrize(
+    ("dtype", "epsilon", "way"),
+    [
+        ("float64", 1e-2, "use a smaller epsilon"),
+        ("float32", 1e-5, "train in float64"),
+        ("float64", 1e-14, "train more initial conditions"),  # a smaller one is lost in rounding
+    ],
+)
+def test_a_smaller_epsilon_is_advised_only_where_rounding_leaves_room_for_it(dtype, epsilon, way):
+    rng = np.random.default_rng(0)
+    away = epsilon * np.exp(np.minimum(0.05 * np.arange(120), 2.5))[:, None] * rng.uniform(0.5, 1, (5, 1, 20))
+    states = np.ones((120, 20), dtype)
+    found = twins([(states.copy(), [(states + one).astype(dtype)]) for one in away]).fit()
+    assert found.reasons[0].code == "too-little-growth"
+    assert f"; {way}" in found.reasons[0].text
+
+
 def test_points_at_the_rounding_floor_are_not_fitted():
     rng = np.random.default_rng(6)
     states = rng.uniform(0.1, 0.9, (20, 1))

@@ -240,7 +240,7 @@ def test_persistence_follows_from_the_starts_that_vote(grows, answer):
 def test_many_starts_are_listed_by_their_range():
     persistence, reason = judge_persistence(starts_of(*[True] * 40), "step")
     assert persistence == "shown"
-    assert "(steps 0, 100, 200 and 37 more, 0 to 3900)" in str(reason)
+    assert "(steps 0 to 3900)" in str(reason)
     assert len(str(reason)) < 200
     assert "steps 0, 100, 200)" in str(judge_persistence(starts_of(True, True, True), "step")[1])
 

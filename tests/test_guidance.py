@@ -84,10 +84,14 @@ def test_without_a_command_the_files_of_the_folder_are_looked_at(monkeypatch, tm
     (tmp_path / "runs").mkdir()
     for name in ("a.h5", "b.h5", "runs/c.h5", "step_1.pt", "series.csv"):
         (tmp_path / name).touch()
+    (tmp_path / "errors.txt").write_text("step 1\nno numbers alone in line 2\n")
     text = call().stdout
     for line in ("info a.h5", "sweep .", "report runs", "convert . -o converted.h5", "lyapunov series.csv"):
         assert f"trajtools {line}" in text
     assert "2 HDF5 files" in text
+    assert "1 table here" in text  # a log is none
+    (tmp_path / "series.txt").write_text("# date x\n2024-01-01 0.5\n2024-01-02 nan\n")
+    assert "2 tables here" in call().stdout
     assert "trajtools demo" not in text
 
 

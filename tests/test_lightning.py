@@ -1,5 +1,7 @@
 """What only Lightning has: several optimisers, LBFGS, ends of epochs, callbacks that unfreeze, Ctrl-C, loggers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,25 @@ def test_the_loss_of_accumulated_batches_is_their_mean_also_where_an_epoch_ends(
     parts = [module.losses[:4], module.losses[4:5], module.losses[5:9], module.losses[9:10]]
     for member in range(3):
         np.testing.assert_allclose(metrics["loss"][:, member], [*map(np.mean, parts), np.nan], rtol=1e-6)
+
+
+def test_the_thread_of_a_progress_bar_sees_the_bar_while_a_copy_makes_its_step(tmp_path):
+    class Bar(lightning.pytorch.callbacks.Callback):
+        calls = 0
+
+        def on_train_batch_start(self, *_arguments):
+            self.calls += 1
+
+    class Watched(Classifier):
+        def training_step(self, batch, index):
+            with ThreadPoolExecutor(1) as threads:
+                seen.append(threads.submit(list, self.trainer.callbacks).result())
+            return super().training_step(batch, index)
+
+    seen, bar = [], Bar()
+    train(tmp_path, bar, TwinsCallback(tmp_path / "run.h5", members=2), net=Watched(), steps=3)
+    assert all(bar in callbacks for callbacks in seen)
+    assert len(seen) > bar.calls == 3  # copies make steps, too, which the bar does not see
 
 
 def test_a_warm_up_from_rate_0_counts(tmp_path):

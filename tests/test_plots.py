@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import matplotlib
@@ -14,6 +15,7 @@ from trajtools import plots
 from trajtools.errors import SelectionError
 from trajtools.exponents.exponent import VERDICTS
 from trajtools.plots._axes import (
+    LARGEST,
     VERDICT_COLORS,
     interval,
     literal,
@@ -364,3 +366,11 @@ def test_a_short_logarithmic_axis_has_plain_numbers(low, high, labels):
         assert all("10^{" in text for text in shown)
     else:
         assert sorted(shown, key=float) == labels
+
+
+def test_a_loss_that_overflows_is_drawn(tmp_path):
+    ax = tt.plots.metric(np.arange(4), [1e-2, 1e100, 1.7e308, np.inf], "loss")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(ax.figure, tmp_path / "loss.svg")
+    assert np.nanmax(ax.lines[0].get_ydata()) == LARGEST

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
-from recorders.hessian import Batches, HessianProbes, examples, pieces, rademacher
+from recorders.hessian import Basis, Batches, HessianProbes, Precision, examples, norm, pieces, rademacher
 from recorders.shadows import (
     GROUND,
     CurvatureRule,
@@ -26,6 +26,8 @@ from trajtools.errors import DataError, UnknownNameError
 
 class Dense:
     """A Hessian that is known: a matrix, and what each batch says of its gradient."""
+
+    precision = Precision(np.dtype(np.float64), float(np.finfo(np.float64).eps))
 
     def __init__(self, matrix, _loss_fn, batch) -> None:
         self.n, self._matrix, self._batch = len(matrix), matrix, batch
@@ -91,6 +93,51 @@ def test_a_search_that_is_longer_than_its_basis_goes_on_after_a_restart() -> Non
     assert found.n_products > 64
     assert_allclose(found.largest, np.sort(values)[::-1][:2], atol=1e-6)
     assert_allclose(found.smallest, np.sort(values)[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "roundoff", "most"), [("float32", 1e-7, 120), ("float32", 1e-3, 160), ("float64", 1e-16, 60)]
+)
+def test_the_basis_stays_orthogonal_where_few_vectors_are_orthogonalised_again(dtype, roundoff, most) -> None:
+    rng = np.random.default_rng(1)
+    values = np.r_[-1.0, rng.normal(0, 0.1, 3000), 2.0, 3.0].astype(dtype)
+    left, right = rng.normal(0, 1 / math.sqrt(len(values)), (2, len(values))).astype(dtype)
+
+    def product(v):
+        return values * v + roundoff * left * (right @ v)  # not symmetric, by the roundoff
+
+    def basis(level=None):
+        one = Basis(product, 80, np.ones(len(values)), np.random.default_rng(0), precision)
+        one.level = one.level if level is None else level
+        return one
+
+    def overlap(one):
+        inside = one.vectors[: one.size].astype(np.float64)
+        return np.abs(inside @ inside.T - np.eye(one.size)).max()
+
+    precision = Precision(np.dtype(dtype), roundoff)
+    loose, partial = basis(level=np.inf), basis()
+    for one in (loose, partial):
+        while one.size < one.room:
+            one.grow()
+    assert overlap(loose) > 100 * partial.level  # orthogonality is lost without it
+    assert overlap(partial) <= partial.level
+    for _ in range(2):  # and after restarts
+        partial.shrink(*partial.ritz(), np.r_[:20, 60:80])
+        while partial.size < partial.room:
+            partial.grow()
+        assert overlap(partial) <= partial.level
+    assert partial.n_products == 160
+    assert 2 <= partial.n_orthogonalised <= most
+    found, weights = partial.ritz()
+    assert_allclose(found[[0, -2, -1]], [-1, 2, 3], atol=20 * max(roundoff, np.finfo(dtype).eps))
+    assert_allclose(np.linalg.norm(partial.combine(weights), axis=1), 1, rtol=1e-12)
+
+
+def test_float32_keeps_its_range() -> None:
+    for size in (1e-22, 1.0, 1e22):
+        vector = np.full(200_000, size, np.float32)
+        assert_allclose(norm(vector), float(np.float32(size)) * math.sqrt(200_000), rtol=1e-6)
 
 
 def test_a_search_that_is_cut_short_says_so() -> None:
@@ -279,7 +326,7 @@ def test_growth_that_begins_late_is_doubted_in_words_and_once() -> None:
     floor = Floor(2.0**-53)
     for _ in range(20):
         floor.note(-0.01, 1.0, 1e-8)
-    with pytest.warns(UserWarning, match=r"quiet for 20 steps .* another epsilon, float64, or tangent_exponents"):
+    with pytest.warns(UserWarning, match=r"quiet for 20 steps .* fresh offsets \(window=\) or tangent_exponents"):
         floor.note(20.0, 1.0, 1e-8)
     floor.note(1.0, 1.0, 1e-8)  # no second warning
     assert floor.warning.code == "delayed-loss-of-stability"

@@ -106,6 +106,19 @@ def test_a_race_that_is_over_at_once_is_doubtful():
     assert curves.cost < 16 * 20
 
 
+def test_of_rates_that_fit_at_once_the_smallest_wins():
+    race, _ = raced(basin(1.0, speed=3.0), seeds=(0, 1))  # exp(-3 t rate): a tenth at step 17 for .0464
+    assert race.horizon == 20
+    assert race.rates[race.winner] == pytest.approx(0.0464159)
+    assert set(race.by_seed) == {race.rates[race.winner]}
+    assert codes(race.reasons)[0] == "smallest-that-arrives"
+    assert race.reasons[0].numbers["highest"] > 1
+    assert "short-race" in codes(race.doubts)
+    assert race.scores.argmin() > race.winner
+    alone, _ = raced(basin(1.0, speed=3.0), rates=(1e-4, 0.01, 0.0464159))
+    assert codes(alone.reasons)[0] == "smallest-loss"
+
+
 def test_ties_are_worth_one_more_rung():
     race, _ = raced(lambda rate, t, seed: 0.5 + 0.5 * np.exp(-t / 10) if 0.05 < rate < 0.5 else np.ones(len(t)))
     assert race.horizon == 160

@@ -242,6 +242,18 @@ def test_a_sweep_answers_in_a_sentence() -> None:
         "At learning rate 2 nearby trainings stay together; at 1 they part, twice as far every 3.5 steps; at 3 the "
         "data do not decide."
     )
+    seeds = [
+        (1, 0.0, "regular"),
+        (1, 0.1, "inconclusive"),
+        (2, 0.2, "chaotic"),
+        (2, 0.0, "regular"),
+        (3, 0.2, "chaotic"),
+    ]
+    split = made([point(x, value, verdict, times=()) for x, value, verdict in seeds])
+    assert split.summary() == (
+        "At learning rate 1 nearby trainings stay together; at 3 they part, twice as far every 3.5 steps; at 2 it "
+        "depends on the run."
+    )
     assert made([point(1.0, times=())]).summary() == "No exponent was measured."
 
 

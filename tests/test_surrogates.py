@@ -6,7 +6,9 @@ import naive
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.signal import lfilter
 
+import trajtools as tt
 from trajtools._kernels.iaaft import impose_spectrum, rank_rows
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.applicability import Optimizer, infer_optimizer
@@ -260,3 +262,15 @@ def test_a_basin_knows_no_adaptive_optimizer():
 def test_the_optimiser_is_read_from_hyperparameters(hparams, found):
     assert infer_optimizer(hparams) == found
     assert found.has_buffers is (found != Optimizer())
+
+
+def test_a_static_function_of_a_linear_process_is_not_rejected_and_chaos_with_heavy_tails_is():
+    options = {"theiler": 20, "horizon": 30, "count": 99, "embedding": (2, 1)}
+    for seed in range(3):
+        noise = np.random.default_rng([seed, 9]).standard_normal(1500)
+        linear = lfilter([1.0], [1.0, -0.9], noise)[300:]
+        found = against_surrogates(np.exp(linear)[:, None], "iaaft", rng=np.random.default_rng(seed), **options)
+        assert found.p_value > 0.01
+    x = tt.systems.henon().trajectory(1200, rng=np.random.default_rng(0), transient=100)[:, :1]
+    found = against_surrogates(np.exp(8 * x), "iaaft", rng=np.random.default_rng(0), **options)
+    assert found.p_value == pytest.approx(0.01)

@@ -140,6 +140,9 @@ def test_a_coarse_grid_decides_nothing_and_names_its_gaps(fastest):
     assert found.verdict == "not decided"
     assert found.interval[1] > 4 * found.interval[0]
     assert {"wide-ratio", "sparse-grid"} <= set(codes(found.reasons))
+    assert np.isnan(found.ratio)
+    assert "fastest-over-onset" not in codes(found.reasons)
+    assert "fastest rate lies between" in " ".join(str(found).split())
     (gap,) = (reason for reason in found.onset.reasons if reason.code == "sparse-grid")
     assert (gap.numbers["low"], gap.numbers["high"]) == (0.03, 0.5)
     assert "sparse-grid" not in codes(planted(rates=DENSE).coincidence().onset.reasons)
@@ -294,6 +297,19 @@ def test_dead_and_diverged_trainings_are_recognised_in_recorded_runs(tmp_path):
         0.8: "trained",
     }
     assert "(dead)" in str(tt.sweep(tmp_path, exponent=None))
+
+
+def test_a_loss_without_accuracy_and_without_a_value_for_the_last_state_is_shown(tmp_path):
+    walk = np.random.default_rng(0).standard_normal((20, 3)).cumsum(axis=0)
+    loss = np.append(np.exp(-np.arange(19) / 20.0), np.nan)  # no forward pass after the last step
+    trained(tmp_path, 0.1, walk, loss=loss)
+    trained(tmp_path, 0.2, np.where(np.arange(20)[:, None] < 9, walk, np.nan), loss=loss)
+    found = tt.sweep(tmp_path, exponent=None)
+    assert [p.final_loss.tolist() for p in found.points] == [[loss[18]], [pytest.approx(np.nan, nan_ok=True)]]
+    assert not {"accuracy", "sharpness"} & set(str(found).splitlines()[1].split())
+    assert "2 runs (lr=0.1, ...): no metric 'accuracy'" in str(found)
+    assert "no run has the metric" in str(found.fastest())
+    assert found.plot().axes[1].get_ylabel() == "last loss"
 
 
 @pytest.mark.parametrize(("at_the_end", "code"), [(5.0, "control-faster"), (500.0, "control-no-faster")])

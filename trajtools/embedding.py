@@ -100,6 +100,13 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
         If there is no such method.
     DataError
         If the series is too short or constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.sin(2 * np.pi * np.arange(800) / 40)
+    >>> estimate_delay(x, method="autocorrelation").value
+    8
     """
     if method not in ("mutual-information", "autocorrelation"):
         raise UnknownNameError(f"there is no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
@@ -229,6 +236,14 @@ def estimate_dimension(
     ------
     UnknownNameError, DataError
         For an unknown method, or too few samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trajtools.systems import henon
+    >>> x = henon().trajectory(1000, rng=0)[:, 0]
+    >>> estimate_dimension(x, delay=1).value
+    2
     """
     if method not in ("cao", "false-neighbors"):
         raise UnknownNameError(f"there is no method {method!r}; there are 'cao' and 'false-neighbors'")

@@ -115,6 +115,19 @@ def export(
         If a limit is exceeded; the message names a smaller question.
     MissingDependencyError
         If a package is missing that the format needs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("export.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> with tt.open("export.h5") as run:
+    ...     path = tt.export(run, "metrics.csv")
+    >>> path.read_text().split()[0]
+    'step,loss'
     """
     target = Path(path)
     chosen = format or format_of(target)

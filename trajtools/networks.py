@@ -236,6 +236,15 @@ class Strengths:
         One of `STRENGTHS`.
     incoming, outgoing : ndarray of float64, shape (N,)
         In the order of `Network.labels`. NaN where an edge of the node is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
+    >>> network = Network(np.ones(9), table, nodes)
+    >>> network.strengths().incoming.shape
+    (6,)
     """
 
     kind: str

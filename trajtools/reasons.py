@@ -240,6 +240,7 @@ CODES: dict[str, str] = {
     "fastest-at-onset": "training is fastest at the onset",
     "fastest-beyond-onset": "training is fastest beyond the onset",
     "smallest-loss": "where the loss is smallest",
+    "smallest-that-arrives": "the smallest rate whose loss falls to a tenth in the shortest race",
     "equally-good": "the range over which the loss is about as small",
     "long-training": "the more careful rate for long trainings",
     "plateau": "training has hardly left its first plateau",

@@ -17,6 +17,7 @@ from trajtools.wording import counted, spoken
 
 # Choices of this toolkit, all independent of scale. They are in the settings of every result.
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
+ROUNDING_MARGIN = float(np.log(50.0))  # e-folds above the rounding floor where rounding is 2 % of a distance
 
 
 PASSAGE_MARGIN = float(np.log(1000.0))  # e-folds below the knee for first passages

@@ -53,6 +53,16 @@ class Trajectory(Shown):
     ------
     DataError
         If the steps do not increase, there are more steps than states, or `dt` is not a positive number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> trajectory = tt.Trajectory.from_array(np.eye(4), dt=0.5, time_unit="epoch")
+    >>> trajectory.shape, trajectory.time_unit
+    ((4, 4), 'epoch')
+    >>> trajectory[1:3].shape
+    (2, 4)
     """
 
     def __init__(

@@ -56,6 +56,13 @@ class Parameter:
         (a bias has no source axis: all its edges start at the single bias node).
     undirected : bool
         Whether the entries (i, j) and (j, i) are one undirected edge, so that the array is symmetric.
+
+    Examples
+    --------
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"0.weight": ((3, 2), "float64"), "0.bias": ((3,), "float64")})
+    >>> table[0].name, table[0].shape, table[0].offset, table[1].kind
+    ('0.weight', (3, 2), 0, 'bias')
     """
 
     name: str
@@ -81,7 +88,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class NodeSet:
-    """A named set of nodes of the graph (a layer of units, the bias node, ...)."""
+    """A named set of nodes of the graph (a layer of units, the bias node, ...).
+
+    Examples
+    --------
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"0.weight": ((3, 2), "float64"), "0.bias": ((3,), "float64")})
+    >>> [(node.name, node.size) for node in nodes]
+    [('input', 2), ('0', 3), ('bias', 1)]
+    """
 
     name: str
     size: int
@@ -106,6 +121,11 @@ class Member:
         Seed of the perturbation (of twins) or of the initial condition; -1 if unknown.
     noise : str
         ``"common"``: the batches of its reference; ``"independent"``: its own.
+
+    Examples
+    --------
+    >>> Member("copy", reference=0, epsilon=1e-8, norm="relative", seed=1).reference
+    0
     """
 
     name: str
@@ -177,7 +197,13 @@ def describe(
 
 
 def infer_kinds(shapes: Mapping[str, Shape], explicit: Mapping[str, str]) -> dict[str, str]:
-    """Kind of every parameter: explicit, else from its name and its number of axes."""
+    """Kind of every parameter: explicit, else from its name and its number of axes.
+
+    Examples
+    --------
+    >>> infer_kinds({"W": (2, 3), "b": (3,)}, {})
+    {'W': 'dense', 'b': 'bias'}
+    """
     kinds = {name: explicit.get(name) or _kernel_kind(name, shape) for name, shape in shapes.items()}
     groups: dict[str, list[str]] = {}
     for name in shapes:
@@ -233,7 +259,16 @@ def connect(
     axes: Mapping[str, Axes],
     wiring: Mapping[str, tuple[str, str] | None],
 ) -> tuple[dict[str, Ends], dict[str, Axes], dict[str, int]]:
-    """Source and target set of every parameter, its axes, and the sizes of the node sets."""
+    """Source and target set of every parameter, its axes, and the sizes of the node sets.
+
+    Examples
+    --------
+    >>> shapes = {"W": (2, 3), "b": (3,)}
+    >>> kinds = infer_kinds(shapes, {})
+    >>> ends, _, sizes = connect(shapes, kinds, infer_axes(shapes, kinds, {}), {})
+    >>> sizes
+    {'input': 2, 'W': 3, 'bias': 1}
+    """
     graph = _Graph(shapes, kinds, axes, _spread(wiring, list(shapes)))
     for name in shapes:
         if kinds[name] != "bias":
@@ -463,7 +498,14 @@ def _spread(wiring: Mapping[str, tuple[str, str] | None], names: Sequence[str]) 
 
 
 def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], explicit: Mapping[str, Axes]) -> dict[str, Axes]:
-    """Source and target axis of every parameter: explicit, else (in, out), or (out, in) if the biases require it."""
+    """Source and target axis of every parameter: explicit, else (in, out), or (out, in) if the biases require it.
+
+    Examples
+    --------
+    >>> shapes = {"W": (2, 3), "b": (3,)}
+    >>> infer_axes(shapes, infer_kinds(shapes, {}), {})["W"]
+    (0, 1)
+    """
     for name, axis in explicit.items():
         if name in shapes and not all(-1 <= a < len(shapes[name]) for a in axis):
             raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")
@@ -500,14 +542,26 @@ def _flipped(kind: str, ndim: int) -> Axes:
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str:
-    """Names for a message, cut after `limit` of them."""
+    """Names for a message, cut after `limit` of them.
+
+    Examples
+    --------
+    >>> listed("abcd", limit=2)
+    "'a', 'b', ... (4 in all)"
+    """
     all_names = list(names)
     more = f", ... ({len(all_names)} in all)" if len(all_names) > limit else ""
     return ", ".join(map(repr, all_names[:limit])) + more
 
 
 def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
-    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order."""
+    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order.
+
+    Examples
+    --------
+    >>> select(["0.weight", "0.bias", "2.weight"], "*.weight", "2.*")
+    ['0.weight']
+    """
     include, exclude = ([value] if isinstance(value, str) else list(value) for value in (include, exclude))
     if not names:
         raise SelectionError("the state has no parameters; it needs at least one array")
@@ -521,6 +575,12 @@ def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Se
 
 
 def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether a name matches a glob of `include`, or there is none, and none of `exclude`."""
+    """Whether a name matches a glob of `include`, or there is none, and none of `exclude`.
+
+    Examples
+    --------
+    >>> is_selected("0.bias", ["*.weight"], [])
+    False
+    """
     included = not include or any(fnmatchcase(name, glob) for glob in include)
     return included and not any(fnmatchcase(name, glob) for glob in exclude)

@@ -42,6 +42,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def time_units(unit: str) -> str:
+    """A unit of time in the plural; numbers without a unit are in "units of time"."""
+    return "units of time" if unit == "time" else f"{unit}s"
+
+
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> list[str]:
     """Lines of a table with columns of equal width; `total`: number of rows, if only the first ones are given."""
     if any(len(row) != len(head) for row in rows):

@@ -82,6 +82,18 @@ def find_edge(
     ------
     DataError
         If there are no batches, or an argument is invalid.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> params = {"w": jnp.ones(3)}
+    >>> def loss_fn(params, x):
+    ...     return ((x @ params["w"]) ** 2).mean()
+    >>> x = jnp.eye(3)
+    >>> import optax
+    >>> edge = find_edge(params, [(x,)], loss_fn, optax.sgd, rates=[0.01, 0.1, 10.0], steps=20, exponents=False)
+    >>> edge.recommended
+    0.1
     """
     tried, numbers, most = check_rates(rates), check_seeds(seeds), check_steps(steps)
     copies = Copies(params, data, loss_fn, optimizer, has_aux=has_aux, seeds=numbers)

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.hessian import HessianProbes, examples, of_length, pieces
+from recorders.hessian import HessianProbes, Precision, examples, of_length, pieces
 from recorders.jax.trees import Layout, refuse_unreadable
 from trajtools.errors import DataError
 from trajtools.types import Floats
@@ -52,6 +52,7 @@ class Functions:
         self._loss_fn, self._layout, self._others = loss_fn, layout, others
         self.gradient = jax.jit(self.value_and_gradient)
         self.product = jax.jit(self._product)
+        self.linearized = jax.jit(self._linearized)
 
     def value_and_gradient(self, weights: Any, arrays: Any, batch: Any) -> Any:
         """Loss and its gradient."""
@@ -79,6 +80,15 @@ class Functions:
     def _product(self, weights: Any, arrays: Any, batch: Any, tangents: Any) -> Any:
         """H v: the derivative of the gradient along v."""
         return jax.jvp(lambda w: jax.grad(self._loss)(w, arrays, batch), (weights,), (tangents,))[1]
+
+    def _linearized(self, weights: Any, arrays: Any, batch: Any) -> Any:
+        """The function v -> H v, with all that does not depend on v computed already."""
+        return jax.linearize(lambda w: jax.grad(self._loss)(w, arrays, batch), weights)[1]
+
+
+@jax.jit
+def _apply(function: Any, argument: Any) -> Any:
+    return function(argument)
 
 
 _cached_functions = lru_cache(maxsize=16)(Functions)
@@ -123,15 +133,15 @@ class Objective:
         ranks = {position: rank for rank, position in enumerate(sorted(self.layout.positions))}
         return [leaves[ranks[position]] for position in self.layout.positions]
 
-    def flat(self, arrays: Sequence[Any]) -> Floats:
-        """Flatten arrays shaped like the weights to one float64 vector on the host."""
-        return np.concatenate([np.asarray(array).astype(np.float64).ravel() for array in jax.device_get(arrays)])
+    def flat(self, arrays: Sequence[Any], dtype: Any = np.float64) -> Floats:
+        """Flatten arrays shaped like the weights to one new vector on the host."""
+        return np.concatenate([np.asarray(array).ravel() for array in jax.device_get(arrays)], dtype=dtype)
 
     def unflat(self, vector: Any) -> list[jax.Array]:
         """Split a vector into arrays like the weights."""
-        cuts = np.split(np.asarray(vector, np.float64), np.cumsum(self.sizes)[:-1])
+        cuts = np.split(np.asarray(vector), np.cumsum(self.sizes)[:-1])
         return [
-            jnp.asarray(cut.reshape(shape).astype(dtype))
+            jnp.asarray(cut.reshape(shape).astype(dtype, copy=False))
             for cut, shape, dtype in zip(cuts, self.shapes, self.dtypes, strict=True)
         ]
 
@@ -147,6 +157,8 @@ class Hessian:
         leaves = self.objective.layout.pick(params)
         refuse_unreadable(self.objective.layout.names, leaves)
         self.weights = [jnp.asarray(leaf) for leaf in leaves]
+        self.precision = Precision.of((d.itemsize, float(jnp.finfo(d).eps)) for d in self.objective.dtypes)
+        self._linear: Any = None  # the product with the one batch, once it has been asked for
         # A loss may contain its data and take the parameters only.
         self._batches, self._reduction = pieces(batch) if batch else (((),), "one")
 
@@ -181,6 +193,11 @@ class Hessian:
     def __call__(self, vector: Floats) -> Floats:
         """Multiply the Hessian by a flat vector."""
         tangents = self.objective.unflat(vector)
+        if self._reduction == "one":
+            if self._linear is None:
+                ((_, batch),) = self.batches()
+                self._linear = self.objective.functions.linearized(self.weights, self.objective.arrays, batch)
+            return self.objective.flat(_apply(self._linear, tangents), self.precision.dtype)
         total, weight = np.zeros(self.n), 0.0
         for share, batch in self.batches():
             total += share * self.objective.flat(self.times(tangents, batch))

@@ -54,6 +54,24 @@ class Tangents(tangents.Tangents):
 
     Adam has no derivative for a weight that never had a gradient (the square root of 0): such a step counts as lost
     (`n_lost`). ``optax.adam(..., eps_root=1e-16)`` avoids this.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> params = {"w": jnp.ones(3)}
+    >>> def loss_fn(params, x):
+    ...     return ((x @ params["w"]) ** 2).mean()
+    >>> x = jnp.eye(3)
+    >>> import optax
+    >>> optimizer = optax.sgd(0.1)
+    >>> state = optimizer.init(params)
+    >>> tangents = Tangents(params, loss_fn, optimizer)
+    >>> for _ in range(3):
+    ...     metrics = tangents.step(params, state, x)
+    ...     updates, state = optimizer.update(params, state)
+    ...     params = optax.apply_updates(params, updates)
+    >>> sorted(metrics)
+    ['tangent_growth_batch', 'tangent_window_batch']
     """
 
     def __init__(

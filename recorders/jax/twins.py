@@ -323,6 +323,14 @@ class TwinList(list[Any]):
         Fraction of the perturbed entries, pooled over the copies, that rounding left unchanged.
     perturbation : Perturbation, optional
         What moved them.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> params = {"w": jnp.ones(3)}
+    >>> twins = perturb(params, 1e-3, 2, 0)
+    >>> type(twins).__name__, twins.rounded_fraction
+    ('TwinList', 0.0)
     """
 
     def __init__(
@@ -383,6 +391,14 @@ def perturb(
         If the dtype of the weights rounds more than 1 % of the perturbed entries away, or JAX would narrow them.
     RecordingError, ArchitectureError
         If the values cannot be read: inside jit, after donation, or sharded over several processes.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> params = {"w": jnp.ones(3)}
+    >>> twins = perturb(params, 1e-3, 2, 0)
+    >>> len(twins), twins[0]["w"].shape
+    (2, (3,))
     """
     layout = Layout.of(params)
     leaves = layout.pick(params)
@@ -434,6 +450,13 @@ def stack(params: Any, twins: Iterable[Any]) -> Any:
     ------
     ArchitectureError
         If a twin has another structure or other shapes.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> params = {"w": jnp.ones(3)}
+    >>> stack(params, perturb(params, 1e-3, 2, 0))["w"].shape
+    (3, 3)
     """
     trees = [params, *twins]
     columns, treedef = [], jax.tree_util.tree_structure(params)

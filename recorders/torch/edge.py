@@ -91,6 +91,16 @@ def find_edge(
     ArchitectureError
         If the model is sharded or has no trainable parameters.
 
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.linspace(-1, 1, 16).double()[:, None]
+    >>> model = torch.nn.Linear(1, 1).double()
+    >>> loss_fn, options = torch.nn.functional.mse_loss, {"steps": 20, "exponents": False}
+    >>> edge = find_edge(model, [(x, 2 * x)], loss_fn, torch.optim.SGD, rates=[0.01, 0.1, 10.0], **options)
+    >>> edge.recommended
+    0.1
     """
     tried, numbers, most = check_rates(rates), check_seeds(seeds), check_steps(steps)
     _check(model, data, loss_fn, optimizer)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recorders.hessian import HessianProbes, examples, of_length, pieces
+from recorders.hessian import HessianProbes, Precision, examples, of_length, pieces
 from recorders.torch.modules import devices_of, innermost, refuse_sharded, same_noise, scalar, trainable, unwrap
 from trajtools.errors import ArchitectureError, DataError
 from trajtools.types import Floats
@@ -52,6 +52,7 @@ class Objective:
         self.names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         self.shapes = [tuple(weight.shape) for weight in self.weights()]
         self.sizes = [weight.numel() for weight in self.weights()]
+        self.places = [(weight.device, weight.dtype) for weight in self.weights()]
         self.n = sum(self.sizes)
 
     def weights(self) -> list[Tensor]:
@@ -88,16 +89,19 @@ class Objective:
             finally:
                 rewind()
 
-    def flat(self, tensors: Iterable[Tensor]) -> Floats:
-        """Flatten tensors shaped like the weights to one float64 vector on the host."""
-        return np.concatenate([tensor.detach().reshape(-1).double().cpu().numpy() for tensor in tensors])
+    def flat(self, tensors: Iterable[Tensor], dtype: torch.dtype = torch.float64) -> Floats:
+        """Flatten tensors shaped like the weights to one new vector on the host."""
+        parts = [tensor.detach().reshape(-1) for tensor in tensors]
+        if len({part.device for part in parts}) > 1:
+            parts = [part.cpu() for part in parts]
+        return torch.cat(parts).to("cpu", dtype).numpy()
 
-    def unflat(self, vector: Any) -> list[Tensor]:
-        """Split a vector into tensors with the shapes, dtypes and devices of the weights."""
-        cuts = torch.as_tensor(np.ascontiguousarray(vector, np.float64)).split(self.sizes)
+    def unflat(self, vector: Floats) -> list[Tensor]:
+        """Split a vector into tensors with the shapes, dtypes and devices of the weights, as views where possible."""
+        cuts = torch.from_numpy(np.ascontiguousarray(vector)).split(self.sizes)
         return [
-            cut.to(device=weight.device, dtype=weight.dtype).reshape(weight.shape)
-            for cut, weight in zip(cuts, self.weights(), strict=True)
+            cut.view(shape).to(device, dtype)
+            for cut, (device, dtype), shape in zip(cuts, self.places, self.shapes, strict=True)
         ]
 
 
@@ -131,6 +135,7 @@ class Hessian:
     def __init__(self, model: nn.Module, loss_fn: LossFunction, batch: tuple[Any, ...]) -> None:
         self.objective = Objective(model, loss_fn)
         self.n = self.objective.n
+        self.precision = Precision.of((dtype.itemsize, torch.finfo(dtype).eps) for _, dtype in self.objective.places)
         self._batches, self._reduction = pieces(batch)
         self._slope: Slope | None = None
 
@@ -164,7 +169,8 @@ class Hessian:
         if self._reduction == "one":
             if self._slope is None:
                 (self._slope,) = (slope for _, slope in self.slopes())
-            return self.objective.flat(self._slope.times(tangents))
+            number = torch.float32 if self.precision.dtype == np.float32 else torch.float64
+            return self.objective.flat(self._slope.times(tangents), number)
         total, weight = np.zeros(self.n), 0.0
         for share, slope in self.slopes():
             total += share * self.objective.flat(slope.times(tangents))

@@ -124,6 +124,21 @@ class Recorder(framework_free.Recorder):
 
     On CUDA a state is cloned on the device, and the clone is transferred to pinned memory on a separate stream; see
     `recorders.torch.transfer.CudaReader`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with Recorder("loop.h5", model, optimizer=optimizer, quiet=True) as recorder:
+    ...     for _ in range(3):
+    ...         loss = model(torch.ones(4, 2)).square().mean()
+    ...         optimizer.zero_grad()
+    ...         loss.backward()
+    ...         recorder.record(loss=loss)
+    ...         optimizer.step()
+    >>> recorder.n_recorded
+    4
     """
 
     _shards: Any
@@ -335,8 +350,10 @@ class Recorder(framework_free.Recorder):
         if decay and not decoupled:  # the penalty has the units of H, and the curvature those of P^-1 H
             return {}
         if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-            average = {"is_average": True, "decay": decay, "decoupled": True}
-            return {"preconditioned_h_max": stability_threshold(rate, float(group["betas"][0]), **average)}
+            beta = float(group["betas"][0])
+            return {
+                "preconditioned_h_max": stability_threshold(rate, beta, is_average=True, decay=decay, decoupled=True)
+            }
         if isinstance(optimizer, torch.optim.RMSprop):
             return {"preconditioned_h_max": stability_threshold(rate, float(group["momentum"]))}
         return {}

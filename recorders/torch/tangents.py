@@ -56,6 +56,17 @@ class Tangents(tangents.Tangents):
     weights, and the exponents of a window are their growth in the weights; kept vectors live in (weights, buffers).
     Vectors are stored on the host in float64; products are computed in the dtype of the weights. Gradient clipping is
     ignored. See `recorders.tangents` for the use of windows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> tangents = Tangents(model, torch.nn.functional.mse_loss, optimizer)
+    >>> for _ in range(3):
+    ...     loss = tangents.step(torch.eye(2).double(), torch.zeros(2, 1).double())
+    >>> tangents.metrics.keys()
+    dict_keys(['tangent_growth_batch', 'tangent_window_batch'])
     """
 
     def __init__(

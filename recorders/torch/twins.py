@@ -25,7 +25,7 @@ MARK = "_trajtools_twin"
 PROBES = 16
 """Draws of the check that equal members get equal bits; a single draw misses differences at most 13 of 16 times."""
 LARGEST_AT_ONCE = 50_000
-"""Weights of a network up to which one pass over all members is faster on the CPU; see benchmarks/vectorizing.py."""
+"""Weights of a network up to which one pass over all members is faster on the CPU; see benchmarks/training.py."""
 ELEMENTWISE = frozenset(
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
@@ -406,6 +406,13 @@ def perturb(
     Notes
     -----
     Frozen parameters and buffers are not perturbed. No torch generator is used.
+
+    Examples
+    --------
+    >>> import torch
+    >>> copies = perturb(torch.nn.Linear(4, 3), 1e-4, 2, 0)
+    >>> len(copies), type(copies[0]).__name__
+    (2, 'Linear')
     """
     return _perturbed(model, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded)[
         0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -93,6 +94,8 @@ NEXT = {
 TABLES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".parquet")
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".keras", ".msgpack")
 MOST_NAMED = 3
+PEEK = 4096  # bytes
+NUMBERS = re.compile(r"[-+0-9.,;:|\seETZ/nNaA]*[0-9][-+0-9.,;:|\seETZ/nNaA]*")  # a row of a table, with dates
 
 
 def examples(command: str) -> str:
@@ -123,7 +126,7 @@ def advise(folder: Path) -> str:
     """Say what to do with the files of a folder."""
     entries = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
     runs = [one.name for one in entries if one.suffix.lower() in (".h5", ".hdf5") and one.is_file()]
-    tables = [one.name for one in entries if one.suffix.lower() in TABLES and one.is_file()]
+    tables = [one.name for one in entries if one.suffix.lower() in TABLES and one.is_file() and _has_numbers(one)]
     checkpoints = [one.name for one in entries if one.suffix.lower() in CHECKPOINTS]
     below = [one.name for one in entries if one.is_dir() and any(one.glob("*.h5"))]
     steps: list[tuple[str, str]] = []
@@ -150,6 +153,15 @@ def advise(folder: Path) -> str:
     rows = [f"  {line:<{width}}   {question}" for line, question in steps]
     more = "`trajtools --help` lists all commands; `trajtools COMMAND --help` has examples of each."
     return "\n".join([head, "", *rows, "", more])
+
+
+def _has_numbers(file: Path) -> bool:
+    """Whether a file is a table by its ending, or has a line of numbers; logs and notes end in .txt, too."""
+    if file.suffix.lower() not in (".txt", ".dat"):
+        return True
+    with file.open("rb") as opened:
+        lines = opened.read(PEEK).decode("utf-8", "replace").splitlines()
+    return any(NUMBERS.fullmatch(line) for line in lines)
 
 
 def _count(names: Sequence[str], noun: str) -> str:

@@ -119,8 +119,7 @@ def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Blo
     from trajtools.plots._axes import number
     from trajtools.sweeps.sweep import header, rows
 
-    remarks = [f"- {point.run}: {warning}" for point in result.points for warning in point.warnings]
-    remarks += [f"- left out: {warning}" for warning in result.warnings]
+    remarks = [f"- {words}" for words in result._remarks()]
     blocks: list[Block] = [[table(header(result), rows(result)), *remarks]]
     if result.y_name:
         diagram = result.phase_diagram(rng=seed)

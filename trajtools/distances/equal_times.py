@@ -66,6 +66,18 @@ class Contributions(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
+    >>> a = tt.Trajectory.from_array(np.zeros((2, 9)), parameters=table, nodes=nodes)
+    >>> b = tt.Trajectory.from_array(np.ones((2, 9)), parameters=table, nodes=nodes)
+    >>> parts = tt.distances.contributions(a, b)
+    >>> parts.names, parts.share[0].round(2).tolist()
+    (('W1', 'W2'), [0.67, 0.33])
     """
 
     metric: str

@@ -70,6 +70,13 @@ class Metric:
         visits the states of the same pairs in temporal order. See `in_time`.
     sums : Sums or None
         How the distance follows from a sum over the weights, if it does; makes `pairwise` fast.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> metric = tt.distances.METRICS["l1"]
+    >>> metric.name, metric.kind
+    ('l1', 'metric')
     """
 
     name: str

@@ -81,6 +81,14 @@ class Distances(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> distances = tt.pairwise(np.arange(4.0), metric="l1")
+    >>> float(distances[0, 3]), distances.shape
+    (3.0, (4, 4))
     """
 
     values: Floats

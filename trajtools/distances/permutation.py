@@ -68,6 +68,17 @@ class Alignment(Result):
         All parameters used; ``fixed``: node sets that kept their order, and why.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
+    >>> one = np.arange(9.0)
+    >>> aligned = tt.align(one, one[[2, 0, 1, 5, 3, 4, 8, 6, 7]], parameters=table, nodes=nodes)
+    >>> float(aligned.distance[0]), bool(aligned.proven[0])
+    (0.0, True)
     """
 
     metric: str
@@ -95,8 +106,9 @@ class Alignment(Result):
             float(np.nanmedian(d)) if np.isfinite(d).any() else np.nan for d in (self.unaligned, self.distance)
         )
         text = f"{counted(len(self.step), 'pair')} of networks: median {self.metric} distance {spoken(before)} before"
-        text += f" reordering the hidden units, {spoken(after)} after; the order of {int(self.proven.sum())} "
-        return text + "is proven the best."
+        proven = int(self.proven.sum())
+        text += f" reordering the hidden units, {spoken(after)} after; the order is proven the best in "
+        return text + f"{'all' if proven == len(self.step) else proven or 'none'} of them."
 
 
 def permutation_metric(

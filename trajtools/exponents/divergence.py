@@ -17,7 +17,7 @@ from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
-from trajtools.wording import counted, spoken
+from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +63,19 @@ class Divergence(Result):
     speed : ndarray of float64, shape (U, K + 1), or None
         L1 length of the last step of the reference of each unit, at the times of `distances`; NaN where it was not
         measured. None where the states are not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> growth = tt.twins(twins)
+    >>> growth.method, len(growth.time)
+    ('twins', 60)
+    >>> curves = 1e-9 * np.exp([0.3 * t, 0.31 * t])
+    >>> tt.Divergence.from_distances(curves).log_distance.shape
+    (2,)
     """
 
     method: str
@@ -95,7 +108,9 @@ class Divergence(Result):
         )
         growth = f"{e_folds:.3g} e-folds between its start and its largest value"
         curves = counted(len(self.distances), "curve") + f" from {counted(self.n_references, 'initial condition')}"
-        over = f"over {spoken(float(self.time[-1]))} {self.time_unit}s" if len(self.time) else "without a time"
+        over = (
+            f"over {spoken(float(self.time[-1]))} {time_units(self.time_unit)}" if len(self.time) else "without a time"
+        )
         return f"{curves} ({self.method}, {self.metric}), {over}; the mean gains {growth}. .fit() gives the exponent."
 
     @classmethod

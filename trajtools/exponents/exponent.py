@@ -12,7 +12,7 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result, to_plain
 from trajtools.types import Floats, Ints
-from trajtools.wording import bounds, spoken
+from trajtools.wording import bounds, spoken, time_units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,6 +87,18 @@ class Exponent(Result):
         Rate of the twins in windows of the training: ``start`` and ``stop`` in the time unit since step 0; ``rate`` in
         `unit`, NaN where fewer than three quarters of the twins are below the upper level; ``left``, their fraction.
         Empty for other methods.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> exponent = tt.twins(twins).fit()
+    >>> round(exponent.value, 2), exponent.growth
+    (0.26, 'exponential')
+    >>> [reason.code for reason in exponent.reasons]
+    ['growth', 'waiting', 'null-rejected', 'persistence-not-tested']
     """
 
     value: float
@@ -136,7 +148,11 @@ class Exponent(Result):
 
     def _sentence(self) -> str:
         tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
-        time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
+        time = (
+            f"tenfold every {tenfold:.3g} {time_units(self.curve.time_unit)}"
+            if self.curve is not None
+            else "exponentially"
+        )
         if "at_rest" in self.settings:
             return "The trajectory stands still."
         if self.method != "twins":  # one trajectory: there are neighbouring states, and no copies

@@ -12,6 +12,7 @@ from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.statistics import window_fits
 from trajtools.types import Floats, Ints, RNGLike
+from trajtools.wording import time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
@@ -340,11 +341,12 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
     if saturates and plateau.rise < BOUNDED:
         bounded = Reason.of(
             "bounded",
-            "neighbours separate by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, and there is "
+            "neighbours separate by at most {rise:.2f} e-folds in {time:g} {units}: they stay neighbours, and there is "
             "no exponential regime",
             rise=plateau.rise,
             time=duration,
             unit=unit,
+            units=time_units(unit),
         )
         return "inconclusive", (bounded, untested)
     curve = growth.log_distance
@@ -369,12 +371,13 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         return "inconclusive", (no_window,)
     growth_reason = Reason.of(
         "growth",
-        "neighbours separate at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
+        "neighbours separate at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {units}",
         rate=plateau.slope,
         gain=plateau.gain,
         start=growth.time[plateau.start],
         stop=growth.time[plateau.stop],
         unit=unit,
+        units=time_units(unit),
     )
     if not np.isfinite(p_positive):
         blocks = int(np.isfinite(plateau.block_slopes).sum())
@@ -403,7 +406,7 @@ def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, i
     if not begin < end or len(inside) < 2:
         raise DataError(
             f"region ({begin:g}, {end:g}) contains {len(inside)} points of a curve that ends at {growth.time[-1]:g} "
-            f"{growth.time_unit}s; a line needs 2"
+            f"{time_units(growth.time_unit)}; a line needs 2"
         )
     return int(inside[0]), int(inside[-1])
 

@@ -33,6 +33,7 @@ from trajtools.exponents.verdict import Start, caveats, in_order, judge
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION, SATURATION_MARGIN, Ratio, random_generator, shape_evidence, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike
+from trajtools.wording import time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
@@ -550,10 +551,11 @@ def _waiting(fit: TwinFit) -> tuple[tuple[float, float, float], float, float]:
 def _before_growth(waiting: tuple[float, float, float], fraction: float, rate: float, unit: str) -> Reason:
     early, middle, late = waiting
     text = (
-        "{share:.0%} of the curves grow, after waiting {middle:.4g} {unit}s (10 to 90 %: {early:.4g} to {late:.4g}); "
+        "{share:.0%} of the curves grow, after waiting {middle:.4g} {units} (10 to 90 %: {early:.4g} to {late:.4g}); "
         "since the perturbation the rate is {rate:.4g}"
     )
-    return Reason.of("waiting", text, share=fraction, middle=middle, early=early, late=late, rate=rate, unit=unit)
+    return Reason.of("waiting", text, share=fraction, middle=middle, early=early, late=late, rate=rate,
+                     units=time_units(unit))  # fmt: skip
 
 
 def _rate_by_time(fit: TwinFit) -> dict[str, Floats]:

@@ -74,6 +74,13 @@ class LyapunovSpectrum(Result):
         Every parameter used, including automatic choices.
     warnings : tuple of Reason
         Warnings that limit the interpretation of the values.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> spectrum = tt.lyapunov_spectrum(tt.systems.henon().trajectory(1000, rng=0))
+    >>> [round(float(value), 1) for value in spectrum.values]
+    [0.4, -1.6]
     """
 
     values: Floats

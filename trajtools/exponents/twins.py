@@ -23,11 +23,10 @@ from trajtools.exponents.divergence import (
 )
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.statistics import AVERAGES, average_curves, mean_curve
+from trajtools.statistics import AVERAGES, ROUNDING_MARGIN, average_curves, mean_curve
 from trajtools.types import Floats, Ints, TimeStepLike, TwinsLike
 
 LEAST_ABOVE = 9.0  # 2 e-folds of alignment, 3 of growth, and ln 50 below saturation
-LEAST_BELOW = float(np.log(50))
 
 
 @takes_states("x", pairs=True, runs=True)
@@ -243,8 +242,12 @@ def _little_room(run: Any) -> list[Reason]:
     if not isinstance(room, dict):
         return []
     above, below = (float(room.get(name) or np.nan) for name in ("above", "below"))
-    if not (above < LEAST_ABOVE or below < LEAST_BELOW):
+    if not (above < LEAST_ABOVE or below < ROUNDING_MARGIN):
         return []
+    if below + above > ROUNDING_MARGIN + LEAST_ABOVE:
+        way = f"take a {'smaller' if above < LEAST_ABOVE else 'larger'} epsilon"
+    else:
+        way = "train in float64"
     return [
         Reason.of(
             "little-room",
@@ -253,8 +256,8 @@ def _little_room(run: Any) -> list[Reason]:
             above=above,
             below=below,
             least_above=LEAST_ABOVE,
-            least_below=LEAST_BELOW,
-            way="take a smaller epsilon" if below > LEAST_BELOW + LEAST_ABOVE - above else "train in float64",
+            least_below=ROUNDING_MARGIN,
+            way=way,
         )
     ]
 

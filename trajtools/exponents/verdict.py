@@ -12,8 +12,9 @@ import numpy as np
 from trajtools.exponents.growth_phase import FEWEST_EFOLDS
 from trajtools.exponents.nulls import BASIN
 from trajtools.reasons import Reason
-from trajtools.statistics import DECISION
+from trajtools.statistics import DECISION, ROUNDING_MARGIN
 from trajtools.types import Floats, Ints
+from trajtools.wording import time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.fit_twins import TwinFit
@@ -22,7 +23,7 @@ STARTS = 3  # separate times of perturbation that vote, for persistence
 MISS = 0.01  # probability that a start that votes fails to grow by chance
 CHANCE = 0.05  # smallest probability of so many failures by chance, for persistence
 BOUNDED = 1.0  # e-folds: distances that rise by less do not grow
-MOST_LISTED = 6  # starts in a reason
+MOST_LISTED = 4  # starts in a reason
 SHORTEST = 20  # steps of a record, to show the absence of growth
 FEWEST_STEPS = 3  # fitted steps: fewer show no curvature
 SHAPE_STEPS = 10  # of a rise, to prefer a power law to an exponential
@@ -30,6 +31,7 @@ SLOWDOWN = (
     0.35  # ln of the time of the upper half of the growth over that of the lower: a larger one is no constant rate
 )
 NOT_CONVERGED = 0.1  # of the rate: the least difference between two sizes of the perturbation that counts
+NARROW = ("float16", "bfloat16", "float32")
 NULLS = {"power-law": "a power law", BASIN: "a quadratic basin under the same optimiser"}
 VERDICTS = {
     ("exponential", "shown"): "chaotic",
@@ -125,13 +127,11 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
 
 
 def _listed(values: Sequence[float]) -> str:
-    """List a few numbers; of many, the first three, how many follow, and their range."""
-    texts = [str(value) if isinstance(value, int) else f"{value:.3g}" for value in values]
-    if len(texts) <= MOST_LISTED:
-        return ", ".join(texts)
+    """List a few numbers; of many, their range."""
     known = [value for value in values if np.isfinite(value)]
-    low, high = (str(end) if isinstance(end, int) else f"{end:.3g}" for end in (min(known), max(known)))
-    return f"{', '.join(texts[:3])} and {len(texts) - 3} more, {low} to {high}"
+    chosen = values if len(values) <= MOST_LISTED or not known else (min(known), max(known))
+    texts = [str(value) if isinstance(value, int) else f"{value:.3g}" for value in chosen]
+    return (", " if chosen is values else " to ").join(texts)
 
 
 def _by_chance(failures: int, votes: int) -> float:
@@ -183,12 +183,13 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
         return "undecided", (_too_fast(fit),)
     growth = Reason.of(
         "growth",
-        "the distance grows by {gain:.1f} e-folds in {time:g} {unit}s (median), {rate:.4g} per {unit}, "
+        "the distance grows by {gain:.1f} e-folds in {time:g} {units} (median), {rate:.4g} per {unit}, "
         + ("before it saturates" if saturates else "and has not saturated by the last state"),
         gain=fit.gain,
         time=float(np.median((fit.cells.time[fit.last] - fit.cells.time[fit.first])[fit.fitted])),
         rate=fit.ratio.value,
         unit=unit,
+        units=time_units(unit),
     )
     if null is None:
         return "undecided", (growth, no_null("power-law"))
@@ -203,10 +204,12 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
         return "slower", (growth, Reason.of("null-fits-better", text, null="a power law", p=shape.p_exponential))
     if not np.isfinite(fit.ratio.p_positive):
         text = (
-            "the error of the rate is unknown: there are {curves} independent curves and {steps:g} fitted steps; train "
-            "more initial conditions, or use a smaller epsilon"
+            "the error of the rate is unknown: there are {curves} independent curves and {steps:g} fitted steps; "
+            "{remedies}"
         )
-        return "undecided", (growth, Reason.of("error-unknown", text, curves=len(fit.fitted), steps=fit.steps))
+        values = {"curves": len(fit.fitted), "steps": fit.steps}
+        remedies = _remedies("train more initial conditions", _more_room(fit, fit.gain / 2))
+        return "undecided", (growth, Reason.of("error-unknown", text, remedies=remedies, **values))
     # A walk that is measured between its own passages looks twice as significant (reflection principle).
     alpha = DECISION / 2 if fit.unit == "blocks of time" else DECISION
     if fit.ratio.p_positive >= alpha:
@@ -220,14 +223,10 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
     p_value = p_power if null == "power-law" else max(p_power, fit.p_null)
     if not p_value < DECISION:
         slower = _slower(fit, null)
-        text = (
-            "{null} is not excluded (p = {p:.3g}, and {level:g} is needed); use a smaller epsilon, so that the growth "
-            "has more room, more initial conditions, or more starts (a longer training)"
-        )
-        return slower or (
-            "undecided",
-            (growth, Reason.of("null-fits-as-well", text, null=name, p=p_value, level=DECISION)),
-        )
+        text = "{null} is not excluded (p = {p:.3g}, and {level:g} is needed); {remedies}"
+        more = "train more initial conditions, or longer for more starts"
+        values = {"p": p_value, "level": DECISION, "remedies": _remedies(_more_room(fit, fit.gain / 2), more)}
+        return slower or ("undecided", (growth, Reason.of("null-fits-as-well", text, null=name, **values)))
     if shape is not None and shape.p_exponential < DECISION and shape.statistic > SLOWDOWN:
         text = (
             "the growth slows down: the upper half of it takes {factor:.2g} times as long as the lower half (p of a "
@@ -258,10 +257,10 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
     time = float(np.median(cells.time[cells.end[rows]] - cells.time[cells.begin[rows]]))
     bounded = Reason.of(
         "bounded",
-        "the distance rises at most {rise:.2f} e-folds above its start (mean) in {time:g} {unit}s",
+        "the distance rises at most {rise:.2f} e-folds above its start (mean) in {time:g} {units}",
         rise=rise,
         time=time,
-        unit=unit,
+        units=time_units(unit),
     )
     if length < SHORTEST:
         if rise >= BOUNDED:
@@ -274,20 +273,20 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
     room = _room(fit)
     if room < FEWEST_EFOLDS:
         text = (
-            "the perturbation is almost as large as the weights (room for {room:.1f} e-folds), so it cannot grow; use "
-            "a smaller epsilon"
+            "the perturbation is almost as large as the weights (room for {room:.1f} e-folds), so it cannot grow; {way}"
         )
-        return "undecided", (bounded, Reason.of("no-room", text, room=room))
+        way = _more_room(fit) or "rounding leaves no room for a smaller one"
+        return "undecided", (bounded, Reason.of("no-room", text, room=room, way=way))
     largest, highest = float(np.max(fit.rises)), _upper_bound(fit) * time
     if largest < BOUNDED:
         text = "no curve rises by {limit:g} e-fold: there is no growth in the recorded time"
         return "none", (bounded, Reason.of("no-exponential-regime", text, limit=BOUNDED, room=room))
     if highest < BOUNDED:
         text = (
-            "over {time:g} {unit}s the mean growth is at most {highest:.2g} e-folds (upper bound at the 1 % level): "
+            "over {time:g} {units} the mean growth is at most {highest:.2g} e-folds (upper bound at the 1 % level): "
             "there is none"
         )
-        values = {"time": time, "unit": unit, "highest": highest, "room": room}
+        values = {"time": time, "units": time_units(unit), "highest": highest, "room": room}
         none = Reason.of("no-exponential-regime", text, **values)
         growing = int(np.sum(fit.rises >= FEWEST_EFOLDS))
         text = "{growing} of {curves} curves rise by {needed:g} e-folds or more, and the others stay"
@@ -359,22 +358,51 @@ def _runaway(fit: TwinFit) -> Reason:
 def _too_fast(fit: TwinFit) -> Reason:
     text = (
         "the growth from its onset to saturation takes {steps:g} recorded steps (median), and {needed} are needed: it "
-        "is too fast for the record, or a jump; record every step and use a smaller epsilon"
+        "is too fast for the record, or a jump{way}"
     )
-    return Reason.of("too-fast", text, steps=fit.steps, needed=FEWEST_STEPS)
+    gaps = np.diff(fit.growth.time)
+    complete = fit.growth.time_unit == "step" and len(gaps) > 0 and float(gaps.min()) <= 1.0
+    per_step = max(fit.gain, FEWEST_EFOLDS) / max(fit.steps, 1.0)
+    remedies = _remedies(
+        "" if complete else "record every step", _more_room(fit, (FEWEST_STEPS - fit.steps) * per_step)
+    )
+    way = f"; {remedies}" if remedies else ""
+    return Reason.of("too-fast", text, steps=fit.steps, needed=FEWEST_STEPS, way=way)
 
 
 def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason:
     saturated = fit.cells.plateau()[1]
     if saturated[fit.cells.known].mean() >= 0.5 and length >= SHORTEST:
-        way = "use a smaller epsilon, so that the growth has more room"
+        way = _more_room(fit) or "train more initial conditions"
     else:
-        way = f"record longer than {time:g} {fit.growth.time_unit}s"
+        way = f"follow each perturbation for longer than {time:g} {time_units(fit.growth.time_unit)}: record longer"
     text = (
         "the distance rises by {rise:.1f} e-folds above its start, which is too little to tell exponential growth from "
         "slower growth or none; {way}"
     )
     return Reason.of("too-little-growth", text, rise=rise, way=way)
+
+
+def _more_room(fit: TwinFit, needed: float = FEWEST_EFOLDS) -> str:
+    """Say how the growth gets `needed` more e-folds below its start; empty if there is no way."""
+    below = _room_below(fit) - ROUNDING_MARGIN
+    if np.isnan(below):
+        return "use a smaller epsilon, if the dtype of the weights can hold one"
+    if below >= needed:
+        return "use a smaller epsilon"
+    dtype = str(fit.growth.settings.get("dtype", ""))
+    return "train in float64, with a smaller epsilon" if dtype in NARROW else ""
+
+
+def _room_below(fit: TwinFit) -> float:
+    """E-folds between the start of the curves and the distance that rounding makes; NaN where that is unknown."""
+    first, floor = fit.growth.distances[:, 0], np.broadcast_to(fit.growth.floor, fit.growth.distances.shape)[:, 0]
+    known = (first > 0) & (floor > 0)
+    return float(np.median(np.log(first[known]) - np.log(floor[known]))) if known.any() else float("nan")
+
+
+def _remedies(*ways: str) -> str:
+    return ", or ".join(way for way in ways if way)
 
 
 def _room(fit: TwinFit) -> float:

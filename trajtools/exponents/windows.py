@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 MOST_WINDOWS = 10_000
 RETURNED = 0.5  # share of the saturated twins of one start that must be close again before they are used again
 DELAYED = (
-    "{stale} of {total} windows have no fresh twins: their twins were perturbed earlier and may have lost the growing "
-    "component of the perturbation, so growth can show too late or not at all (delayed loss of stability); perturb at "
-    "the start of each window"
+    "{stale} of {total} windows have no fresh twins: those that were perturbed earlier can show growth too late or not "
+    "at all (delayed loss of stability); plant twins anew at the start of each window"
 )
 
 
@@ -78,6 +77,16 @@ class Windows(Result):
         Every parameter used, including automatic choices.
     warnings : tuple of Reason
         Warnings that limit the interpretation of the values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> windows = tt.lyapunov_windows(twins, window=20)
+    >>> windows.start.tolist(), windows.value.round(2).tolist()
+    ([0, 20, 40], [0.26, 0.26, 0.26])
     """
 
     method: str

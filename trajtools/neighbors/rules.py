@@ -18,6 +18,16 @@ class NearestK:
     ----------
     k : int
         Number of neighbours, at least 1. Of two at the same distance, the earlier one comes first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = tt.systems.henon().trajectory(300, rng=0)
+    >>> tt.rosenstein(x, theiler=5, horizon=10).method
+    'rosenstein'
+    >>> tt.kantz(x, neighbors=tt.NearestK(5), theiler=5, horizon=10).settings["neighbors"]
+    {'rule': 'NearestK', 'k': 5}
     """
 
     k: int = 1
@@ -42,6 +52,15 @@ class WithinRadius:
         them contributes an equal number, evenly spaced in the order of the search and weighted by its true size.
     min_neighbors : int
         States with fewer neighbours are skipped, and counted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.recurrence(x, dim=2, delay=8, threshold=tt.WithinRadius(0.1))
+    >>> result.threshold
+    0.1
     """
 
     radius: float | Sequence[float] | str = "auto"
@@ -85,6 +104,15 @@ class RecurrenceRate:
     local : bool
         Whether every state has its own threshold and recurs with this share of the states outside its Theiler window,
         rounded up: the same number for all except near the ends. Of two at the same distance, the earlier comes first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.recurrence(x, dim=2, delay=8, threshold=tt.RecurrenceRate(0.1))
+    >>> round(result.RR, 2)
+    0.1
     """
 
     rate: float
@@ -106,6 +134,16 @@ class ScaledRadius:
     by : str
         ``"std"``: the standard deviation of the coordinates, root mean square over the channels of the series.
         ``"max"``: the largest distance of two states outside the Theiler window.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> rule = tt.neighbors.ScaledRadius(0.2)
+    >>> result = tt.recurrence(x, dim=2, delay=8, threshold=rule)
+    >>> result.threshold < 0.5
+    True
     """
 
     factor: float

@@ -83,6 +83,15 @@ class Neighbors:
         The Theiler window.
     theiler_why : str
         How the window was chosen; empty if it was an argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> found = tt.neighbors.find_nearest(x[:, None], theiler=10)
+    >>> found.index.shape
+    (400, 1)
     """
 
     index: Ints

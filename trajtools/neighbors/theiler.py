@@ -42,6 +42,15 @@ class Choice(Result):
         Every parameter used.
     warnings : tuple of Reason
         Warnings about the choice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> choice = tt.embedding.estimate_delay(x)
+    >>> choice.quantity, choice.method
+    ('delay', 'mutual-information')
     """
 
     quantity: str
@@ -82,6 +91,13 @@ def theiler_window(x: StatesLike, *, method: str = "autocorrelation", max_lag: i
     ------
     UnknownNameError, DataError
         For an unknown method, or a series that is too short or constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.sin(2 * np.pi * np.arange(800) / 40)
+    >>> theiler_window(x).value >= 10
+    True
     """
     if method not in ("autocorrelation", "space-time-separation"):
         raise UnknownNameError(

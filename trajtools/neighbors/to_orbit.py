@@ -77,6 +77,15 @@ class ToOrbit(Result):
         Every parameter used, including automatic choices.
     warnings : tuple of Reason
         Warnings that limit the interpretation of the distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> path = np.c_[np.cos(0.1 * np.arange(70)), np.sin(0.1 * np.arange(70))]
+    >>> found = tt.to_orbit(1.1 * path[:3], path, metric="l2")
+    >>> found.distance.round(3).tolist()
+    [0.1, 0.1, 0.1]
     """
 
     metric: str

@@ -37,6 +37,7 @@ VERDICT_MARKERS = {
 }  # fmt: skip
 LETTER = 0.52  # mean width of a letter over the size of its font
 COLUMN = 3.5  # inches, width of a column of a paper
+LARGEST = 1e200  # value on a logarithmic axis: ticks lie beyond it, and numbers end at 1.8e308
 style: dict[str, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 300,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from trajtools.plots._axes import (
     BLUE,
     COLUMN,
     GREEN,
+    LARGEST,
     RED,
     VERDICT_COLORS,
     entitle,
@@ -57,17 +58,27 @@ def divergence(
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> ax = tt.plots.divergence(tt.twins(twins), tt.twins(twins).fit())
+    >>> ax.get_xlabel()
+    'time since the perturbation (step)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 3.3).add_subplot()
     twins = growth.method == "twins"
     _draw_curves(ax, growth, max_curves)
     mean, label = _mean(growth) if twins else (growth.log_distance, "mean")
-    ax.plot(growth.time, np.exp(mean), color="0.15", linewidth=1.5, label=label)
+    ax.plot(growth.time, _exp(mean), color="0.15", linewidth=1.5, label=label)
     floor = growth.floor_curve()
     near = np.nanmin(growth.log_distance, initial=np.inf) - FLOOR_NEAR
     if np.isfinite(floor).any() and np.nanmax(floor) > near:
-        ax.plot(growth.time, np.exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
+        ax.plot(growth.time, _exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
     if exponent is not None:
         _draw_fit(ax, exponent, max_curves)
         _draw_null(ax, exponent, with_record=not twins)
@@ -78,6 +89,11 @@ def divergence(
         ax.set_xlim(growth.time[0], growth.time[-1])
     legend_above(ax)
     return ax
+
+
+def _exp(logarithm: Any) -> Any:
+    """The distance; one of a training that ran away ends at the largest number that an axis can show."""
+    return np.exp(np.minimum(logarithm, np.log(LARGEST)))
 
 
 def _mean(growth: Divergence) -> tuple[Floats, str]:
@@ -102,7 +118,7 @@ def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
     total = f"{len(curves)} {'curve' if growth.method == 'twins' else 'block'}{plural}"
     label = total if len(rows) == len(curves) else f"{len(rows)} of {total}"
     for place, row in enumerate(rows):
-        ax.plot(growth.time, np.exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,
+        ax.plot(growth.time, _exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,
                 label=None if place else label)  # fmt: skip
 
 
@@ -117,28 +133,28 @@ def _draw_fit(ax: Axes, exponent: Exponent, most: int | None) -> None:
         shown = np.unique(np.linspace(0, len(stretches) - 1, min(len(stretches), most or len(stretches))).round())
         for place, (start, low, stop, high) in enumerate(stretches[shown.astype(int)]):
             label = None if place else "fitted stretches"
-            ax.plot([start, stop], np.exp([low, high]), color=BLUE, linewidth=0.8, alpha=0.6, label=label)
+            ax.plot([start, stop], _exp([low, high]), color=BLUE, linewidth=0.8, alpha=0.6, label=label)
     else:
         ax.axvspan(*time, color=BLUE, alpha=0.12, linewidth=0, label="fitted window")
     wedge = exponent.interval_lines()
     if wedge is not None:
         ends, low, high = wedge
-        ax.fill_between(ends, np.exp(low), np.exp(high), color=RED, alpha=0.15, linewidth=0)
+        ax.fill_between(ends, _exp(low), _exp(high), color=RED, alpha=0.15, linewidth=0)
     label = f"{number(exponent.value)} {interval(exponent)} {exponent.unit}"
-    ax.plot(time, np.exp(log_distance), color=RED, linestyle="--", linewidth=2, label=literal(label))
+    ax.plot(time, _exp(log_distance), color=RED, linestyle="--", linewidth=2, label=literal(label))
     level = exponent.settings.get("saturation_level")
     if isinstance(level, float | int) and np.isfinite(level):
-        ax.axhline(np.exp(level), color="0.3", linewidth=1, linestyle="-.", label="saturation")
+        ax.axhline(_exp(level), color="0.3", linewidth=1, linestyle="-.", label="saturation")
 
 
 def _draw_null(ax: Axes, exponent: Exponent, *, with_record: bool) -> None:
     band = exponent.null_band()
     if band is None:
         return
-    low, high, color = np.exp(band["low"]), np.exp(band["high"]), GREEN
+    low, high, color = _exp(band["low"]), _exp(band["high"]), GREEN
     ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="null, middle 90%")
     if with_record:  # for twins this is the mean, already drawn
-        ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="tested curve")
+        ax.plot(band["time"], _exp(band["record"]), color=color, linewidth=1, label="tested curve")
 
 
 @styled
@@ -158,6 +174,17 @@ def divergences(
     -------
     matplotlib.figure.Figure
         The figure; ``.savefig(...)`` writes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> growth = tt.twins(twins)
+    >>> figure = tt.plots.divergences([("fitted", growth, growth.fit()), ("curves", growth, None)])
+    >>> len(figure.axes)
+    2
     """
     count = len(panels) + len(windows)
     columns = min(2, count)
@@ -195,6 +222,16 @@ def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(60.0)
+    >>> twins = (0.9**t, [0.9**t + 1e-9 * 1.3**t])
+    >>> ax = tt.plots.windows(tt.lyapunov_windows(twins, window=20))
+    >>> ax.get_xlabel()
+    'step of the training'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.6).add_subplot()

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.plots._axes import BLUE, COLUMN, RED, legend_above, literal, logarithmic, new_figure, styled
+from trajtools.plots._axes import (
+    BLUE,
+    COLUMN,
+    LARGEST,
+    RED,
+    legend_above,
+    literal,
+    logarithmic,
+    new_figure,
+    styled,
+)
 
 SHARES = ("acc", "auc", "f1", "precision", "recall", "fraction", "share")  # in names of metrics that are fractions
 
@@ -42,6 +52,15 @@ def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) 
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> ax = tt.plots.distances(tt.pairwise(x))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 3.3).add_subplot()
@@ -73,6 +92,15 @@ def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> ax = tt.plots.to_orbit(tt.to_orbit(x, x[::2]))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.6).add_subplot()
@@ -100,6 +128,18 @@ def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from trajtools.wiring import describe
+    >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
+    >>> a = tt.Trajectory.from_array(np.zeros((2, 9)), parameters=table, nodes=nodes)
+    >>> b = tt.Trajectory.from_array(np.ones((2, 9)), parameters=table, nodes=nodes)
+    >>> ax = tt.plots.contributions(tt.distances.contributions(a, b))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.6).add_subplot()
@@ -132,6 +172,17 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(400.0)
+    >>> orbit = np.c_[np.cos(0.1 * t), np.sin(0.1 * t)]
+    >>> result = tt.orbital_stability((orbit, [orbit * (1 + 0.01 * 0.97**t)[:, None]]))
+    >>> ax = tt.plots.stability(result)
+    >>> ax.get_ylabel()
+    'distance (l1)'
     """
     below = None
     if ax is None:
@@ -195,6 +246,15 @@ def projection(result: Projection, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> ax = tt.plots.projection(tt.structure.pca(x))
+    >>> ax.get_xlabel()
+    'coordinate 1 (85%)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 3.1).add_subplot()
@@ -229,6 +289,15 @@ def observables(result: Observables, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> ax = tt.plots.observables(tt.structure.observables(x))
+    >>> ax.get_xlabel()
+    'time (sample)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.2).add_subplot()
@@ -265,6 +334,13 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
     -------
     matplotlib.axes.Axes
         The axes of the plot. Values of a loss that are not positive are marks at its lower edge, and counted.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> ax = tt.plots.metric([0, 10, 20], [1.0, 0.1, 0.01], "loss")
+    >>> ax.get_ylabel(), ax.get_yscale()
+    ('loss', 'log')
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.2).add_subplot()
@@ -272,6 +348,7 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
     finite = np.isfinite(heights)
     positive = finite & (heights > 0)
     if _is_logarithmic(name, heights[finite]):
+        heights = np.minimum(heights, LARGEST)
         ax.plot(steps, np.where(positive, heights, np.nan), color=BLUE)
         logarithmic(ax, "y")
         low, high = heights[positive].min(), heights[positive].max()
@@ -323,6 +400,15 @@ def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> ax = tt.plots.change_points(tt.structure.change_points(x))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.2).add_subplot()
@@ -356,6 +442,15 @@ def system_states(result: SystemStates, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> ax = tt.plots.system_states(tt.structure.system_states(np.r_[x, x + 100]))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 1.7).add_subplot()

@@ -42,6 +42,15 @@ def recurrence(
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> ax = tt.plots.recurrence(tt.recurrence(x, dim=2, delay=8))
+    >>> ax.get_xlabel()
+    'time (sample)'
     """
     image = result.image(pixels, distances=distances)
     if ax is None:
@@ -86,6 +95,15 @@ def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None
     ------
     DataError
         If there is no such kind of lines.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> ax = tt.plots.recurrence_lines(tt.recurrence(x, dim=2, delay=8))
+    >>> ax.get_xlabel()
+    'length of diagonal lines (sample)'
     """
     counts = result.lines.counts(kind)
     if ax is None:
@@ -119,6 +137,15 @@ def recurrence_windows(
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> ax = tt.plots.recurrence_windows(tt.recurrence(x, dim=2, delay=8).windowed(100))
+    >>> ax.get_xlabel()
+    'time (sample)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.2).add_subplot()
@@ -147,6 +174,14 @@ def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: 
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> ax = tt.plots.autocorrelation(tt.autocorrelation(np.sin(0.2 * np.arange(400)), surrogates=19))
+    >>> ax.get_xlabel()
+    'lag (step)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.4).add_subplot()
@@ -184,6 +219,15 @@ def correlation_sum(result: CorrelationSum, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> ax = tt.plots.correlation_sum(tt.structure.correlation_sum(x[:, None], theiler=10))
+    >>> ax.get_xlabel()
+    'radius r (l2)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.7).add_subplot()
@@ -209,6 +253,15 @@ def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> ax = tt.plots.correlation_dimension(tt.correlation_dimension(x[:, None]))
+    >>> ax.get_xlabel()
+    'radius r (l2)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.7).add_subplot()
@@ -251,6 +304,15 @@ def zero_one_test(result: ZeroOne, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = tt.systems.logistic().trajectory(500, rng=0)[:, 0]
+    >>> ax = tt.plots.zero_one_test(tt.structure.zero_one_test(x))
+    >>> ax.get_xlabel()
+    'frequency c (radians per sample)'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.5).add_subplot()

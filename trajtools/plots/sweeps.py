@@ -10,6 +10,7 @@ from trajtools.plots._axes import (
     BLUE,
     COLUMN,
     GREEN,
+    LARGEST,
     RED,
     VERDICT_COLORS,
     VERDICT_MARKERS,
@@ -37,7 +38,7 @@ LINEAR = 0.01  # fraction of the largest exponent with linear colours
 
 @styled
 def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
-    """Plot exponents (top) and training times (bottom), with the onset and the minimum.
+    """Plot exponents (top) and training times (bottom; last losses without them), with the onset and the minimum.
 
     Filled points vote on the onset; hollow ones do not, and their label says why.
 
@@ -59,6 +60,15 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
     ------
     SelectionError
         If the sweep has two hyperparameters, or no such threshold.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> figure = tt.plots.sweep(tt.sweep(files, "eta"))
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['exponent (1/step)', 'steps to accuracy 0.9']
     """
     curve = result.exponents()
     figure = new_figure(COLUMN, 3.4) if figure is None else figure
@@ -98,6 +108,9 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
 
 
 def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
+    if not any(point.times.shape[1] for point in result.points):
+        _draw_losses(ax, result)
+        return
     for control, style, label in ((False, "o-", "training"), (True, "s--", "stable control")):
         accuracy, x, times = result.times(threshold, control=control)
         if np.isfinite(times).any():
@@ -107,6 +120,19 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
         ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=8, label=f"fastest at {fastest.value:.3g}")
         logarithmic(ax, "y")
     ax.set_ylabel(literal(f"{result.time_unit}s to accuracy {accuracy:g}"))
+
+
+def _draw_losses(ax: Axes, result: Sweep) -> None:
+    """Where no run has the metric of the training times: the last losses."""
+    for control, style, label in ((False, "o", "training"), (True, "s", "stable control")):
+        pairs = [(p.x, loss) for p in result.points if p.control is control for loss in p.final_loss]
+        x, losses = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+        shown = np.isfinite(losses) & (losses < LARGEST)
+        if shown.any():
+            ax.plot(x[shown], losses[shown], style, mfc="none", label=label)
+            if (losses[shown] > 0).all():
+                logarithmic(ax, "y")
+    ax.set_ylabel("last loss")
 
 
 @styled
@@ -129,6 +155,23 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
         A ring marks a cell with an inconclusive, unconverged or mixed verdict, a cross one whose training diverged or
         died; a cell without exponent is grey. Values spaced neither linearly nor logarithmically are drawn at equal
         distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.1, 0.2, 0.4):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(41):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> ax = tt.plots.phase_diagram(result.phase_diagram())
+    >>> ax.get_xlabel()
+    'learning rate'
     """
     ax = new_figure(COLUMN, 2.8).add_subplot() if ax is None else ax
     from matplotlib.colors import SymLogNorm
@@ -209,6 +252,23 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
     ------
     SelectionError
         If the law has no such factor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.05, 0.1, 0.15, 0.2):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(81):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> ax = tt.plots.scaling(result.scaling("lr", 0.9))
+    >>> ax.get_xlabel()
+    'law: 3.73 (lr)^-0.99'
     """
     color = result.names[-1] if color is None else color
     values = result.factor(color)
@@ -259,6 +319,18 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("drawn.h5", {"w": np.ones(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(60):
+    ...         recorder.record({"w": np.ones(2)}, h_max_full=10.0)
+    >>> ax = tt.plots.curvature(tt.training.curvature(tt.open("drawn.h5")))
+    >>> ax.get_xlabel()
+    'step'
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.6).add_subplot()
@@ -296,6 +368,15 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> weights = np.random.default_rng(0).standard_normal((5, 30, 30)) / 30**0.5
+    >>> ax = tt.plots.order_chaos(tt.training.order_chaos(weights))
+    >>> ax.get_xlabel()
+    'J0 / J'
     """
     if ax is None:
         ax = new_figure(COLUMN, 3).add_subplot()

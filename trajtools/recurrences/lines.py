@@ -40,6 +40,17 @@ class Lines(Result):
         The same in the largest square from the first states on; identical if T = S.
     shape : (int, int)
         T and S.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> lines = tt.recurrence(x, dim=2, delay=8).lines
+    >>> lines.shape
+    (392, 392)
+    >>> int(lines.diagonal.sum()) > 0
+    True
     """
 
     diagonal: Ints

@@ -97,6 +97,15 @@ class Measures(Result):
         Number of occurrences of the most probable recurrence time.
     K2 : float
         Estimate of the correlation entropy, 1 / unit of time: decay rate of the number of diagonal lines with length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.recurrence(x, dim=2, delay=8)
+    >>> round(result.measures(lmin=5).DET, 2)
+    1.0
     """
 
     RR: float
@@ -179,6 +188,15 @@ class Recurrence(Measures):
         Caveats of the result.
     plot_source : object
         Source of the recurrences for windows, networks and plots; not part of `to_dict`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.recurrence(x, dim=2, delay=8)
+    >>> round(result.RR, 3), round(result.DET, 1)
+    (0.05, 1.0)
     """
 
     lines: Lines
@@ -447,6 +465,15 @@ class WindowedRecurrence(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> windows = tt.recurrence(x, dim=2, delay=8).windowed(100)
+    >>> windows.start.tolist(), windows.values["DET"].shape
+    ([0, 50, 100, 150, 200, 250], (6,))
     """
 
     start: Ints
@@ -498,6 +525,15 @@ class RecurrenceNetwork(Result):
         Local clustering; NaN for states with fewer than two neighbours.
     settings : dict
         All parameters used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> network = tt.recurrence(x, dim=2, delay=8).network_measures()
+    >>> 0 < network.transitivity <= 1
+    True
     """
 
     n_nodes: int
@@ -535,6 +571,15 @@ class RecurrenceIntervals(Result):
         Numbers of resampled lines, and conventions.
     warnings : tuple of Reason
         Caveats of the intervals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.recurrence(x, dim=2, delay=8).bootstrap(n=100)
+    >>> len(result.intervals["DET"]), result.level
+    (2, 0.95)
     """
 
     intervals: dict[str, tuple[float, float]]

@@ -215,8 +215,11 @@ def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if values.size == 0:
         return -1.0, 1.0
-    low, high = math.floor(values.min()), math.ceil(values.max())
-    return float(low), float(max(high, low + 2))
+    from trajtools.plots._axes import LARGEST
+
+    most = math.log10(LARGEST)
+    low, high = math.floor(values.min()), math.ceil(min(values.max(), most))
+    return float(min(low, most - 2)), float(max(high, low + 2))
 
 
 class Figures:

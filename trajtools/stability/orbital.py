@@ -110,6 +110,16 @@ class OrbitalStability(Result):
         All parameters used, with the thresholds of the classes.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(400.0)
+    >>> orbit = np.c_[np.cos(0.1 * t), np.sin(0.1 * t)]
+    >>> result = tt.orbital_stability((orbit, [orbit * (1 + 0.01 * 0.97**t)[:, None]]))
+    >>> result.verdict
+    'asymptotically stable'
     """
 
     verdict: str
@@ -805,6 +815,7 @@ def _time_between_close(rows: Rows) -> float:
     index, states = index[good], states[good]
     if len(index) < FEWEST_SAMPLED:
         return float("nan")
+    states /= np.abs(states).max() or 1.0  # squares of a training that ran away overflow
     first, second = np.triu_indices(len(index), 1)
     square = (states * states).sum(axis=1)
     apart = square[first] + square[second] - 2.0 * (states @ states.T)[first, second]

@@ -519,8 +519,9 @@ def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, 
     for k, weight in zip(range(-AROUND, AROUND + 1, 2), _MIDDLE, strict=True):
         # Interpolate differences, not states: the weights add up to one, and differences are small.
         predicted += weight * (orbit.take(states + k) - middle)
-    step = np.linalg.norm(np.asarray(orbit.take(states + 1), dtype=np.float64) - orbit.take(states - 1), axis=1)
-    smooth = np.linalg.norm(predicted, axis=1) < SMOOTH * step
+    step = np.asarray(orbit.take(states + 1), dtype=np.float64) - orbit.take(states - 1)
+    with np.errstate(over="ignore"):  # of a training that ran away
+        smooth = np.linalg.norm(predicted, axis=1) < SMOOTH * np.linalg.norm(step, axis=1)
     missed = _rowwise(metric, middle, middle + predicted)
     return missed[inverse], smooth[inverse]
 

@@ -105,6 +105,17 @@ def validate(path: str | os.PathLike[str]) -> list[Problem]:
     ------
     FileNotFoundError
         If there is no such file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("valid.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> tt.validate("valid.h5")
+    []
     """
     place = os.path.abspath(path)
     if not os.path.exists(place):

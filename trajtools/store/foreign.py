@@ -43,7 +43,14 @@ BLOCK_STATES = 64
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a program keeps what: dataset, axes, what the numbers are, and whether a state is a matrix of blocks."""
+    """Where a program keeps what: dataset, axes, what the numbers are, and whether a state is a matrix of blocks.
+
+    Examples
+    --------
+    >>> from trajtools.store.foreign import LAYOUTS
+    >>> sorted(LAYOUTS)
+    ['danovski2024', 'jimenez2025']
+    """
 
     dataset: str
     axes: str
@@ -86,6 +93,16 @@ class Ensemble:
         Attributes of the file and of the dataset: numbers, and texts of fixed length.
     source : dict
         File, dataset and axes, and the names of attributes that were not read.
+
+    Examples
+    --------
+    >>> import h5py, numpy as np
+    >>> from trajtools.store import foreign
+    >>> with h5py.File("ensemble.h5", "w") as file:
+    ...     file["W"] = np.random.default_rng(0).random((1, 3, 20, 5))
+    >>> (ensemble,) = foreign.read("ensemble.h5", dataset="W", axes="init member step entry", holds="weights")
+    >>> len(ensemble.pairs)
+    1
     """
 
     name: str
@@ -222,6 +239,16 @@ def convert(
         If the output exists.
     DataError
         If several runs would go to one file; otherwise as `read`.
+
+    Examples
+    --------
+    >>> import h5py, numpy as np
+    >>> from trajtools.store import foreign
+    >>> with h5py.File("converted.h5", "w") as file:
+    ...     file["W"] = np.random.default_rng(0).random((1, 3, 20, 5))
+    >>> paths = foreign.convert("converted.h5", "runs", dataset="W", axes="init member step entry", holds="weights")
+    >>> len(paths)
+    1
     """
     ensembles = read(path, dataset=dataset, axes=axes, holds=holds, layout=layout, metric=metric)
     target = Path(os.path.abspath(output))
@@ -258,7 +285,17 @@ def examine(path: str) -> int:
 
 
 def suggestion(path: str | os.PathLike[str]) -> str:
-    """Say how an HDF5 file of another program is read; empty for files that are none, and for our own."""
+    """Say how an HDF5 file of another program is read; empty for files that are none, and for our own.
+
+    Examples
+    --------
+    >>> import h5py, numpy as np
+    >>> from trajtools.store import foreign
+    >>> with h5py.File("other.h5", "w") as file:
+    ...     file["W"] = np.random.default_rng(0).random((1, 3, 20, 5))
+    >>> foreign.suggestion("other.h5").split(":")[0]
+    "its dataset 'W' has 4 axes of sizes (1, 3, 20, 5)"
+    """
     place = Path(path)
     try:
         with open_hdf5(place) as file:

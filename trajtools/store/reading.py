@@ -95,6 +95,20 @@ class Run(Shown):
         If it is not a trajtools file, or too damaged to be opened.
     UnsafeFileError
         If it points outside itself, or declares more than it holds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("run.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> run = tt.open("run.h5")
+    >>> run.step.tolist(), run.metrics["loss"].round(2).tolist()
+    ([0, 1, 2, 3, 4], [1.0, 0.9, 0.81, 0.73, 0.66])
+    >>> run.trajectory().shape
+    (5, 3)
     """
 
     blocks: Blocks

@@ -56,6 +56,18 @@ def open(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, iso
         If it points outside itself, declares more than it holds, or the child process did not survive it.
     DataError
         If the file of a rank is missing, or several files are not the shards of one run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("opened.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> with tt.open("opened.h5") as run:
+    ...     run.n_states, run.hparams["lr"]
+    (5, 0.1)
     """
     listed = [path] if isinstance(path, str | os.PathLike) else list(path)
     files = [file for one in listed for file in _paths(one)]

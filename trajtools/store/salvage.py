@@ -92,6 +92,18 @@ def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | No
         If it is not a trajtools file, or too damaged to be read.
     FileExistsError
         If `salvage` exists.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("whole.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> result = tt.repair("whole.h5")
+    >>> result.changed, result.states
+    (False, 5)
     """
     place = Path(os.path.abspath(path))
     if not place.exists():

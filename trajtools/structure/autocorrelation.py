@@ -22,7 +22,7 @@ from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
-from trajtools.wording import counted, spoken
+from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,6 +80,15 @@ class Autocorrelation(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> result = tt.autocorrelation(x, surrogates=19)
+    >>> round(float(result.values[0]), 6), result.lag[:3].tolist()
+    (1.0, [0, 1, 2])
     """
 
     lag: Ints
@@ -112,7 +121,7 @@ class Autocorrelation(Result):
     }
 
     def _sentence(self) -> str:
-        text = f"{counted(self.n_states, 'state')}, lags to {spoken(float(self.time[-1]))} {self.time_unit}s"
+        text = f"{counted(self.n_states, 'state')}, lags to {spoken(float(self.time[-1]))} {time_units(self.time_unit)}"
         below = np.flatnonzero(self.values < np.exp(-1))
         text += f"; falls below 1/e at lag {spoken(float(self.time[below[0]]))}" if len(below) else "; stays above 1/e"
         if np.isfinite(self.p_value):
@@ -158,6 +167,14 @@ class NodeCorrelation(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> states = np.random.default_rng(0).standard_normal((50, 3, 3))
+    >>> tt.structure.node_correlation(states, lag=1).correlation.shape
+    (3, 3)
     """
 
     lag: int

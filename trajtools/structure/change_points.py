@@ -78,6 +78,15 @@ class ChangePoints(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> series = np.r_[np.full(50, 1.0), np.full(50, 5.0)] + 0.1 * np.random.default_rng(0).standard_normal(100)
+    >>> changes = tt.structure.change_points(series)
+    >>> changes.step.tolist(), changes.segment_mean.round().tolist()
+    ([50], [1.0, 5.0])
     """
 
     index: Ints
@@ -199,6 +208,14 @@ def change_points(
     ----------
     .. [1] R. Killick, P. Fearnhead, I. A. Eckley, J. Am. Stat. Assoc. 107, 1590 (2012),
        doi:10.1080/01621459.2012.737745
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> series = np.r_[np.full(50, 1.0), np.full(50, 5.0)] + 0.1 * np.random.default_rng(0).standard_normal(100)
+    >>> tt.structure.change_points(series).step.tolist()
+    [50]
     """
     ruptures = _ruptures()
     if model not in MODELS:

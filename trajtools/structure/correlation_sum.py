@@ -80,6 +80,15 @@ class CorrelationSum(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.sin(0.2 * np.arange(400))
+    >>> sums = tt.structure.correlation_sum(x[:, None], theiler=10)
+    >>> float(sums.correlation[-1])
+    1.0
     """
 
     radii: Floats

@@ -32,7 +32,7 @@ from trajtools.structure.autocorrelation import (
 )
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
-from trajtools.wording import spoken
+from trajtools.wording import spoken, time_units
 
 CYCLES = ("exact", "bands", "approximate", "none")
 SAMPLED = 200
@@ -84,6 +84,13 @@ class Cycles(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> tt.structure.find_cycles(np.tile([0.0, 1.0, 5.0, 2.0], 50)).period
+    4.0
     """
 
     kind: str
@@ -106,8 +113,9 @@ class Cycles(Result):
     def _sentence(self) -> str:
         if not np.isfinite(self.period):
             return "no period."
+        period = f"{spoken(self.time)} {time_units(self.time_unit)}"
         return (
-            f"{self.kind}: period {spoken(self.time)} {self.time_unit}s, autocorrelation {spoken(self.strength)} at "
+            f"{self.kind}: period {period}, autocorrelation {spoken(self.strength)} at "
             f"its multiples; states a period apart differ by {spoken(self.return_distance, 3)} of the typical distance."
         )
 

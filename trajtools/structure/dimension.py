@@ -100,6 +100,13 @@ class Dimension(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> result = tt.correlation_dimension(tt.systems.henon().trajectory(1000, rng=0))
+    >>> 1.0 < result.value < 1.4, result.verdict
+    (True, 'finite')
     """
 
     value: float

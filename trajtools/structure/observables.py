@@ -73,6 +73,14 @@ class Observables(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> result = tt.structure.observables(np.array([[3.0, 4.0], [0.0, 4.0]]), metric="l2")
+    >>> result.norm.tolist(), result.path_length.tolist()
+    ([5.0, 4.0], [0.0, 3.0])
     """
 
     metric: str

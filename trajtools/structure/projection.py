@@ -86,6 +86,15 @@ class Projection(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> projection = tt.structure.pca([x, x + 0.01])
+    >>> projection.names, projection.coordinates.shape
+    (('trajectory 0', 'trajectory 1'), (160, 2))
     """
 
     method: str
@@ -200,6 +209,14 @@ def pca(
     coordinates are :math:`X u` with the axes u from the leading eigenvectors of G. The sign of each coordinate is such
     that the first trajectory ends at a larger value than it starts. Distances of perturbed copies are projected as
     differences of states, so that one of 1e-15 is not lost in coordinates of size 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> line = np.arange(20.0)[:, None] * [1.0, 2.0, 2.0]
+    >>> tt.structure.pca(line).share.round(6).tolist()
+    [1.0]
     """
     return _project(join(x), "pca", components)
 
@@ -601,6 +618,14 @@ def mds(
     ----------
     .. [1] Jimenez-Gonzalez, Soriano, Lacasa, Scalar representations of neural network training dynamics,
        arXiv:2606.30384 (2026)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> line = np.arange(20.0)[:, None] * [1.0, 2.0, 2.0]
+    >>> tt.structure.mds(line, metric="l2").share.round(6).tolist()
+    [1.0]
     """
     if isinstance(x, Distances):
         return _project_distances(x, components)

@@ -80,6 +80,15 @@ class SystemStates(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    >>> states = tt.structure.system_states(np.r_[x, x + 100])
+    >>> states.count, states.labels[[0, -1]].tolist()
+    (2, [0, 1])
     """
 
     count: int

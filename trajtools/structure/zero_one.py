@@ -69,6 +69,14 @@ class ZeroOne(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> x = tt.systems.logistic().trajectory(1000, rng=0)[:, 0]
+    >>> test = tt.structure.zero_one_test(x)
+    >>> test.value > 0.5, test.method
+    (True, 'correlation')
     """
 
     value: float

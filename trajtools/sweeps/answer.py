@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite, log
 from typing import TYPE_CHECKING
 
-from trajtools.wording import counted
+from trajtools.wording import counted, time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.exponent import Exponent
@@ -34,12 +34,16 @@ def answer(name: str, points: Iterable[tuple[float, Exponent | None, str]], fast
     str
         One or two sentences.
     """
-    groups: dict[str, dict[float, list[Exponent]]] = {kind: {} for kind in ("together", "part", "away", "open")}
+    runs: dict[float, list[tuple[str, Exponent | None]]] = {}
     for x, exponent, outcome in points:
         kind = _kind(exponent, outcome)
         if kind:
-            groups[kind].setdefault(x, []).extend([] if exponent is None else [exponent])
-    clauses = _clauses(name, {kind: values for kind, values in groups.items() if values})
+            runs.setdefault(x, []).append((kind, exponent))
+    groups: dict[str, dict[float, list[Exponent]]] = {}
+    for x, here in runs.items():
+        kind = _most([kind for kind, _ in here])
+        groups.setdefault(kind, {})[x] = [one for k, one in here if k == kind and one is not None]
+    clauses = _clauses(name, groups)
     text = "; ".join(clauses)
     text = f"{text[0].upper()}{text[1:]}." if text else "No exponent was measured."
     if fastest is None or not isfinite(fastest.value):
@@ -65,6 +69,14 @@ def _kind(exponent: Exponent | None, outcome: str) -> str:
     return {"regular": "together", "diverging": "away"}.get(exponent.verdict, "open")
 
 
+def _most(kinds: Sequence[str]) -> str:
+    """What the runs at one value show: what at least half of them do, if no other one does the opposite."""
+    decided = set(kinds) - {"open"}
+    if len(decided) > 1:
+        return "mixed"
+    return next((kind for kind in decided if 2 * kinds.count(kind) >= len(kinds)), "open")
+
+
 def _clauses(name: str, groups: dict[str, dict[float, list[Exponent]]]) -> list[str]:
     """One clause for each kind of training, by thresholds where the kinds follow each other along x."""
     together, part = sorted(groups.get("together", {})), sorted(groups.get("part", {}))
@@ -81,7 +93,11 @@ def _clauses(name: str, groups: dict[str, dict[float, list[Exponent]]]) -> list[
         if part:
             where = _at(part) if together else f"at {_values(name, part, every)}"
             out.append(f"{where} {'they' if together else 'nearby trainings'} part{_doubling(groups['part'])}")
-    for kind, words in (("open", "the data do not decide"), ("away", "the training itself runs away")):
+    for kind, words in (
+        ("mixed", "it depends on the run"),
+        ("open", "the data do not decide"),
+        ("away", "the training itself runs away"),
+    ):
         if kind in groups:
             values = sorted(groups[kind])
             out.append(f"{_at(values) if out else f'at {_values(name, values, every)}'} {words}")
@@ -120,4 +136,4 @@ def _doubling(groups: dict[float, list[Exponent]]) -> str:
     low, high = f"{times[0]:.2g}", f"{times[-1]:.2g}"
     if low == high:
         return f", twice as far every {low} {unit}{'' if low == '1' else 's'}"
-    return f", twice as far every {low} to {high} {unit}s"
+    return f", twice as far every {low} to {high} {time_units(unit)}"

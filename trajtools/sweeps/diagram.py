@@ -64,6 +64,25 @@ class PhaseDiagram(Result):
         How each onset was found, or why there is none, and what the runs of one cell do not share.
     level : float
         Confidence level of the intervals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.1, 0.2, 0.4):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(41):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> diagram = result.phase_diagram()
+    >>> diagram.x.tolist(), diagram.y.tolist()
+    ([0.1, 0.2, 0.4], [0.0, 0.9])
+    >>> diagram.boundary.round(2).tolist()
+    [0.28, 0.28]
     """
 
     x_name: str
@@ -160,6 +179,23 @@ class BoundaryLaw(Result):
         Onsets.
     reasons : tuple of Reason
         What was left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.1, 0.2, 0.4):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(41):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> law = result.phase_diagram().boundary_law(lambda momentum: 1 + momentum, "1 + momentum")
+    >>> law.name, law.n_used
+    ('1 + momentum', 2)
     """
 
     name: str
@@ -233,6 +269,23 @@ class Scaling(Result):
         Confidence level.
     reasons : tuple of Reason
         What was left out and why, and whether the times bend away from the law.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> for lr in (0.05, 0.1, 0.15, 0.2):
+    ...     for momentum in (0.0, 0.9):
+    ...         options = {"mode": "w", "quiet": True, "hparams": {"lr": lr, "momentum": momentum}}
+    ...         with Recorder(f"{lr}-{momentum}.h5", {"w": np.ones(2)}, **options) as recorder:
+    ...             for step in range(81):
+    ...                 growth = 10 * lr - 3 + 0.01 * (step % 3)
+    ...                 recorder.record({"w": np.ones(2)}, accuracy=lr * step / 4, growth=growth)
+    >>> result = tt.sweep(".", "lr", "momentum", exponent="metric:growth")
+    >>> law = result.scaling("lr", 0.9)
+    >>> law.names, law.powers.round(1).tolist()
+    (('lr',), [-1.0])
     """
 
     names: tuple[str, ...]

@@ -70,6 +70,15 @@ class Onset(Result):
     settings : dict
         What was chosen; ``"points"`` is the number of values that vote, ``"left_out"`` maps why runs do not vote
         (``"inconclusive"``, ``"not converged"``, ``"diverging"``, ``"diverged"``, ``"dead"``) to their values.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> onset = tt.sweep(files, "eta").onset()
+    >>> onset.found, [reason.code for reason in onset.reasons]
+    (False, ['too-few-values', 'inconclusive'])
     """
 
     value: float
@@ -125,6 +134,15 @@ class Fastest(Result):
         Unit of `time`.
     level : float
         Confidence level.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> fastest = tt.sweep(files, "eta").fastest(0.7)
+    >>> fastest.threshold, fastest.time_unit
+    (0.7, 'step')
     """
 
     value: float
@@ -140,7 +158,7 @@ class Fastest(Result):
 
     def _sentence(self) -> str:
         if not np.isfinite(self.value):
-            return f"No run reaches {self.threshold:g}."
+            return "Where training is fastest is unknown."
         text = f"Training is fastest at {spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}: "
         text += f"{spoken(self.time)} {self.time_unit}s to {self.threshold:g}"
         return text + ("." if self.inside else "; this is an end of the range, so the minimum may lie outside.")
@@ -153,9 +171,9 @@ class Coincidence(Result):
     Attributes
     ----------
     ratio : float
-        The fastest x over the onset.
+        The fastest x over the onset; NaN where its interval is unknown or spans more than a factor of 4.
     interval : (float, float)
-        From the resamplings of both, no narrower than one step of the sweep.
+        Of the ratio, from the resamplings of both, no narrower than one step of the sweep.
     verdict : str
         ``"coincide"`` where the interval holds 1, ``"differ"`` where it does not, and ``"not decided"`` where there is
         no onset or no minimum inside the range, where either interval is unknown, or where that of the ratio spans more
@@ -166,6 +184,14 @@ class Coincidence(Result):
         One of the two.
     fastest : Fastest
         The other.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> tt.sweep(files, "eta").coincidence().verdict
+    'not decided'
     """
 
     ratio: float
@@ -179,8 +205,11 @@ class Coincidence(Result):
         text = {"coincide": "Training is fastest at the onset of chaos", "differ": "Training is fastest elsewhere"}.get(
             self.verdict, "Whether training is fastest at the onset of chaos is not decided"
         )
-        if not np.isfinite(self.ratio):
+        if not np.isfinite(self.interval[0]):
             return f"{text}."
+        if not np.isfinite(self.ratio):
+            low, high = self.interval
+            return f"{text}: the fastest rate lies between {spoken(low)} and {spoken(high)} times the onset."
         return f"{text}: the fastest rate is {spoken(self.ratio, 3)} times the onset, interval {bounds(self.interval)}."
 
 
@@ -482,7 +511,9 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     middle = np.array([median(t) for t in times])
     accuracy = sweep.thresholds[row]
     if not np.isfinite(middle).any():
-        words = "at no value do half of the initial conditions reach {accuracy:g}"
+        words = "at no value do half of the initial conditions reach the accuracy {accuracy:g}"
+        if not any(p.times.shape[1] for p in points):
+            words = "no run has the metric that the training times are taken from (accuracy=)"
         never = Reason.of("accuracy-not-reached", words, accuracy=accuracy)
         nothing = (float("nan"), float("nan"))
         unit = sweep.time_unit
@@ -580,17 +611,21 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
         low, high = quantiles(random.permutation(quickest.draws) / begins.draws, level)
     low = min(low, quickest.interval[0] / begins.interval[1])
     high = max(high, quickest.interval[1] / begins.interval[0])
-    words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
-    reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high)]
     doubts = [r for r in quickest.reasons if r.code == "end-of-range"]
     if high > WIDE * low:
-        words = "the interval of this ratio spans a factor of {span:.3g}, more than {most:g}, so it decides nothing"
-        doubts.append(Reason.of("wide-ratio", words, span=high / low, most=WIDE))
+        words = (
+            "training is fastest somewhere between {low:.2g} and {high:.2g} times the onset: a range of more than a "
+            "factor of {most:g} decides nothing"
+        )
         sparse = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "sparse-grid"]
-        doubts += {(r.numbers["low"], r.numbers["high"]): r for r in sparse}.values()
-    verdict = "not decided" if doubts else "coincide" if low <= 1 <= high else "differ"
-    interval = (float(low), float(high))
-    return Coincidence(ratio, interval, verdict, (*reasons, *doubts, *control), begins, quickest)
+        gaps_between = {(r.numbers["low"], r.numbers["high"]): r for r in sparse}.values()
+        reasons = [Reason.of("wide-ratio", words, low=low, high=high, most=WIDE), *doubts, *gaps_between]
+        ratio, verdict = float("nan"), "not decided"
+    else:
+        words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
+        reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high), *doubts]
+        verdict = "not decided" if doubts else "coincide" if low <= 1 <= high else "differ"
+    return Coincidence(ratio, (float(low), float(high)), verdict, (*reasons, *control), begins, quickest)
 
 
 def _undecided(reasons: tuple[Reason, ...], begins: Onset, quickest: Fastest) -> Coincidence:

@@ -68,7 +68,8 @@ class SweepPoint(Result):
     times : ndarray of float64, shape (n_thresholds, n)
         Training time of each initial condition to each threshold, in `time_unit`; inf where it was not reached.
     final_loss : ndarray of float64, shape (n,)
-        Loss of the last recorded state of each initial condition; NaN where there is none.
+        Last recorded loss of each initial condition, which is that of the last state or of the one before it; NaN
+        where the training ends in NaN.
     final_accuracy : ndarray of float64, shape (n,)
         Likewise.
     sharpness : float
@@ -82,6 +83,17 @@ class SweepPoint(Result):
     outcome : str
         ``"trained"``; ``"diverged"``, where the loss of most initial conditions ends in NaN or infinity; or ``"dead"``,
         where most stand still without having learned. Such runs do not vote on the onset.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> point = tt.sweep(".", "eta").points[1]
+    >>> point.x, point.steps, point.outcome
+    (1.0, 20, 'trained')
+    >>> point.final_accuracy.shape
+    (2,)
     """
 
     x: float
@@ -129,6 +141,17 @@ class Sweep(Result):
         What was given.
     warnings : tuple of Reason
         Runs that were left out, and why.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> result = tt.sweep(".", "eta")
+    >>> result.x_name, result.thresholds
+    ('eta', (0.7, 0.8, 0.85, 0.9))
+    >>> result.where(runs=lambda run: run.x > 0.5).points[0].run
+    'eta=1'
     """
 
     x_name: str
@@ -148,8 +171,14 @@ class Sweep(Result):
         return answer(self.x_name, runs, self.fastest())
 
     def _remarks(self) -> tuple[str, ...]:
-        doubts = [f"{point.run}: {words}" for point in self.points for words in point.warnings]
-        return (*doubts, *(f"left out: {words}" for words in self.warnings))
+        doubts: dict[str, list[str]] = {}
+        for point in self.points:
+            for words in map(str, point.warnings):
+                doubts.setdefault(words, []).append(point.run)
+        return (
+            *(f"{_named(names)}: {words}" for words, names in doubts.items()),
+            *(f"left out: {words}" for words in self.warnings),
+        )
 
     def _lines(self) -> Sequence[str]:
         lines = columns(header(self), rows(self)[:FEW_ROWS], len(self.points))
@@ -428,6 +457,10 @@ class Sweep(Result):
         return plots.sweep(self, figure=figure)
 
 
+def _named(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} runs ({names[0]}, ...)"
+
+
 def _record(sweep: Sweep, point: SweepPoint) -> dict[str, Any]:
     """One run as a row of a table."""
     one = point.exponent
@@ -453,7 +486,19 @@ def header(sweep: Sweep, names: Sequence[str] | None = None) -> list[str]:
     further = others(sweep) if names is None else names
     names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *further]
     times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
-    return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
+    measured = [*times, "final loss", "accuracy", "sharpness"]
+    recorded = [name for name, kept in zip(measured, _recorded_columns(sweep), strict=True) if kept]
+    return [*names, "run", "exponent", "95 % interval", "verdict", *recorded]
+
+
+def _recorded_columns(sweep: Sweep) -> list[bool]:
+    """Whether any run has training times, a loss, an accuracy and a sharpness; what none has is no column."""
+    points = sweep.points
+    times = any(point.times.shape[1] for point in points)
+    loss = any(len(point.final_loss) for point in points)
+    accuracy = any(len(point.final_accuracy) for point in points)
+    sharpness = any(np.isfinite(point.sharpness) for point in points)
+    return [*[times] * len(sweep.thresholds), loss, accuracy, sharpness]
 
 
 def sweep(
@@ -518,6 +563,15 @@ def sweep(
     Only references are counted for times and final values, never their twins: each is one initial condition. A training
     time is the step of the first recorded state whose accuracy is at least the threshold, so its resolution is that
     of the recording.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> from recorders.iris import record
+    >>> files = [record(".", rate, inits=2, copies=1, steps=20, mode="w") for rate in (0.1, 1.0)]
+    >>> result = tt.sweep(files, "eta")
+    >>> [point.x for point in result.points]
+    [0.1, 1.0]
     """
     limits = tuple(sorted({float(value) for value in thresholds}))
     if not limits or not all(np.isfinite(limits)):
@@ -602,6 +656,7 @@ def measure(task: Task) -> SweepPoint:
         accuracy = _series(run, task.accuracy, references, warnings)
         loss = _series(run, task.loss, references, warnings)
         step = run.step
+        outcome = outcome_of(run, references, loss, accuracy)
         found = None if task.control else exponent_of(run, task.exponent, task.rng, warnings)
         return SweepPoint(
             x=task.x,
@@ -611,13 +666,13 @@ def measure(task: Task) -> SweepPoint:
             control=task.control,
             exponent=found,
             times=training_times(step, accuracy, task.thresholds, task.stays),
-            final_loss=_last(loss),
-            final_accuracy=_last(accuracy),
+            final_loss=_last(loss, diverged=outcome == "diverged"),
+            final_accuracy=_last(accuracy, diverged=outcome == "diverged"),
             sharpness=_sharpness(run),
             steps=int(step[-1]) if len(step) else 0,
             hparams=dict(run.hparams),
             warnings=tuple(warnings),
-            outcome=outcome_of(run, references, loss, accuracy),
+            outcome=outcome,
         )
 
 
@@ -767,9 +822,17 @@ def training_times(step: Any, accuracy: Floats, thresholds: Sequence[float], sta
     return times
 
 
-def _last(values: Floats) -> Floats:
-    """Last value of each column that was given; inf and NaN of a diverged training stay what they are."""
-    return np.asarray(values[-1]) if len(values) else np.empty(0)
+def _last(values: Floats, *, diverged: bool) -> Floats:
+    """Last value of each column; many loops compute none for the state after the last step.
+
+    A NaN may be a value or its absence: at the end of a diverged training it is a value.
+    """
+    if not len(values):
+        return np.empty(values.shape[1])
+    if diverged:
+        return np.asarray(values[-1])
+    known = [_recorded(column) for column in values.T]
+    return np.array([column[-1] if len(column) else np.nan for column in known], dtype=np.float64)
 
 
 def _sharpness(run: Any) -> float:
@@ -802,12 +865,18 @@ def others(sweep: Sweep) -> list[str]:
 def rows(sweep: Sweep, names: Sequence[str] | None = None) -> list[list[str]]:
     """Cells of the table."""
     further = others(sweep) if names is None else names
-    return [_row(sweep, point, further) for point in sweep.points]
+    kept = _recorded_columns(sweep)
+    return [_row(sweep, point, further, kept) for point in sweep.points]
 
 
-def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str]) -> list[str]:
+def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[bool]) -> list[str]:
     found = point.exponent
-    middle = [_time(point, k) for k in range(len(sweep.thresholds))]
+    measured = [
+        *(_time(point, k) for k in range(len(sweep.thresholds))),
+        _typical(point.final_loss),
+        _typical(point.final_accuracy),
+        f"{point.sharpness:.4g}" if np.isfinite(point.sharpness) else "-",
+    ]
     return [
         f"{point.x:g}",
         *([f"{point.y:g}"] if sweep.y_name else []),
@@ -816,10 +885,7 @@ def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str]) -> list[str]:
         "-" if found is None else f"{found.value:.4g}",
         "-" if found is None else f"[{found.interval[0]:.3g}, {found.interval[1]:.3g}]",
         _verdict(point),
-        *middle,
-        _typical(point.final_loss),
-        _typical(point.final_accuracy),
-        f"{point.sharpness:.4g}" if np.isfinite(point.sharpness) else "-",
+        *(cell for cell, recorded in zip(measured, kept, strict=True) if recorded),
     ]
 
 

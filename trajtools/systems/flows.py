@@ -21,6 +21,13 @@ def lorenz(sigma: float = 10.0, rho: float = 28.0, beta: float = 8 / 3, dt: floa
     -------
     System
         Three-dimensional.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.lorenz()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 3), [])
     """
 
     def rule(s: np.ndarray) -> np.ndarray:
@@ -61,6 +68,13 @@ def rossler(a: float = 0.2, b: float = 0.2, c: float = 5.7, dt: float = 0.1) -> 
     -------
     System
         Three-dimensional.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.rossler()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 3), [])
     """
 
     def rule(s: np.ndarray) -> np.ndarray:
@@ -103,6 +117,13 @@ def lorenz96(size: int = 40, forcing: float = 8.0, dt: float = 0.05) -> System:
     -------
     System
         The exponents sum to minus the number of sites.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.lorenz96()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 40), [])
     """
 
     def rule(x: np.ndarray) -> np.ndarray:
@@ -152,6 +173,13 @@ def mackey_glass(tau: float = 17.0, steps: int = 170, dt: float = 1.0) -> System
     ------
     ValueError
         If dt is not a multiple of tau / steps.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.mackey_glass()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 171), [])
     """
     h = tau / steps
     per_sample = round(dt / h)
@@ -218,6 +246,13 @@ def van_der_pol(mu: float = 1.0, dt: float = 0.1) -> System:
     -------
     System
         Two-dimensional.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.van_der_pol()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [])
     """
 
     def rule(s: np.ndarray) -> np.ndarray:
@@ -258,6 +293,13 @@ def hopf(omega: float = 1.0, dt: float = 0.1) -> System:
     -------
     System
         Two-dimensional.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.hopf()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [0.0, -2.0])
     """
 
     def rule(s: np.ndarray) -> np.ndarray:
@@ -302,6 +344,13 @@ def oscillator(damping: float = 0.1, omega: float = 1.0, dt: float = 0.1) -> Sys
     -------
     System
         Two-dimensional; the state is (x, x' / omega).
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.oscillator()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [-0.1, -0.1])
     """
     matrix = np.array([[0.0, omega], [-omega, -2 * damping]])
     exact = tuple(sorted(np.linalg.eigvals(matrix).real.tolist(), reverse=True))

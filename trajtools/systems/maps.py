@@ -29,6 +29,13 @@ def logistic(r: float = 4.0) -> System:
     -------
     System
         One-dimensional. At r = 4 it is also gradient descent with rate 1 on 4 x^3 / 3 - 3 x^2 / 2.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.logistic()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 1), [0.693])
     """
     return System(
         "logistic",
@@ -59,6 +66,13 @@ def bernoulli(beta: float = 3.0) -> System:
     ------
     ValueError
         If beta is a power of two.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.bernoulli()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 1), [1.099])
     """
     if np.log2(beta) % 1 == 0:
         raise ValueError(f"beta = {beta} shifts all bits out of a binary float; use 3 or 1.9")
@@ -86,6 +100,13 @@ def henon(a: float = 1.4, b: float = 0.3) -> System:
     -------
     System
         Two-dimensional.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.henon()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [])
     """
     return System(
         "henon",
@@ -110,6 +131,13 @@ def ikeda(u: float = 0.9) -> System:
     -------
     System
         Two-dimensional.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.ikeda()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [])
     """
 
     def angle(s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,6 +174,13 @@ def cat() -> System:
     -------
     System
         Two-dimensional, area-preserving.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.cat()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [0.962, -0.962])
     """
     matrix = np.array([[2.0, 1.0], [1.0, 1.0]])
     value = float(np.log((3 + np.sqrt(5)) / 2))
@@ -173,6 +208,13 @@ def standard_map(K: float = 1.0) -> System:
     System
         Two-dimensional, area-preserving: the exponents sum to 0. At K = 1 regular islands remain, and orbits stick to
         them, so finite-time values scatter.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.standard_map()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [])
     """
     turn = 2 * np.pi
 
@@ -211,6 +253,13 @@ def coupled_bernoulli(size: int = 64, coupling: float = 0.3, beta: float = 2.0) 
     -------
     System
         Exponents ln beta + ln abs(1 - c + c cos(2 pi k / N)), k = 0 .. N - 1.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.coupled_bernoulli()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 64), [0.693, 0.692])
     """
     modes = np.abs(1 - coupling + coupling * np.cos(2 * np.pi * np.arange(size) / size))
     with np.errstate(divide="ignore"):
@@ -249,6 +298,13 @@ def globally_coupled(size: int = 100, coupling: float = 0.1, r: float = 4.0) -> 
     -------
     System
         Uncoupled or synchronised (strong coupling), it has the exponent of the single map.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.globally_coupled()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 100), [])
     """
 
     def rule(x: np.ndarray) -> np.ndarray:

@@ -31,6 +31,13 @@ class Spectrum(Result):
         Finite-time exponents of each initial condition.
     settings : dict
         Steps, transient, initial conditions, and how many diverged.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> spectrum = tt.systems.cat().exponents(200, n=5, rng=0)
+    >>> spectrum.values.round(2).tolist()
+    [0.96, -0.96]
     """
 
     values: np.ndarray
@@ -89,6 +96,16 @@ class System:
         Parameters of the rule.
     source : str
         Reference of the system and its exponents.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> henon = tt.systems.henon()
+    >>> henon.dimension, henon.trajectory(100, rng=0).shape
+    (2, (100, 2))
+    >>> spectrum = henon.exponents(200, n=5, rng=0)
+    >>> spectrum.values.shape
+    (2,)
     """
 
     name: str

@@ -32,6 +32,12 @@ def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: RNGLike = N
     -------
     ndarray (T, N (N - 1) / 2), uint8
         The autocorrelation is 0 at every lag, with a bias of -1 / (T - 1) when the mean is estimated.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> tt.systems.white_networks(4, 10, rng=0).shape
+    (10, 6)
     """
     rng = random_generator(rng)
     return (rng.random((T, _links(nodes))) < density).astype(np.uint8)
@@ -68,6 +74,13 @@ def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 
     References
     ----------
     .. [1] O. E. Williams, F. Lillo, V. Latora, New J. Phys. 21, 043028 (2019), doi:10.1088/1367-2630/ab13fb
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> networks = tt.systems.darn(4, 100, memory=0.9, rng=0)
+    >>> networks.shape
+    (100, 6)
     """
     if not 0 <= memory < 1 or order < 1:
         raise ValueError(f"memory must be in [0, 1) and order at least 1, got {memory} and {order}")
@@ -104,6 +117,12 @@ def darn_autocorrelation(memory: float, order: int, lags: int) -> Floats:
     -------
     ndarray (lags + 1,), float64
         rho(k) = (q / p) sum of rho(abs(k - i)) over i = 1 .. p, with rho(0) = 1; q^k for order 1.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> tt.systems.darn_autocorrelation(0.5, order=1, lags=3).tolist()
+    [1.0, 0.5, 0.25, 0.125]
     """
     # Unknowns rho(1) .. rho(p); rho(0) = 1 goes to the right-hand side.
     matrix, right = np.eye(order), np.zeros(order)
@@ -150,6 +169,13 @@ def periodic_networks(
     ----------
     .. [1] L. Lacasa, J. P. Rodriguez, V. M. Eguiluz, Phys. Rev. Research 4, L042008 (2022),
        doi:10.1103/PhysRevResearch.4.L042008
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> networks = tt.systems.periodic_networks(4, 12, period=3, rng=0)
+    >>> bool((networks[:3] == networks[3:6]).all())
+    True
     """
     links = _links(nodes)
     rng = random_generator(rng)

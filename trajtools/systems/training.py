@@ -32,6 +32,13 @@ def quadratic_descent(eta: float = 0.1, curvatures: Sequence[float] = (1.0, 4.0,
     -------
     System
         Linear; its exponents are exact.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.quadratic_descent()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 3), [-0.105, -0.511])
     """
     factors = 1 - eta * np.asarray(curvatures, float)
     with np.errstate(divide="ignore"):
@@ -64,6 +71,13 @@ def quartic_descent(eta: float = 2.0, weights: int = 1) -> System:
     -------
     System
         At eta = 2 bounded by abs(x) <= sqrt(2): states perturbed beyond this bound diverge.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.quartic_descent()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 1), [1.099])
     """
     exact: tuple[float, ...] = ()
     if eta == 2.0:
@@ -97,6 +111,13 @@ def saddle_escape(eta: float = 0.1, distance: float = 1e-9) -> System:
     -------
     System
         Twins separate like (1 + eta)^t until they leave the maximum; those on one side converge to one minimum.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.saddle_escape()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 1), [-0.223])
     """
     well = quartic_descent(eta)
     return System(
@@ -126,6 +147,13 @@ def heavy_ball(eta: float = 0.1, beta: float = 0.9, curvature: float = 1.0) -> S
     -------
     System
         Underdamped modes have the exponent ln(beta) / 2, twice; others the logarithms of the two eigenvalues.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.heavy_ball()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [-0.053, -0.053])
     """
     matrix = np.array([[1 - eta * curvature, -eta * beta], [curvature, beta]])
     exact = tuple(sorted(np.log(np.abs(np.linalg.eigvals(matrix))).tolist(), reverse=True))
@@ -157,6 +185,13 @@ def linear_network(eta: float = 2.0, balanced: bool = True) -> System:
     -------
     System
         Two weights.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.linear_network()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 2), [1.099, 0.0])
     """
 
     def rule(s: np.ndarray) -> np.ndarray:
@@ -203,6 +238,13 @@ def softmax_map(gain: float = 10.0, frequencies: Sequence[float] = (1 / 3, 1 / 3
     System
         Logits z' = z - g (softmax(z) - frequencies). Their sum is conserved, so one exponent is 0. The fixed point of
         equal classes is stable for g < 2 n, with n - 1 exponents ln abs(1 - g / n) for n classes.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> system = tt.systems.softmax_map()
+    >>> system.trajectory(100, rng=0).shape, [round(value, 3) for value in system.exact[:2]]
+    ((100, 3), [])
     """
     target = np.asarray(frequencies, float)
     n_classes = len(target)
@@ -255,6 +297,13 @@ def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: RNGLike =
     ------
     ValueError
         If there are fewer links than steps in the dictionary.
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> orbit = tt.systems.logistic().trajectory(50, rng=0)[:, 0]
+    >>> tt.systems.dictionary_orbit(orbit, nodes=5, bins=8).shape
+    (50, 10)
     """
     links = nodes * (nodes - 1) // 2
     if links < bins - 1:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KINDS = ("full", "subset", "batch")
 NEAR = 0.15  # relative distance of the product from the threshold at the edge of stability
 DIP = 0.25  # relative distance below the threshold at which the product has left the edge
+AGREES = 0.1  # largest relative difference, in the median, of a shadow that stands for Lanczos
 FEWEST = 10
 STRETCHES = 20
 LATE = np.log(1000.0)  # nats of damping after which late growth is delayed by a factor of 1000
@@ -30,9 +31,8 @@ N_RESAMPLES = 999
 LEVEL = 0.95
 DELAYED = (
     "rate x h_max exceeds the threshold from step {start} on, {nats:.0f} nats of growth before step {begins}, where "
-    "the forward shadow starts to grow: earlier perturbations were damped along the unstable direction and grow late, "
-    "at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or the "
-    "windows of tangent_exponents show the growth without delay"
+    "the forward shadow starts to grow, because it was damped along the unstable direction (delayed loss of "
+    "stability). Fresh offsets, Shadow(window=), or the windows of tangent_exponents show the growth without delay"
 )
 
 
@@ -78,6 +78,18 @@ class Curvature(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("curved.h5", {"w": np.ones(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(60):
+    ...         recorder.record({"w": np.ones(2)}, h_max_full=10.0)
+    >>> result = tt.training.curvature(tt.open("curved.h5"))
+    >>> result.threshold, float(result.product[0])
+    (2.0, 1.0)
     """
 
     step: Ints
@@ -146,7 +158,9 @@ def curvature(
     run : Run
         With metrics of `sharpness` (``h_max_full``, ...) or `Shadow` (``shadow_h_max_batch``, ...).
     of : str or None
-        Whose Hessian: ``"full"``, ``"subset"`` or ``"batch"``; None: the first of these that was recorded.
+        Whose Hessian: ``"full"``, ``"subset"`` or ``"batch"``; None: the first of these that was recorded. Where both
+        were recorded, a shadow that is known at more states stands for `sharpness` if they differ by at most 10 %
+        (median).
     rate, momentum : float or None
         Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` if recorded, else the `hparams`.
     nesterov : bool or None
@@ -184,6 +198,17 @@ def curvature(
     .. [1] M. Sasdelli et al., A Chaos Theory Approach to Understand Neural Network Optimization, DICTA (2021)
     .. [2] J. Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR (2021),
        arXiv:2103.00065
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("probed.h5", {"w": np.ones(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(60):
+    ...         recorder.record({"w": np.ones(2)}, h_max_full=10.0)
+    >>> tt.training.curvature(tt.open("probed.h5")).verdict
+    'below the edge'
     """
     if of is not None and of not in KINDS:
         raise SelectionError(f"of={of!r} is none of {', '.join(KINDS)}")
@@ -234,7 +259,7 @@ def curvature(
         verdict=verdict,
         reasons=reasons,
         settings=settings,
-        warnings=_warnings(sources, h_max) + _late(run, (sources["h_max"], growth), measured, waiting),
+        warnings=_warnings(sources, h_max, metrics) + _late(run, (sources["h_max"], growth), measured, waiting),
     )
 
 
@@ -348,12 +373,23 @@ def _judge(
 
 
 def _source(metrics: Mapping[str, Any], name: str, of: str | None) -> str | None:
-    """Name of a metric: Lanczos before shadows, the full set before its parts."""
+    """Name of a metric: the full set before its parts; Lanczos, or a shadow that agrees and is known at more states."""
     for kind in (of,) if of else KINDS:
-        for candidate in (f"{name}_{kind}", f"shadow_{name}_{kind}"):
-            if candidate in metrics:
-                return candidate
+        exact, shadow = f"{name}_{kind}", f"shadow_{name}_{kind}"
+        if exact in metrics and shadow in metrics:
+            more = np.isfinite(metrics[shadow]).sum() > np.isfinite(metrics[exact]).sum()
+            return shadow if more and _difference(metrics, exact) <= AGREES else exact
+        if exact in metrics or shadow in metrics:
+            return exact if exact in metrics else shadow
     return None
+
+
+def _difference(metrics: Mapping[str, Any], exact: str) -> float:
+    """Median relative difference of a shadow from Lanczos, at states where both are known; NaN without any."""
+    T = len(metrics[exact])
+    values, beside = _series(metrics, exact, T), _series(metrics, f"shadow_{exact}", T)
+    both = np.isfinite(values) & np.isfinite(beside) & (values != 0)
+    return float(np.median(np.abs(beside[both] / values[both] - 1))) if both.any() else float("nan")
 
 
 def _local(rate: Floats, low: Floats, high: Floats) -> Floats:
@@ -370,7 +406,7 @@ def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
         return np.log(np.maximum(np.abs(trace + root), np.abs(trace - root)) / 2)
 
 
-def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
+def _warnings(sources: Mapping[str, str], h_max: Floats, metrics: Mapping[str, Any]) -> tuple[Reason, ...]:
     warnings = []
     if sources["h_max"].endswith("batch"):
         text = (
@@ -380,7 +416,11 @@ def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
         warnings.append(Reason("batch-curvature", text))
     if sources["h_max"].startswith("shadow"):
         text = "h_max comes from a shadow, which lags when the curvature changes fast"
-        warnings.append(Reason("shadow-curvature", text))
+        exact = sources["h_max"].removeprefix("shadow_")
+        numbers = {"difference": _difference(metrics, exact)} if exact in metrics else {}
+        if numbers:
+            text += "; where the largest eigenvalue was recorded too, it differs by {difference:.1%} (median)"
+        warnings.append(Reason.of("shadow-curvature", text, **numbers))
     if "h_min" not in sources:
         text = "the smallest curvature was not recorded: there is no predicted local exponent"
         warnings.append(Reason("no-smallest-curvature", text))

@@ -88,6 +88,15 @@ class OrderChaos(Result):
         All parameters used, from arguments or the run.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> weights = np.random.default_rng(0).standard_normal((5, 30, 30)) / 30**0.5
+    >>> result = tt.training.order_chaos(weights)
+    >>> result.J.shape
+    (5,)
     """
 
     layer: str
@@ -330,6 +339,15 @@ class TrunkStability(Result):
         All parameters used.
     warnings : tuple of Reason
         Caveats of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> weights = 0.1 * np.eye(5)
+    >>> result = tt.training.iterated_trunk(lambda x: np.tanh(x @ weights), np.ones(5), steps=50)
+    >>> round(float(np.max(result.exponent)), 2)
+    -2.3
     """
 
     norm: Floats
