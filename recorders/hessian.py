@@ -129,8 +129,7 @@ class HessianProbes:
         1.0
         """
         hessian = self._hessian(network, loss_fn, batch)
-        if preconditioner is not None:
-            hessian = _Preconditioned(hessian, preconditioner)
+        product: Product = hessian if preconditioner is None else preconditioned(hessian, preconditioner)
         check_extent(of)
         if which not in WHICH:
             raise UnknownNameError(f'which={which!r}: it must be "both", "largest" or "smallest"')
@@ -143,7 +142,7 @@ class HessianProbes:
             )
         low, high = (k if which in ("both", end) else 0 for end in ("smallest", "largest"))
         ends = extreme_eigenvalues(
-            hessian,
+            product,
             hessian.n,
             smallest=low,
             largest=high,
@@ -418,23 +417,14 @@ class Hessian(Protocol):
         ...
 
 
-class _Preconditioned:
-    """P^-1/2 H P^-1/2, a symmetric matrix with the eigenvalues of P^-1 H."""
-
-    n: int
-
-    def __init__(self, hessian: Hessian, preconditioner: Any) -> None:
-        flat, _ = hessian.flatten(preconditioner)
-        if not (np.isfinite(flat).all() and (flat > 0).all()):
-            bad = int((~(np.isfinite(flat) & (flat > 0))).sum())
-            raise DataError(f"{bad} of {len(flat)} entries of the preconditioner are not finite and positive")
-        self._hessian, self._inverse_root = hessian, flat**-0.5
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hessian, name)
-
-    def __call__(self, vector: Floats) -> Floats:
-        return self._inverse_root * self._hessian(self._inverse_root * vector)
+def preconditioned(hessian: Hessian, preconditioner: Any) -> Product:
+    """Products with P^-1/2 H P^-1/2, a symmetric matrix with the eigenvalues of P^-1 H."""
+    flat, _ = hessian.flatten(preconditioner)
+    sound = np.isfinite(flat) & (flat > 0)
+    if not sound.all():
+        raise DataError(f"{(~sound).sum()} of {len(flat)} entries of the preconditioner are not finite and positive")
+    inverse_root = flat**-0.5
+    return lambda vector: inverse_root * hessian(inverse_root * vector)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -350,9 +350,10 @@ class Recorder(framework_free.Recorder):
         if decay and not decoupled:  # the penalty has the units of H, and the curvature those of P^-1 H
             return {}
         if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-            momentum = float(group["betas"][0])
-            limit = stability_threshold(rate, momentum, is_average=True, decay=decay, decoupled=True)
-            return {"preconditioned_h_max": limit}
+            beta = float(group["betas"][0])
+            return {
+                "preconditioned_h_max": stability_threshold(rate, beta, is_average=True, decay=decay, decoupled=True)
+            }
         if isinstance(optimizer, torch.optim.RMSprop):
             return {"preconditioned_h_max": stability_threshold(rate, float(group["momentum"]))}
         return {}
