@@ -437,8 +437,8 @@ def compare_paths() -> None:
     torch.set_num_threads(1)
     for sizes in SIZES:
         weights = sum((n + 1) * m for n, m in pairwise(sizes))
-        for members in (2, 8):
-            for rows in (32, 256):
+        for members in (2, 4, 8):
+            for rows in (32, 128, 256, 1024):
                 x, y = batch_of(*sizes, rows=rows)
                 ways = {name: twins(sizes, members, name == "at once") for name in ("loop", "at once")}
                 spent = least({name: partial(made.step, x, y) for name, made in ways.items()}, turns=20)

@@ -475,3 +475,22 @@ def test_inputs_may_be_several_or_named():
             found.append(losses)
     for losses in found[1:]:
         torch.testing.assert_close(losses, found[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "members", "rows", "words"),
+    [
+        ((784, 64), 2, 32, "more than 50000"),
+        ((784, 64), 3, 32, ""),
+        ((784, 256), 3, 32, "more than 150000"),
+        ((784, 64), 3, 2000, "4 members x 2000 rows"),
+        ((64, 64), 3, 2000, ""),
+    ],
+)
+def test_the_path_on_the_cpu_follows_from_sizes_of_network_ensemble_and_batch(sizes, members, rows, words) -> None:
+    twins = Twins(
+        nn.Linear(*sizes), nn.MSELoss(), lambda p: torch.optim.SGD(p, lr=0.1), epsilon=1e-3, members=members, seed=0
+    )
+    twins.step(torch.ones(rows, sizes[0]), torch.zeros(rows, sizes[1]))
+    assert twins.vectorized == (not words)
+    assert words in twins._plan[1]

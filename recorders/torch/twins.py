@@ -24,8 +24,12 @@ MARK = "_trajtools_twin"
 """Attribute of a perturbed module with its member entry; neither a parameter nor a buffer."""
 PROBES = 16
 """Draws of the check that equal members get equal bits; a single draw misses differences at most 13 of 16 times."""
-LARGEST_AT_ONCE = 50_000
-"""Weights of a network up to which one pass over all members is faster on the CPU; see benchmarks/training.py."""
+LARGEST_AT_ONCE = {False: 50_000, True: 150_000}
+"""Weights up to which one pass over all members is faster on the CPU, by `MANY`; see benchmarks/training.py."""
+MANY = 4
+"""Members from which one pass saves more calls than its products cost."""
+LARGEST_PRODUCT = 2e8
+"""Members x rows of a batch x weights above which batched matrix products on the CPU can be 20 times slower."""
 ELEMENTWISE = frozenset(
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
@@ -110,7 +114,8 @@ class Twins(ModuleTwins):
     vectorize : {"auto", True, False}
         False: separate passes and a separate optimiser for every member. "auto": all members in one vectorised pass if
         equal members then get equal bits, as tested on the first batch of every shape; on the CPU only for networks of
-        at most 50,000 weights, since separate passes of larger ones are as fast or faster. True: vectorised even if
+        at most 50,000 weights (four members or more: 150,000) and members x rows of the batch x weights of at most
+        2e8, since separate passes are as fast or faster beyond. True: vectorised even if
         equal members are rounded differently; an error if impossible.
 
     Attributes
@@ -187,7 +192,7 @@ class Twins(ModuleTwins):
         self._loss_fn = loss_fn
         self._max_norm = max_norm
         self._stacked: dict[str, Tensor] | None = None
-        self._slower = _slower_at_once(self.models[0])
+        self._slower = _slower_at_once(self.models)
         self.optimizers = self._make_optimizers(optimizer_factory)
         if self._plan is None and vectorize == "auto" and self._slower:
             self._plan = (False, self._slower)
@@ -288,8 +293,10 @@ class Twins(ModuleTwins):
 
     def _planned(self, stacked: dict[str, Tensor], batch: Any) -> tuple[bool, str]:
         """Whether to vectorise batches of this shape, and why."""
-        if self._vectorize == "auto" and self._slower:
-            return False, self._slower
+        if self._vectorize == "auto":
+            slower = self._slower or _slower_at_once(self.models, batch[0])
+            if slower:
+                return False, slower
         key = (_shape(batch), tuple(module.training for module in self.models[0].modules()))
         if key not in self._plans:
             impossible, uneven = why_not_at_once(self.models[0], self._loss_fn, stacked, batch)
@@ -486,13 +493,30 @@ def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: di
     return vmap(one, randomness="same")(stacked)
 
 
-def _slower_at_once(model: nn.Module) -> str:
-    """Why one pass over all members is not worth it, by sizes alone; empty if it is."""
-    parameters = trainable(model).values()
-    weights = sum(parameter.numel() for parameter in parameters)
-    if weights <= LARGEST_AT_ONCE or devices_of(parameters):
+def _slower_at_once(models: Sequence[nn.Module], x: Any = None) -> str:
+    """Why one pass over all members is not worth it, by sizes alone (those of a batch included); empty if it is."""
+    parameters = trainable(models[0]).values()
+    weights, members = sum(parameter.numel() for parameter in parameters), len(models)
+    largest = LARGEST_AT_ONCE[members >= MANY]
+    if devices_of(parameters):
         return ""
-    return f"{weights} weights on the CPU, more than {LARGEST_AT_ONCE}: separate passes are as fast or faster"
+    if weights > largest:
+        return f"{weights} weights on the CPU, more than {largest}: separate passes are as fast or faster"
+    rows = _rows(x)
+    if members * rows * weights > LARGEST_PRODUCT:
+        return f"{members} members x {rows} rows x {weights} weights on the CPU: separate passes are faster"
+    return ""
+
+
+def _rows(x: Any) -> int:
+    """Rows of the matrix products of a batch: examples, or tokens of sequences; 0 where that is unknown."""
+    if isinstance(x, Mapping | list | tuple):
+        return max(map(_rows, x.values() if isinstance(x, Mapping) else x), default=0)
+    if not isinstance(x, Tensor) or not x.ndim:
+        return 0
+    if not x.is_floating_point():
+        return x.numel()
+    return int(np.prod(x.shape[: 2 if x.ndim == 3 else 1]))
 
 
 def why_not_at_once(
