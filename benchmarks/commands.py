@@ -87,7 +87,7 @@ def items(quick: bool = False) -> Iterator[Item]:
             title = f"`trajtools {command[0]}` of a small file"
             yield Row(title, trajtools(*command), limit=("`import numpy`", lambda: numpy))
         counts = [4, 16] if quick else [10, 100, 1000]
-        for command in (["info"], ["sweep", "--exponent", "none", "-q"]):
+        for command in (["info"], ["sweep", "--exponent", "none", "--fresh", "-q"]):
             title = f"`trajtools {' '.join(command)}`, runs of 20 states x 5 members x 83"
             yield Growth(title, "runs", counts, lambda n, c=command: trajtools(*c, runs(folder, n)), "1")
         out = str(folder / "report.html")

@@ -228,6 +228,19 @@ class Tape:
             if self._current is not None:
                 self._settle(self._current)
 
+    def flush(self) -> None:
+        """Wait until the states so far are in the file; of compressed chunks, those of whole chunks."""
+        if self.dead or self._pid != os.getpid():
+            return
+        with self._lock:
+            if self._waiting_since is not None:
+                self._waiting_since = -np.inf
+            self._wake.set()
+            while not self.dead and (self._full or (self._pace.partial and self._waiting_since is not None)):
+                self._turn.wait(0.01)
+        with self._io:  # the thread holds it while it writes
+            pass
+
     def _turn_to_next(self) -> Block | None:
         """Hand a full block over and give an empty one; None where the state must be left out."""
         if self._current is not None:

@@ -17,14 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from recorders.shadows import random_direction
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.types import Floats, Ints, RealArrayLike
+from trajtools.types import Bools, Floats, Ints, RealArrayLike
 from trajtools.wording import columns
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ EPSILONS = (1e-7, 1e-8, 1e-8)  # distances of the float64 shadows, over the norm
 EXPONENT_STEPS = 64
 BURN = 0.375  # share of these steps for the alignment of the vectors
 AGREE = 0.15  # relative difference of converged exponents
-NATS = 0.05  # or their difference over the whole window
+NATS = 0.05  # difference over the whole window of exponents that are about zero
 FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
 FAR_BELOW = 10.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
 VOTING = ("trains", "slow")  # states of trainings that count
@@ -110,8 +109,10 @@ class Edge(Result):
     intervals : ndarray of float64, shape (R, 2)
         95 % confidence intervals, from blocks of time; NaN where unknown.
     converged : ndarray of bool, shape (R,)
-        Whether three vectors in different directions, two of them along a float64 replica, agree within 15 %, or
-        within 0.05 nats over all steps.
+        Whether three vectors in different directions, two of them along a float64 replica, agree within 15 %.
+    flat : ndarray of bool, shape (R,)
+        Whether they do not, but agree within 0.05 nats over all steps: the exponent is that close to zero that its
+        value is not known, only that there is next to no growth or decay.
     seeds : tuple of int
         Seeds of the race.
     by_seed : tuple of float
@@ -142,7 +143,8 @@ class Edge(Result):
     steps: Ints
     exponents: Floats
     intervals: Floats
-    converged: NDArray[np.bool_]
+    converged: Bools
+    flat: Bools
     seeds: tuple[int, ...]
     by_seed: tuple[float, ...]
     reasons: tuple[Reason, ...]
@@ -159,6 +161,7 @@ class Edge(Result):
         "exponents": ("rates",),
         "intervals": ("rates", "bound"),
         "converged": ("rates",),
+        "flat": ("rates",),
         "curves": ("step", "rates", "seeds"),
     }
 
@@ -194,7 +197,7 @@ class Edge(Result):
             if np.isfinite(self.exponents[i]):
                 low, high = self.intervals[i]
                 row[4:] = f"{self.exponents[i]:.4g}", f"[{low:.3g}, {high:.3g}]"
-                row[5] += "" if self.converged[i] else " not converged"
+                row[5] += "" if self.converged[i] else " about zero" if self.flat[i] else " not converged"
             rows.append(row)
         return columns(["rate", "state", "steps", "late loss", "exponent", "95 % interval"], rows)
 
@@ -409,18 +412,19 @@ def judge(
 ) -> Edge:
     """Both answers from a race and the growth of vectors."""
     nowhere = (math.nan, math.nan)
-    measured: NDArray[np.bool_] = np.asarray(np.isfinite(growth).any(axis=(0, 2, 3)), dtype=bool)
-    values, intervals, converged = _exponents(growth, measured)
+    measured: Bools = np.asarray(np.isfinite(growth).any(axis=(0, 2, 3)), dtype=bool)
+    values, intervals, converged, flat = _exponents(growth, measured)
     onset, onset_interval, about_onset = math.nan, nowhere, unknown
     if measured.any():
-        votes = measured & converged & np.array([state in VOTING for state in race.states])
+        votes = (converged | flat) & np.array([state in VOTING for state in race.states])
         onset, onset_interval, about_onset = _edge_of_chaos(race, growth, votes)
     recommended = float(race.rates[race.winner]) if race.winner >= 0 else math.nan
     relation = _relation(recommended, onset, onset_interval)
     warnings = race.warnings
-    if (measured & ~converged).any():
+    unknown_at = measured & ~converged & ~flat
+    if unknown_at.any():
         text = "{count} of {total} exponents are not converged: two directions, or float64, disagree"
-        counts = {"count": int((measured & ~converged).sum()), "total": int(measured.sum())}
+        counts = {"count": int(unknown_at.sum()), "total": int(measured.sum())}
         warnings = (*warnings, Reason.of("not-converged", text, **counts))
     return Edge(
         recommended=recommended,
@@ -436,6 +440,7 @@ def judge(
         exponents=values,
         intervals=intervals,
         converged=converged,
+        flat=flat,
         seeds=seeds,
         by_seed=race.by_seed,
         reasons=(*race.reasons, *about_onset, *relation),
@@ -476,10 +481,11 @@ def _burnt(growth: Floats) -> Floats:
     return growth[math.ceil(BURN * len(growth)) :]
 
 
-def _exponents(growth: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Exponent, interval and convergence at every rate."""
+def _exponents(growth: Floats, measured: Bools) -> tuple[Floats, Floats, Bools, Bools]:
+    """Exponent, interval, whether it is converged, and else whether it is next to zero, at every rate."""
     n = growth.shape[1]
-    values, intervals, converged = np.full(n, np.nan), np.full((n, 2), np.nan), np.zeros(n, bool)
+    values, intervals = np.full(n, np.nan), np.full((n, 2), np.nan)
+    converged, flat = np.zeros((2, n), bool)
     part = _burnt(growth)
     for i in np.flatnonzero(measured):
         at = part[:, i]
@@ -488,9 +494,10 @@ def _exponents(growth: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Flo
         values[i], intervals[i] = float(at.mean()), _interval(at)
         means = at.mean(axis=0)
         apart = np.ptp(means, axis=1)
-        near = np.maximum(AGREE * np.abs(means).max(axis=1), NATS / len(part))
-        converged[i] = bool((apart <= near).all())
-    return values, intervals, converged
+        near = apart <= AGREE * np.abs(means).max(axis=1)
+        converged[i] = near.all()
+        flat[i] = not near.all() and (near | (apart <= NATS / len(part))).all()
+    return values, intervals, converged, flat
 
 
 def _interval(growth: Floats) -> Floats:
@@ -502,9 +509,7 @@ def _interval(growth: Floats) -> Floats:
     return np.array([min(low for low, _ in hulls), max(high for _, high in hulls)])
 
 
-def _edge_of_chaos(
-    race: Race, growth: Floats, votes: NDArray[np.bool_]
-) -> tuple[float, tuple[float, float], tuple[Reason, ...]]:
+def _edge_of_chaos(race: Race, growth: Floats, votes: Bools) -> tuple[float, tuple[float, float], tuple[Reason, ...]]:
     """Onset of sensitive dependence, where every half, seed and epsilon shows it."""
     nowhere, part = (math.nan, math.nan), _burnt(growth)
     if votes.sum() < 2:

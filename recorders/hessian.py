@@ -4,13 +4,14 @@ Framework-free; `recorders.torch` and `recorders.jax` provide the products. Ever
 in `of`: "full" (the whole training set), "subset" (a fixed part of it) or "batch" (the data of one step), and has its
 numbers as `metrics`, named ``<what>_<of>``, for ``rec.record(**result.metrics)``:
 
-========================== ======================================================================
-``h_max_full``             largest eigenvalue ("sharpness")
-``h_min_full``             smallest eigenvalue
-``h_largest_full``         the k largest, for k > 1 (``h_smallest_full`` likewise)
-``trace_full``             Hutchinson's estimate; ``trace_error_full`` its standard error
-``batch_sharpness``        mean of g H g / g g over batches; ``batch_sharpness_error`` its standard error
-========================== ======================================================================
+============================= ===================================================================
+``h_max_full``                largest eigenvalue ("sharpness")
+``h_min_full``                smallest eigenvalue
+``preconditioned_h_max_full`` the same of the Hessian in units of a preconditioner (likewise ``..._h_min_full``)
+``h_largest_full``            the k largest, for k > 1 (``h_smallest_full`` likewise)
+``trace_full``                Hutchinson's estimate; ``trace_error_full`` its standard error
+``batch_sharpness``           mean of g H g / g g over batches; ``batch_sharpness_error`` its standard error
+============================= ===================================================================
 
 An eigenvalue has the unit of the loss over that of a weight squared. Weight decay inside an optimiser adds to the
 Hessian (its coefficient times the identity, for SGD) but is not part of the loss and not included.
@@ -62,6 +63,7 @@ class HessianProbes:
         k: int = 1,
         which: str = "both",
         of: str = "batch",
+        preconditioner: Any = None,
         tolerance: float = 1e-5,
         max_products: int = 200,
         seed: int = 0,
@@ -84,6 +86,9 @@ class HessianProbes:
             End of the spectrum.
         of : {"batch", "subset", "full"}
             Extent of the data, for the record: those of one step, a fixed part of the training set, all of it.
+        preconditioner : array_like of shape (P,), a mapping or pytree like the weights, or None
+            Diagonal of the matrix P by whose inverse the optimiser multiplies the gradient (`preconditioner`, for
+            Adam); the eigenvalues are then those of P^-1 H, the eigenvectors those of P^-1/2 H P^-1/2.
         tolerance : float
             An eigenvalue has converged when its residual ``|H v - h v|`` is below this times the largest in size. Its
             error is then usually far smaller (of the order of the squared residual over the gap to its neighbour).
@@ -96,7 +101,7 @@ class HessianProbes:
         -------
         Sharpness
             Eigenvalues, vectors and residuals; ``rec.record(**result.metrics)`` records ``h_max_<of>`` and
-            ``h_min_<of>``.
+            ``h_min_<of>``, with a preconditioner as ``preconditioned_h_max_<of>``, ...
 
         Raises
         ------
@@ -124,6 +129,8 @@ class HessianProbes:
         1.0
         """
         hessian = self._hessian(network, loss_fn, batch)
+        if preconditioner is not None:
+            hessian = _Preconditioned(hessian, preconditioner)
         check_extent(of)
         if which not in WHICH:
             raise UnknownNameError(f'which={which!r}: it must be "both", "largest" or "smallest"')
@@ -160,7 +167,7 @@ class HessianProbes:
             ends.n_products,
             settings={
                 "k": k, "which": which, "of": of, "tolerance": tolerance, "max_products": max_products, "seed": seed,
-                "n": hessian.n,
+                "n": hessian.n, "preconditioned": preconditioner is not None,
             },
             warnings=() if converged else (_unconverged(ends.n_products, float(residuals.max()), ends.scale),),
         )  # fmt: skip
@@ -411,6 +418,25 @@ class Hessian(Protocol):
         ...
 
 
+class _Preconditioned:
+    """P^-1/2 H P^-1/2, a symmetric matrix with the eigenvalues of P^-1 H."""
+
+    n: int
+
+    def __init__(self, hessian: Hessian, preconditioner: Any) -> None:
+        flat, _ = hessian.flatten(preconditioner)
+        if not (np.isfinite(flat).all() and (flat > 0).all()):
+            bad = int((~(np.isfinite(flat) & (flat > 0))).sum())
+            raise DataError(f"{bad} of {len(flat)} entries of the preconditioner are not finite and positive")
+        self._hessian, self._inverse_root = hessian, flat**-0.5
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hessian, name)
+
+    def __call__(self, vector: Floats) -> Floats:
+        return self._inverse_root * self._hessian(self._inverse_root * vector)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Sharpness(Result):
     """Extreme eigenvalues of a Hessian.
@@ -476,11 +502,12 @@ class Sharpness(Result):
     def metrics(self) -> dict[str, Any]:
         """The numbers under their metric names."""
         metrics: dict[str, Any] = {}
+        kind = "preconditioned_" if self.settings.get("preconditioned") else ""
         for end, short, values in (("largest", "h_max", self.largest), ("smallest", "h_min", self.smallest)):
             if len(values):
-                metrics[f"{short}_{self.of}"] = float(values[0])
+                metrics[f"{kind}{short}_{self.of}"] = float(values[0])
             if len(values) > 1:
-                metrics[f"h_{end}_{self.of}"] = values
+                metrics[f"{kind}h_{end}_{self.of}"] = values
         return metrics
 
 

@@ -109,6 +109,11 @@ class RecorderHooks(TrainerRecording):
         if self.recorder is not None and numbers:
             self.recorder.record(**numbers)
 
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the states so far, so that a training that resumes from the checkpoint finds them."""
+        if self.recorder is not None:
+            self.recorder.flush()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the file."""
         self.close()

@@ -107,6 +107,11 @@ class RecorderHooks(TrainerRecording):
         """End the epoch for the copies."""
         self._replay(trainer, "on_train_epoch_end")
 
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+        """Write the states so far, so that a fit that resumes from the checkpoint finds them."""
+        if self.recorder is not None:
+            self.recorder.flush()
+
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Close the file."""
         self._end("complete")

@@ -145,13 +145,70 @@ def ratio_with_interval(gains: Floats, times: Floats) -> tuple[float, float, flo
     return value, value - half, value + half
 
 
-def over_threshold(metrics: Mapping[str, float], threshold: float) -> dict[str, float]:
-    """Recorded curvatures over the largest one at which the optimiser is stable: 1 is the edge of stability."""
+def over_threshold(metrics: Mapping[str, float], thresholds: Mapping[str, float]) -> dict[str, float]:
+    """Recorded curvatures over the largest one at which the optimiser is stable: 1 is the edge of stability.
+
+    `thresholds` are by the beginning of the names: ``h_max`` of the Hessian, ``preconditioned_h_max`` of P^-1 H.
+    """
     return {
         f"{name}_over_threshold": value / threshold
+        for stem, threshold in thresholds.items()
         for name, value in metrics.items()
-        if name.removeprefix("shadow_").startswith("h_max") and isfinite(threshold) and threshold > 0
+        if name.removeprefix("shadow_").startswith(stem) and isfinite(threshold) and threshold > 0
     }
+
+
+def stability_threshold(
+    rate: float,
+    momentum: float = 0.0,
+    *,
+    nesterov: bool = False,
+    is_average: bool = False,
+    decay: float = 0.0,
+    decoupled: bool = False,
+) -> float:
+    r"""Largest curvature at which gradient descent with momentum is stable on a quadratic.
+
+    Parameters
+    ----------
+    rate, momentum : float
+        eta and beta.
+    nesterov : bool
+        Gradient at the point ahead.
+    is_average : bool
+        False: Polyak's heavy ball as torch has it, m <- beta m + g. True: m <- beta m + (1 - beta) g, as in Adam.
+    decay : float
+        Weight decay lambda.
+    decoupled : bool
+        False: the gradient gets lambda w (an L2 penalty). True: w <- (1 - eta lambda) w, as in AdamW.
+
+    Returns
+    -------
+    float
+        NaN where the rate is not positive.
+
+    Notes
+    -----
+    Heavy ball: :math:`2 (1 + \beta) / \eta` ([1]_); Nesterov: :math:`2 (1 + \beta) / ((1 + 2 \beta) \eta)`; an
+    average: :math:`2 (1 + \beta) / ((1 - \beta) \eta)`, which is :math:`38 / \eta` at beta = .9 ([2]_, for the
+    curvature :math:`P^{-1} H` of Adam at full batch with a preconditioner that changes slowly). An L2 penalty is
+    curvature itself and is subtracted. Decoupled decay puts :math:`2 - \eta \lambda` for 2: the step
+    :math:`w' = (1 - \eta \lambda) w - \eta m'` then has the multiplier -1.
+
+    References
+    ----------
+    .. [1] J. Cohen et al., ICLR 2021, arXiv:2103.00065
+    .. [2] J. Cohen et al., Adaptive gradient methods at the edge of stability (2022), arXiv:2207.14484
+    """
+    if not rate > 0:
+        return nan
+    shrunk = rate * decay if decoupled else 0.0
+    threshold = (2 - shrunk) * (1 + momentum) / rate
+    if is_average:
+        threshold /= 1 - momentum
+    if nesterov:
+        threshold /= 1 + 2 * momentum
+    return threshold if decoupled else threshold - decay
 
 
 class Line:

@@ -499,16 +499,26 @@ class Recorder(Adapter):
         `recorders.live.Growth` defines the numbers of twins; each look costs one pass over their weights.
         """
         growth = {} if self._twins is None else self._twins.live
-        return {**self._numbers, **over_threshold(self._numbers, self._threshold()), **growth}
+        return {**self._numbers, **over_threshold(self._numbers, self._thresholds()), **growth}
 
-    def _threshold(self) -> float:
-        """Largest curvature at which the optimiser is stable; NaN where it is not known."""
-        return float("nan")
+    def _thresholds(self) -> Mapping[str, float]:
+        """Largest curvatures at which the optimiser is stable, by the beginning of their names, where known."""
+        return {}
 
     @property
     def overhead(self) -> dict[str, float | int]:
         """What recording cost so far: seconds in all, in record, blocked; states, skipped, bytes."""
         return self._tape.meter.as_dict()
+
+    def flush(self) -> None:
+        """Wait until the states so far are in the file, for instance where a checkpoint is saved.
+
+        Notes
+        -----
+        Otherwise a run whose process is killed is up to ``flush_seconds`` behind it. An error of writing is reported by
+        the next call of `record`. Compressed files take whole chunks only.
+        """
+        self._tape.flush()
 
     def close(self, status: str = "complete") -> None:
         """Write what is left and close the file; a second call does nothing.

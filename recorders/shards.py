@@ -169,5 +169,5 @@ class OtherRank:
     def record(self, *args: Any, **metrics: Any) -> None:
         """Do nothing."""
 
-    advance = record_block = close = __exit__ = record
+    advance = record_block = flush = close = __exit__ = record
     _updated = _unhook = record  # what the callbacks of trainers call

@@ -219,16 +219,11 @@ class TwinDistances:
         for q in range(n):
             if self._structure.stacked:
                 stack = self._flat(arrays[q], q).reshape(self._structure.n_members, -1)
-                pairs = [(stack[self._twins], stack[self._references])]
-                places: list[slice] = [slice(None)]
-            else:
-                pairs = [
-                    (self._flat(arrays[a * n + q], q)[None], self._flat(arrays[b * n + q], q)[None])
-                    for a, b in zip(self._twins, self._references, strict=True)
-                ]
-                places = [slice(i, i + 1) for i in range(len(pairs))]
-            for place, (a, b) in zip(places, pairs, strict=True):
-                total[place] = self._add(total[place], a, b)
+                total = self._add(total, stack, self._twins, self._references)
+                continue
+            for i, (a, b) in enumerate(zip(self._twins, self._references, strict=True)):
+                pair = [self._flat(arrays[member * n + q], q) for member in (a, b)]
+                total[i : i + 1] = self._add(total[i : i + 1], pair, [0], [1])
         out = np.full(self._structure.n_members, np.nan)
         if self._metric in ("l2", "rms"):
             total = np.sqrt(total / (self._structure.n_entries if self._metric == "rms" else 1))
@@ -239,10 +234,12 @@ class TwinDistances:
         dtype = self._structure.dtypes[q]
         return widen(array, dtype, "float32" if dtype == "bfloat16" else dtype).reshape(-1)
 
-    def _add(self, total: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        step = max(1, _ENTRIES // len(a))
-        for at in range(0, a.shape[1], step):
-            gap = np.abs(a[:, at : at + step].astype(np.float64) - b[:, at : at + step])
+    def _add(self, total: np.ndarray, rows: Any, twins: list[int], references: list[int]) -> np.ndarray:
+        """Add the differences of some of these rows, a stretch at a time, so that no copy of a state is made."""
+        step = max(1, _ENTRIES // len(twins))
+        for at in range(0, len(rows[0]), step):
+            a, b = (np.stack([rows[i][at : at + step] for i in chosen]) for chosen in (twins, references))
+            gap = np.abs(a.astype(np.float64) - b)
             if self._metric == "linf":
                 total = np.maximum(total, gap.max(axis=1))
             else:

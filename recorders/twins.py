@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -26,6 +26,7 @@ _log = logging.getLogger("recorders")
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 LARGEST_ROUNDED = 0.01
+_PIECE = 2**20  # entries
 
 
 class Twin(dict[str, Any]):
@@ -247,7 +248,7 @@ def default_epsilon(
     """
     chosen = [params[name] for name in _chosen(params, only, kinds)]
     count = sum(array.size for array in chosen)
-    square = sum(float((np.asarray(array, np.float64) ** 2).sum()) for array in chosen)
+    square = sum(float((piece**2).sum()) for array in chosen for (piece,) in _pieces(array))
     scale = (square / count) ** 0.5 if count else 0.0
     u = max(roundoff(array) for array in chosen)
     return float(f"{(scale if np.isfinite(scale) and scale > 0 else 1.0) * max(1e-11, min(256 * u, u**0.5)):.2g}")
@@ -262,20 +263,25 @@ def floor_of(params: Mapping[str, Any]) -> float:
     """Euclidean distance of two copies of a network that were rounded independently, as `tt.distances` has it."""
     squares = 0.0
     for array in params.values():
-        values = np.asarray(array, np.float64)
-        spacing = np.ldexp(roundoff(array), np.frexp(values)[1]) * (values != 0)
-        squares += float((spacing**2).sum())
+        for (values,) in _pieces(array):
+            spacing = np.ldexp(roundoff(array), np.frexp(values)[1]) * (values != 0)
+            squares += float((spacing**2).sum())
     return (squares / 6) ** 0.5
+
+
+def _pieces(*arrays: Any) -> Iterator[list[np.ndarray]]:
+    """Yield equal stretches of arrays of one shape in float64, short enough to need no memory beside a network."""
+    flat = [np.asarray(array).reshape(-1) for array in arrays]
+    for at in range(0, flat[0].size, _PIECE):
+        yield [np.asarray(one[at : at + _PIECE], np.float64) for one in flat]
 
 
 def is_beside(params: Mapping[str, Any], copy: Mapping[str, Any]) -> bool:
     """Whether a copy lies beside a network: farther than rounding alone, which beside huge weights it does not."""
     with np.errstate(invalid="ignore", over="ignore"):
-        squares = [
-            (np.asarray(copy[n], np.float64) - np.asarray(array, np.float64)) ** 2 for n, array in params.items()
-        ]
+        square = sum(float(((a - b) ** 2).sum()) for n, array in params.items() for a, b in _pieces(copy[n], array))
         floor = floor_of(params)
-        return bool(np.isfinite(floor) and sum(float(square.sum()) for square in squares) ** 0.5 > floor)
+        return bool(np.isfinite(floor) and square**0.5 > floor)
 
 
 def room_of(
@@ -287,7 +293,9 @@ def room_of(
     """
 
     def norm(network: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> float:
-        gaps = (np.asarray(network[n], np.float64) - (np.asarray(other[n], np.float64) if other else 0) for n in sizes)
+        both = (network,) if other is None else (network, other)
+        pieces = (piece for n in sizes for piece in _pieces(*(one[n] for one in both)))
+        gaps = (piece[0] - piece[1] if len(piece) > 1 else piece[0] for piece in pieces)
         return float(np.sqrt(sum(float((gap**2).sum()) for gap in gaps)))
 
     moved = [norm(copy, params) for copy in copies]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from command_line import call, write
+from command_line import ROOT, call, write
+
+import trajtools as tt
+from recorders.iris import record
+from trajtools.plots._axes import number
 
 
 @pytest.fixture(scope="module")
@@ -15,16 +23,100 @@ def walk(tmp_path_factory):
     return write(tmp_path_factory.mktemp("workers") / "walk.h5", states)
 
 
-def test_distances_of_two_processes_are_those_of_one(walk):
-    assert call("distances", walk, "--workers", "2", "--json").stdout == call("distances", walk, "--json").stdout
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trainings")
+    for rate in (0.05, 0.3, 2.0):
+        record(folder, rate, inits=3, copies=2, steps=60)
+    return folder
 
 
-def test_distances_of_a_cluster_are_those_of_one(walk):
-    distributed = pytest.importorskip("distributed")
-    small = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**small) as cluster:
-        said = call("distances", walk, "--scheduler", cluster.scheduler_address, "--json").stdout
-    assert said == call("distances", walk, "--json").stdout
+@pytest.fixture(scope="module")
+def alone(walk, trainings, tmp_path_factory):
+    """What commands say that compute in this process."""
+    return list(said_by(walk, trainings, tmp_path_factory.mktemp("alone")))
+
+
+def said_by(walk, trainings, folder, *options):
+    """The output of the commands that take such options."""
+    yield call("distances", walk, "--json", *options).stdout
+    yield call("sweep", trainings, "--x", "eta", "--json", "--cache", folder / "kept.jsonl", *options).stdout
+    call("report", trainings, "--x", "eta", "--details", "1", "-o", folder / "page.html", *options)
+    yield (folder / "page.html").read_text()
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_two_processes_say_what_one_says(walk, trainings, alone, tmp_path):
+    outputs = said_by(walk, trainings, tmp_path, "--workers", "2")
+    assert [next(outputs), next(outputs)] == alone[:2]  # a report starts its processes as a sweep does
+
+
+def test_a_dask_scheduler_with_workers_says_what_one_process_says(walk, trainings, alone, tmp_path):
+    pytest.importorskip("distributed")
+    place = tmp_path / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    lines = [
+        ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(place)],
+        ["worker", "--scheduler-file", str(place), "--nthreads", "1", "--nworkers", "2", "--no-dashboard"],
+    ]
+    running = []
+    try:
+        for line in lines:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *line],
+                env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            running.append(process)
+        end = time.monotonic() + 60
+        while not place.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        address = json.loads(place.read_text())["address"]
+        assert list(said_by(walk, trainings, tmp_path, "--scheduler", address)) == alone
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            process.wait(60)
+
+
+def test_a_report_of_many_runs_shows_all_and_the_details_of_some(trainings, alone):
+    page = alone[2]
+    assert "1 of the 3 runs" in page
+    assert page.count('<details class="run"') == 1
+    assert page.count('href="#run-1"') == 1
+    assert 'id="run-1"' in page
+    table = page[: page.index('<h2 id="sweep"')]
+    for name, run in tt.open_runs(trainings).items():
+        assert name in table
+        assert number(tt.lyapunov(run).value) in table
+
+
+def test_a_sweep_goes_on_and_says_so(trainings, monkeypatch):
+    monkeypatch.setattr("trajtools.sweeps.cache.SETTLED", -3600.0)
+    first = call("sweep", trainings, "--x", "eta")
+    again = call("sweep", trainings, "--x", "eta")
+    assert again.stdout == first.stdout
+    assert "measured before" not in first.stderr
+    assert "3 of 3 runs were measured before" in again.stderr
+    assert "measured before" not in call("sweep", trainings, "--x", "eta", "--stays", "2").stderr
+    assert "measured before" not in call("sweep", trainings, "--x", "eta", "--fresh").stderr
+    assert not call("sweep", trainings, "--x", "eta", "--quiet").stderr
+
+
+def test_a_fresh_sweep_deletes_no_other_file(trainings, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    said = call("sweep", trainings, "--x", "eta", "--cache", tmp_path / "notes.txt", "--fresh", code=1).stderr
+    assert "is no cache of a sweep" in said
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_sweep_without_a_folder_for_its_cache_says_so(trainings, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "Results of finished runs are not kept" in call("sweep", trainings, "--x", "eta").stderr
 
 
 @pytest.mark.parametrize("command", ["distances", "sweep"])

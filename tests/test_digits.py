@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from digits_training import batches, initial, lightning_fit, torch_batches, torch_network
 
 import trajtools as tt
 
@@ -9,47 +10,18 @@ pytestmark = [pytest.mark.recorders, pytest.mark.slow]
 
 BEYOND, BELOW = 4.0, 0.1
 SEEDS = range(4)
-STEPS, SIZE = 400, 50
 OPTIONS = {"members": 4}
 
 
-def initial(seed):
-    """Weights of a tanh network, as torch draws them."""
-    rng = np.random.default_rng(seed)
-    weights = {}
-    for i, (n, m) in enumerate([(64, 16), (16, 10)]):
-        weights[f"w{i}"] = rng.uniform(-1, 1, (n, m)) / np.sqrt(n)
-        weights[f"b{i}"] = rng.uniform(-1, 1, m) / np.sqrt(n)
-    return weights
-
-
-def batches(seed):
-    """Random batches of 50 of the first 1000 digits."""
-    datasets = pytest.importorskip("sklearn.datasets")
-    x, y = datasets.load_digits(return_X_y=True)
-    rows = np.random.default_rng(seed).integers(0, 1000, (STEPS, SIZE))
-    return [(x[i] / 16 - 0.5, y[i]) for i in rows]
-
-
-def torch_network(seed):
-    torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10)).double()
-    weights = initial(seed)
-    with torch.no_grad():
-        for i, layer in enumerate((net[0], net[2])):
-            layer.weight.copy_(torch.from_numpy(weights[f"w{i}"].T))
-            layer.bias.copy_(torch.from_numpy(weights[f"b{i}"]))
-    return torch, net
-
-
 def train_torch(path, rate, seed):
-    torch, net = torch_network(seed)
+    torch = pytest.importorskip("torch")
     from recorders.torch import Recorder, Twins
 
-    twins = Twins(net, torch.nn.functional.cross_entropy, lambda p: torch.optim.SGD(p, lr=rate), seed=seed, **OPTIONS)
+    loss_fn = torch.nn.functional.cross_entropy
+    twins = Twins(torch_network(seed), loss_fn, lambda p: torch.optim.SGD(p, lr=rate), seed=seed, **OPTIONS)
     with Recorder(path, twins, quiet=True):
-        for x, y in batches(seed):
-            twins.step(torch.from_numpy(x), torch.from_numpy(y))
+        for x, y in torch_batches(seed):
+            twins.step(x, y)
 
 
 def train_jax(path, rate, seed):
@@ -68,28 +40,10 @@ def train_jax(path, rate, seed):
 
 
 def train_lightning(path, rate, seed):
-    torch, net = torch_network(seed)
-    lightning = pytest.importorskip("lightning")
+    pytest.importorskip("lightning")
     from recorders.lightning import TwinsCallback
 
-    class Classifier(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = net
-
-        def training_step(self, batch, i):
-            return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=rate)
-
-    data = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in batches(seed)]
-    trainer = lightning.Trainer(
-        max_epochs=1, accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-        callbacks=[TwinsCallback(path, seed=seed, quiet=True, **OPTIONS)],
-    )  # fmt: skip
-    trainer.fit(Classifier(), torch.utils.data.DataLoader(data, batch_size=None))
+    lightning_fit(rate, seed, [TwinsCallback(path, seed=seed, quiet=True, **OPTIONS)])
 
 
 TRAININGS = [

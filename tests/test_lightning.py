@@ -176,6 +176,25 @@ def test_copies_of_a_compiled_module_are_compiled_too(tmp_path):
     np.testing.assert_array_equal(flat(other), flat(module))
 
 
+def test_copies_in_float16_are_scaled_as_the_module_and_leave_its_scaler_alone(tmp_path):
+    class Overflowing(Classifier):
+        def training_step(self, batch, i):
+            return super().training_step(batch, i) * (1e30 if i == 3 else 1)
+
+    def fit(*callbacks):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+        precision = lightning.pytorch.plugins.MixedPrecision("16-mixed", "cpu", scaler)
+        module = Overflowing()
+        train(tmp_path, *callbacks, net=module, steps=8, plugins=[precision])
+        return flat(module), scaler.get_scale()
+
+    weights, scale = fit(TwinsCallback(tmp_path / "run.h5", epsilon=0.0))
+    alone, expected = fit()
+    np.testing.assert_array_equal(weights, alone)
+    assert scale == expected
+    assert_exact(tmp_path / "run.h5")
+
+
 def test_ctrl_c_leaves_an_interrupted_run(tmp_path):
     class Stopped(Classifier):
         def training_step(self, batch, i):

@@ -136,3 +136,60 @@ def test_the_threshold_divides_stable_from_unstable_steps(tmp_path, momentum, ne
     assert size_after(0.99 * threshold) < 1e-3
     assert size_after(1.01 * threshold) > 1e3
     assert log(size_after(threshold) + 1) < 20
+
+
+FROZEN = 1 - 1e-12  # second moments that hardly change
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("kind", "settings", "literature"),
+    [
+        ("Adam", {"betas": (0.9, FROZEN)}, 38 / 0.1),  # Cohen et al. 2022
+        ("Adam", {"betas": (0.0, FROZEN), "amsgrad": True}, 2 / 0.1),
+        ("AdamW", {"betas": (0.8, FROZEN), "weight_decay": 0.5}, None),
+        ("RMSprop", {"alpha": FROZEN, "momentum": 0.9}, 3.8 / 0.1),
+        ("RMSprop", {"alpha": FROZEN, "centered": True}, 2 / 0.1),
+    ],
+)
+def test_the_preconditioned_threshold_divides_stable_from_unstable_steps(tmp_path, kind, settings, literature):
+    torch = pytest.importorskip("torch")
+    from recorders.torch import Recorder, preconditioner
+
+    def prepared():
+        model = torch.nn.Linear(2, 1, bias=False).double()
+        optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1, **settings)
+        with torch.no_grad():
+            model.weight.fill_(1e-4)
+        second, t = 1 - FROZEN, 1e8
+        square = torch.tensor([[1.0, 4.0]], dtype=torch.float64)
+        state = {"step": torch.tensor(t, dtype=torch.float64)}
+        if kind == "RMSprop":
+            zeros = torch.zeros_like(square)
+            state |= {"square_avg": square, "momentum_buffer": zeros, "grad_avg": zeros.clone()}
+        else:
+            square = square * -np.expm1(t * np.log1p(-second))  # 1 - beta_2^t
+            state |= {"exp_avg": torch.zeros_like(square), "exp_avg_sq": square, "max_exp_avg_sq": square.clone()}
+        optimizer.state[model.weight] = state
+        return model, optimizer
+
+    model, optimizer = prepared()
+    with Recorder(tmp_path / "run.h5", model, optimizer=optimizer, quiet=True) as recorder:
+        recorder.record(preconditioned_h_max_full=8.0, h_max_full=8.0)
+        ratios = {name: ratio for name, ratio in recorder.live.items() if name.endswith("_over_threshold")}
+    threshold = 8.0 / ratios.pop("preconditioned_h_max_full_over_threshold")
+    assert not ratios  # the plain Hessian has other units
+    if literature:
+        assert threshold == pytest.approx(literature, rel=1e-12)
+    np.testing.assert_allclose(preconditioner(model, optimizer)["weight"], [[1.0, 2.0]], rtol=1e-6)
+
+    def sizes(share, steps=2500):
+        model, optimizer = prepared()
+        units = preconditioner(model, optimizer)["weight"]
+        for _ in range(steps):
+            model.weight.grad = share * threshold * units * model.weight.detach()
+            optimizer.step()
+            yield model.weight.detach().abs().max().item() / 1e-4
+
+    assert list(sizes(0.98))[-1] < 1e-1
+    assert any(size > 1e1 for size in sizes(1.02))  # the second moments follow, later

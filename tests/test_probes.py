@@ -52,6 +52,21 @@ def extremes(h, **options):
 SPREAD = np.r_[-3.0, -1.0, np.linspace(-0.2, 0.3, 295), 2.0, 5.0, 9.0]
 
 
+def test_a_preconditioner_changes_the_units_of_the_hessian() -> None:
+    rng = np.random.default_rng(0)
+    h, p = symmetric(SPREAD), rng.uniform(0.1, 10, len(SPREAD))
+    dense = np.sort(np.linalg.eigvals(h / p[:, None]).real)  # of P^-1 H
+    found = extremes(h, preconditioner=p, k=2)
+    assert_allclose(found.largest, dense[::-1][:2], rtol=1e-7)
+    assert_allclose(found.smallest, dense[:2], rtol=1e-7)
+    assert set(found.metrics) == {
+        f"preconditioned_{name}_full" for name in ("h_max", "h_min", "h_largest", "h_smallest")
+    }
+    assert_allclose(extremes(h, preconditioner=2 * p, k=2).largest, found.largest / 2, rtol=1e-7)
+    with pytest.raises(DataError, match="1 of 300 entries of the preconditioner are not finite and positive"):
+        extremes(h, preconditioner=np.r_[0.0, p[1:]])
+
+
 @pytest.mark.parametrize("values", [SPREAD, np.arange(1.0, 40), [2.5], [-1.0, 4.0]], ids=["large", "dense", "1", "2"])
 def test_both_ends_of_a_spectrum_are_found(values) -> None:
     k = min(3, len(values))

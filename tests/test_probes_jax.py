@@ -19,6 +19,7 @@ from recorders.jax import (  # noqa: E402
     Tangents,
     batch_sharpness,
     hessian_vector_product,
+    preconditioner,
     record_scan,
     sharpness,
     spectral_density,
@@ -423,3 +424,24 @@ def test_the_rates_of_torch_and_jax_are_the_same_one_update_apart() -> None:
         tx.update(h, state, batch=(h,))
     with pytest.raises(DataError, match="no reverse copy"):
         CurvatureLR(Shadow(jnp.ones(3), quadratic, learning_rate=0.1, directions=("forward",)), 0.1)
+
+
+def test_the_preconditioner_is_what_divides_the_step_of_adam() -> None:
+    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
+    optimizer = optax.chain(optax.clip(10.0), optax.adam(0.1, b1=0.8, b2=0.9))
+    state = optimizer.init(params)
+    with pytest.raises(DataError, match=r"1 states of Adam in a tuple.*after an update"):
+        preconditioner(state)
+    for scale in (1.0, -3.0, 2.0):
+        updates, state = optimizer.update(jax.tree_util.tree_map(lambda w, s=scale: s * w, params), state)
+    diagonal = preconditioner(state, b1=0.8, b2=0.9)
+    first = state[1][0].mu
+    for name in params:
+        assert_allclose(updates[name], -0.1 * first[name] / diagonal[name], rtol=1e-5)
+
+    def loss_fn(params):
+        return 3 * params["w"][0] ** 2 + params["w"][1] ** 2 + params["b"] ** 2
+
+    found = sharpness(params, loss_fn, preconditioner=diagonal)
+    values = [6 / diagonal["w"][0], 2 / diagonal["w"][1], 2 / diagonal["b"]]
+    assert_allclose(found.metrics["preconditioned_h_max_batch"], max(values), rtol=1e-5)

@@ -20,6 +20,7 @@ from recorders.torch import (  # noqa: E402
     Tangents,
     batch_sharpness,
     hessian_vector_product,
+    preconditioner,
     sharpness,
     spectral_density,
     tangent_exponents,
@@ -227,3 +228,31 @@ def test_the_numbers_are_recorded_as_metrics(tmp_path) -> None:
     assert np.isfinite(metrics["shadow_h_max_full"][:5]).all()
     assert metrics["tangent_growth_full"].shape == (6, 1, 2)
     assert np.isnan(metrics["tangent_window_full"][:5, 0, 0]).tolist() == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("Adam", {"betas": (0.8, 0.9)}),
+        ("Adam", {"amsgrad": True}),
+        ("AdamW", {"weight_decay": 0.0}),
+        ("RMSprop", {"eps": 1e-3}),
+        ("RMSprop", {"centered": True}),
+    ],
+)
+def test_the_preconditioner_is_what_divides_the_step(kind, settings) -> None:
+    model, (x, y) = small(), data()
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1, **settings)
+    with pytest.raises(DataError, match=r"has no second moments of '0\.weight'"):
+        preconditioner(model, optimizer)
+    for _ in range(4):
+        before = flat(model)
+        optimizer.zero_grad()
+        half_mse(model(x), y).backward()
+        optimizer.step()
+    diagonal = preconditioner(model, optimizer)
+    first = np.concatenate([optimizer.state[p].get("exp_avg", p.grad).numpy().ravel() for p in model.parameters()])
+    flat_p = np.concatenate([part.numpy().ravel() for part in diagonal.values()])
+    assert_allclose(before - flat(model), 0.1 * first / flat_p, rtol=1e-9)
+    by_name = sharpness(model, half_mse, x, y, preconditioner=diagonal)
+    assert_allclose(sharpness(model, half_mse, x, y, preconditioner=flat_p).h_max, by_name.h_max, rtol=1e-9)

@@ -35,6 +35,24 @@ def wait_until(true, seconds=120.0):
         time.sleep(0.01)
 
 
+@WRITERS
+def test_flush_leaves_nothing_behind(tmp_path, writer):
+    path = tmp_path / "run.h5"
+    params = network()
+    with Recorder(path, params, writer=writer, flush_seconds=1e6, quiet=True) as recorder:
+        for step in range(5):
+            recorder.record(loss=float(step))
+            params = {name: values + 1 for name, values in params.items()}
+            recorder.record(params)
+        recorder.flush()
+        recorder.flush()
+        with tt.open(path) as run:
+            assert run.step.tolist() == list(range(6))
+            assert_array_equal(run.states[:][-1, 0, :100], params["w"].ravel())
+            assert_array_equal(run.metrics["loss"][:5], np.arange(5.0))
+    recorder.flush()  # of a closed recorder: nothing to do
+
+
 def record_often(recorder, params, n=100_000, fail=False):
     for _ in range(n):
         recorder.record(params, loss=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from concurrent.futures import Executor, Future
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def write(folder, *, stored="weights", metric="l2", lengths=None, uuid="0" * 32,
             sketch=Sketch(16, 3).settings if stored == "sketch" else None,
             distance_metric=metric if stored == "distances" else None,
             optimizer={"parameters": table, "dtype": "float64"} if buffers else None,
-            shard=shard.to_text(),
+            shard=shard.to_text(), hparams={"lr": 0.1},
         )  # fmt: skip
         n = (lengths or {}).get(rank, T)
         content = {}
@@ -152,6 +153,30 @@ def test_distances_add_over_shards(tmp_path, metric):
         np.testing.assert_allclose(run.distances[:, 1], wanted[metric], rtol=1e-14)
         curve = tt.twins(run, metric=metric)
         np.testing.assert_allclose(curve.distances[-1][: T - 1], wanted[metric][1:], rtol=1e-14)
+
+
+class Elsewhere(Executor):
+    """Hands over tasks and results as another process would get them."""
+
+    def submit(self, task, /, *arguments):
+        future = Future()
+        task, arguments = pickle.loads(pickle.dumps((task, arguments)))
+        future.set_result(pickle.loads(pickle.dumps(task(*arguments))))
+        return future
+
+
+def test_analyses_of_shards_run_on_any_executor(tmp_path, monkeypatch):
+    pattern, whole = write(tmp_path), states()
+    monkeypatch.setattr("trajtools.sweeps.cache.SETTLED", -3600.0)
+    with tt.open(pattern) as run:
+        for metric in ("l1", "l2", "linf"):
+            found = tt.pairwise(run.trajectory(1), metric=metric, block=2, executor=Elsewhere())
+            np.testing.assert_array_equal(found[:], tt.pairwise(whole[:, 1], metric=metric)[:])
+    known = []
+    for executor in (None, Elsewhere(), Elsewhere()):
+        kept = {"cache": tmp_path / "kept.jsonl", "progress": lambda done, total: known.append((done, total))}
+        assert tt.sweep(pattern, executor=executor, **kept).to_json() == tt.sweep(pattern).to_json()
+    assert known == 3 * [(0, 1), (1, 1)]  # a change of another rank's file would not be noticed: nothing is kept
 
 
 def test_sketches_add_over_shards(tmp_path):

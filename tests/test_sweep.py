@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from recorders import Recorder
 from recorders.iris import record
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason, codes
+from trajtools.sweeps import cache
 from trajtools.sweeps.onset import median
 from trajtools.sweeps.sweep import mean_growth, training_times
 
@@ -423,7 +428,76 @@ def test_an_executor_gives_the_same_sweep(iris):
         counted = []
         other = tt.sweep(iris, executor=pool, progress=lambda done, total: counted.append((done, total)))
     assert other.to_json() == tt.sweep(iris).to_json()
-    assert counted == [(1, 3), (2, 3), (3, 3)]
+    assert counted == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+@pytest.fixture
+def kept(iris, tmp_path, monkeypatch):
+    """Copies of the runs, whose times of change count as old, and a function that sweeps them with a cache."""
+    shutil.copytree(iris, tmp_path / "runs")
+    monkeypatch.setattr(cache, "SETTLED", -3600.0)
+
+    def sweep(stop=None, **options):
+        known = []
+
+        def progress(done, total):
+            known.append(done)
+            if done == stop:
+                raise KeyboardInterrupt
+
+        result = tt.sweep(tmp_path / "runs", cache=tmp_path / "kept.jsonl", progress=progress, **options)
+        return known[0], result
+
+    return sweep
+
+
+def test_an_interrupted_sweep_goes_on(kept, tmp_path):
+    whole = tt.sweep(tmp_path / "runs", thresholds=(0.6,))
+    with pytest.raises(KeyboardInterrupt):
+        kept(stop=2, thresholds=(0.6,))
+    with open(tmp_path / "kept.jsonl", "ab") as file:  # a writer that was killed
+        file.write(b"0123456789abcdef0123456789abcdef 00000000 {")
+    for known in (2, 3):
+        found, result = kept(thresholds=(0.6,))
+        assert found == known
+        assert json.dumps(cache.encode(result)) == json.dumps(cache.encode(whole))
+        assert result.to_json() == whole.to_json()
+        assert str(result) == str(whole)
+    assert kept(thresholds=(0.7,))[0] == 0
+
+
+def test_a_run_whose_file_or_result_was_changed_is_measured_again(kept, tmp_path):
+    _, before = kept()
+    first = Path(before.points[0].path)
+    record(tmp_path / "runs", 0.05, inits=6, copies=2, steps=120, mode="w")
+    os.utime(first, ns=(first.stat().st_atime_ns, 10**18))  # whatever times are set
+    known, after = kept()
+    assert known == 2
+    assert [p.steps for p in after.points] == [120, 150, 150]
+    shutil.copy(before.points[1].path, tmp_path / "copy.h5")
+    os.replace(tmp_path / "copy.h5", before.points[1].path)
+    assert kept()[0] == 2  # the same content in another file: nothing says so without reading it
+    lines = (tmp_path / "kept.jsonl").read_bytes().split(b"\n")
+    lines[-2] = lines[-2].replace(b"150", b"151")
+    (tmp_path / "kept.jsonl").write_bytes(b"\n".join(lines))
+    assert kept()[0] == 2
+
+
+def test_a_file_that_was_just_written_is_not_kept(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "SETTLED", 3600.0)
+    assert [kept()[0], kept()[0]] == [0, 0]
+
+
+def test_a_cache_is_never_another_file(kept, tmp_path):
+    (tmp_path / "kept.jsonl").write_text("my notes")
+    with pytest.raises(DataError, match="is no cache of a sweep"):
+        kept()
+    assert (tmp_path / "kept.jsonl").read_text() == "my notes"
+
+
+@pytest.mark.parametrize("exponent", ["metric:loss", "trajectory", "auto"])
+def test_every_kind_of_exponent_is_kept_whole(kept, exponent):
+    assert kept(exponent=exponent)[1].to_json() == kept(exponent=exponent)[1].to_json()
 
 
 def test_runs_without_the_hyper_parameter_are_named(iris, tmp_path):

@@ -210,6 +210,25 @@ def test_numbers_of_twins_stand_in_the_file_of_tensorboard(tmp_path, trainer):
     assert [event.value for event in shown["h_max_batch"]] == [3.0, 3.0]
 
 
+def test_numbers_of_twins_stand_in_the_files_of_mlflow(tmp_path, trainer, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    options = {"report_to": ["mlflow"]}
+    if trainer.name == "lightning":
+        logger = trainer.module.pytorch.loggers.MLFlowLogger(tracking_uri=(tmp_path / "mlruns").as_uri())
+        options = {"logger": logger}
+    trainer.train(tmp_path, trainer.TwinsCallback(tmp_path / "run.h5"), steps=8, log_every=4, **options)
+    (path,) = (tmp_path / "mlruns").rglob("twin_distance")  # of transformers, below train/
+    rows = [line.split() for line in path.read_text().splitlines()]  # time, value, step
+    assert [int(step) for _, _, step in rows] == [4, 8]
+    with tt.open(tmp_path / "run.h5") as run:
+        states = run.states[:].astype(float)
+    for _, value, step in rows:
+        gaps = np.linalg.norm(states[int(step), 1:] - states[int(step), 0], axis=1)
+        assert float(value) == pytest.approx(np.exp(np.log(gaps).mean()), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["lightning", "huggingface"])
 def test_a_missing_framework_is_named(name, monkeypatch):
     for package in ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks", "transformers"):

@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from recorders.hessian import Batches
 from recorders.jax.edge import find_edge
-from recorders.jax.hessian import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.jax.hessian import (
+    batch_sharpness,
+    hessian_vector_product,
+    preconditioner,
+    sharpness,
+    spectral_density,
+    trace,
+)
 from recorders.jax.recorder import Recorder
 from recorders.jax.scan import record_scan, tap
 from recorders.jax.shadow import CurvatureLR, Shadow
@@ -31,6 +38,7 @@ __all__ = [
     "find_edge",
     "hessian_vector_product",
     "perturb",
+    "preconditioner",
     "record_scan",
     "sharpness",
     "spectral_density",

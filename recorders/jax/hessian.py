@@ -31,6 +31,7 @@ import numpy as np
 
 from recorders.hessian import HessianProbes, Precision, examples, of_length, pieces
 from recorders.jax.trees import Layout, refuse_unreadable
+from trajtools.errors import DataError
 from trajtools.types import Floats
 
 
@@ -202,6 +203,46 @@ class Hessian:
             total += share * self.objective.flat(self.times(tangents, batch))
             weight += share
         return total / (weight if self._reduction == "mean" else 1.0)
+
+
+def preconditioner(opt_state: Any, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Any:
+    r"""Diagonal of the matrix P by whose inverse Adam multiplies its step, after its last update.
+
+    Parameters
+    ----------
+    opt_state : pytree
+        State of `optax.adam`, `adamw` or a chain with `scale_by_adam`.
+    b1, b2, eps : float
+        Those of the optimiser, which its state does not hold.
+
+    Returns
+    -------
+    pytree
+        Like the parameters, for ``sharpness(..., preconditioner=)``.
+
+    Raises
+    ------
+    DataError
+        If there is no state of Adam, or it has made no update.
+
+    Notes
+    -----
+    Adam steps by :math:`-\eta P^{-1} m`, :math:`P = (1 - b_1^t) (\sqrt{v / (1 - b_2^t)} + \epsilon)`, so that P^-1 H is
+    compared with :math:`2 (1 + b_1) / ((1 - b_1) \eta)` (Cohen et al. 2022, arXiv:2207.14484).
+    """
+
+    def is_adam(node: Any) -> bool:
+        return all(hasattr(node, name) for name in ("count", "mu", "nu"))
+
+    known = [node for node in jax.tree_util.tree_leaves(opt_state, is_leaf=is_adam) if is_adam(node)]
+    if len(known) != 1 or not int(known[0].count):
+        raise DataError(
+            f"{len(known)} states of Adam in a {type(opt_state).__name__}; the preconditioner needs one (count, mu, "
+            "nu), after an update"
+        )
+    (state,) = known
+    t = int(state.count)
+    return jax.tree_util.tree_map(lambda v: (1 - b1**t) * (jnp.sqrt(v / (1 - b2**t)) + eps), state.nu)
 
 
 _probes = HessianProbes(Hessian)

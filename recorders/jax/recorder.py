@@ -18,12 +18,10 @@ from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
 from recorders.shards import OtherRank
 from recorders.twins import Twin
-from recorders.wiring import wire
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import digest
 from trajtools.wiring import Member, select
 
-ATTENTION_KEYS = frozenset(("query", "key", "value", "query_proj", "key_proj", "value_proj"))
 """Keys of the kernels of attention in flax and equinox."""
 
 
@@ -135,11 +133,12 @@ class Recorder(framework_free.Recorder):
         self._layout = Layout.of(first)
         self._own_layout = Layout.of(first, statistics=True) if model_buffers else None
         cut = 0 if self._listed or table is None else 1
-        roles = self._layout.roles([leaf.shape[cut:] for leaf in self._layout.pick(first)])
+        shapes = [leaf.shape[cut:] for leaf in self._layout.pick(first)]
+        roles = self._layout.roles(shapes)
         kinds = {name: role.kind for name, role in roles.items()}
         axes = {name: (role.source_axis, role.target_axis) for name, role in roles.items()}
-        if any(ATTENTION_KEYS & set(path) for path in self._layout.paths):  # no chain of layers
-            mine = wire(roles, {})
+        mine = self._layout.wiring(shapes)
+        if mine is not None:
             chosen = select(self._layout.names, options.get("include", ()), options.get("exclude", ()))
             own = options.get("wiring") or {}
             options["wiring"] = {name: ends for name, ends in mine.items() if name in chosen} | dict(own)

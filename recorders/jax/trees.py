@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders.adapter import Role
+from recorders.wiring import BLOCKS, PROJECTIONS, adds, chain, wire
 from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.wiring import Ends
 
 SEPARATOR = "."
 NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "InstanceNorm", "WeightNorm", "SpectralNorm")
 ATTENTION = ("query", "key", "value", "out")
+ATTENTION_KEYS = frozenset(("query", "key", "value", "query_proj", "key_proj", "value_proj"))
 RECURRENT_GATES = frozenset(("h", "i", *(side + gate for side in "hi" for gate in "figonrz")))
 
 
@@ -38,6 +41,8 @@ class Layout:
         The keys joined in `names`.
     owners : tuple
         The container of each array; None if it is not accessible.
+    blocks : tuple of str
+        Prefixes of the residual blocks, by the names of classes, or of keys that flax makes of them.
 
     Notes
     -----
@@ -52,6 +57,7 @@ class Layout:
     positions: tuple[int, ...]
     paths: tuple[tuple[str, ...], ...]
     owners: tuple[Any, ...]
+    blocks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tree: Any, *, statistics: bool = False) -> Layout:
@@ -83,7 +89,10 @@ class Layout:
                 f"two arrays of the tree are called {twice[0]!r}; rename a key, names must be unique"
             )
         owners = tuple(chain[-1] if chain else None for chain in chains)
-        return cls(treedef, names, tuple(position for _, position in weights), paths, owners)
+        blocks = dict.fromkeys(
+            block for path, chain in zip(paths, chains, strict=True) for block in _blocks(path, chain)
+        )
+        return cls(treedef, names, tuple(position for _, position in weights), paths, owners, tuple(blocks))
 
     def pick(self, tree: Any) -> list[Any]:
         """Return the weights of a tree of this layout, in the order of the state."""
@@ -113,6 +122,37 @@ class Layout:
             for name, path, owner, shape in zip(self.names, self.paths, self.owners, shapes, strict=True)
         }
         return {name: role for name, role in result.items() if role is not None}
+
+    def wiring(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, Ends | None] | None:
+        """What the kernels of a network with attention or residual blocks connect; None for a mere chain.
+
+        The order of a tree is that of names, not of layers. Beside residual blocks only one convolution, before them,
+        and one dense layer, after them, are part of the chain.
+        """
+        roles = self.roles(shapes)
+        if any(ATTENTION_KEYS & set(path) for path in self.paths):
+            stacks = {SEPARATOR.join(path[: path.index("query_proj")]): (PROJECTIONS, "") for path in self.paths
+                      if "query_proj" in path}  # fmt: skip
+            return wire(roles, stacks)
+        if not self.blocks:
+            return None
+        inside = [name for name in roles if any(name.startswith(f"{block}{SEPARATOR}") for block in self.blocks)]
+        around = {kind: [name for name, role in roles.items() if role.kind == kind and name not in inside]
+                  for kind in ("conv", "dense")}  # fmt: skip
+        first, last = (names if len(names) == 1 else [] for names in around.values())
+        order = {name: roles[name] for name in (*first, *inside, *last)}
+        by_name = dict(zip(self.names, shapes, strict=True))
+        return {**wire(roles, {}), **chain(order, by_name, self.blocks)}
+
+
+def _blocks(path: tuple[str, ...], owners: Sequence[Any]) -> Iterator[str]:
+    """Prefixes of the residual blocks along a path: classes that add, or dicts under the name of such a class."""
+    for depth in range(1, len(path)):
+        owner = owners[depth] if depth < len(owners) else None
+        is_plain = isinstance(owner, Mapping | Sequence) or owner is None
+        name = re.sub(r"_\d+$", "", path[depth - 1]) if is_plain else type(owner).__name__
+        if BLOCKS.search(name) and (is_plain or adds(type(owner).__call__)):
+            yield SEPARATOR.join(path[:depth])
 
 
 def is_weight(leaf: Any) -> bool:

@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from recorders.hessian import Batches
 from recorders.torch.edge import find_edge
-from recorders.torch.hessian import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.torch.hessian import (
+    batch_sharpness,
+    hessian_vector_product,
+    preconditioner,
+    sharpness,
+    spectral_density,
+    trace,
+)
 from recorders.torch.loop_twins import LoopTwins
 from recorders.torch.recorder import Recorder
 from recorders.torch.shadow import CurvatureLR, Shadow
@@ -30,6 +37,7 @@ __all__ = [
     "find_edge",
     "hessian_vector_product",
     "perturb",
+    "preconditioner",
     "sharpness",
     "spectral_density",
     "tangent_exponents",

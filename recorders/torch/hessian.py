@@ -33,8 +33,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recorders.hessian import HessianProbes, Precision, examples, of_length, pieces
-from recorders.torch.modules import devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
-from trajtools.errors import ArchitectureError
+from recorders.torch.modules import devices_of, innermost, refuse_sharded, same_noise, scalar, trainable, unwrap
+from trajtools.errors import ArchitectureError, DataError
 from trajtools.types import Floats
 
 LossFunction = Callable[..., Tensor]
@@ -176,6 +176,67 @@ class Hessian:
             total += share * self.objective.flat(slope.times(tangents))
             weight += share
         return total / (weight if self._reduction == "mean" else 1.0)
+
+
+def preconditioner(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
+    r"""Diagonal of the matrix P by whose inverse an optimiser multiplies its step, after its last update.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network.
+    optimizer : torch.optim.Adam, AdamW or RMSprop
+        Also inside the wrapper of a trainer.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Of every trainable parameter, for ``sharpness(..., preconditioner=)``.
+
+    Raises
+    ------
+    DataError
+        If the optimiser is of another kind, or has made no update of a parameter.
+
+    Notes
+    -----
+    Adam steps by :math:`-\eta P^{-1} m`, :math:`P = (1 - \beta_1^t) (\sqrt{v / (1 - \beta_2^t)} + \epsilon)`, so that
+    P^-1 H is compared with :math:`2 (1 + \beta_1) / ((1 - \beta_1) \eta)` (Cohen et al. 2022, arXiv:2207.14484);
+    RMSprop by :math:`P = \sqrt{v} + \epsilon`, against :math:`2 (1 + \mu) / \eta`.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    >>> x, y = torch.tensor([[3.0, 1.0]]), torch.zeros(1, 1)
+    >>> nn.functional.mse_loss(model(x), y).backward()
+    >>> optimizer.step()
+    >>> p = preconditioner(model, optimizer)
+    >>> sharpness(model, nn.MSELoss(), x, y, preconditioner=p).metrics.keys()
+    dict_keys(['preconditioned_h_max_batch', 'preconditioned_h_min_batch'])
+    """
+    optimizer = innermost(optimizer)
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    diagonals = {}
+    for name, parameter in unwrap(model).named_parameters():
+        if not parameter.requires_grad:
+            continue
+        held, group = optimizer.state.get(parameter) or {}, groups.get(id(parameter), {})
+        if "exp_avg_sq" in held and isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            square, (first, second), t = held["exp_avg_sq"], group["betas"], float(held["step"])
+            square = held.get("max_exp_avg_sq", square) / (1 - second**t)
+            factor = 1 - first**t
+        elif "square_avg" in held and isinstance(optimizer, torch.optim.RMSprop):
+            square, factor = held["square_avg"], 1.0
+            if group["centered"]:
+                square = square - held["grad_avg"] ** 2
+        else:
+            raise DataError(
+                f"{type(optimizer).__name__} has no second moments of {name!r}: the preconditioner is that of Adam, "
+                "AdamW or RMSprop, after an update of every parameter"
+            )
+        diagonals[name] = factor * (square.sqrt() + group["eps"])
+    return diagonals
 
 
 def in_order(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from recorders.adapter import Role
-from recorders.wiring import ATTENTION, LAYER, STACKS, Rules, wire
+from recorders.wiring import ATTENTION, BLOCKS, LAYER, STACKS, Rules, adds, chain, wire
 from trajtools.errors import ArchitectureError
 from trajtools.wiring import Ends, listed
 
@@ -53,7 +53,8 @@ def refuse_sharded(model: nn.Module) -> None:
     if sharded or any(type(module).__name__.startswith("FSDP") for module in model.modules()):
         raise ArchitectureError(
             f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}): no process holds the "
-            "whole state, which this needs. `Recorder` records each rank's part; the rest needs the unsharded model"
+            "whole state, which this needs. `Recorder` records each rank's part. For twins make copies by `perturb` "
+            "before the model is sharded, shard each, and record the list of them with store='distances'"
         )
 
 
@@ -142,7 +143,7 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
 
 
 def wiring(model: nn.Module) -> dict[str, Ends | None] | None:
-    """Return what the kernels of a network with attention connect; None for a network without, which is a chain."""
+    """Return what the kernels of a network with attention or residual blocks connect; None for a mere chain."""
     stacks: dict[str, tuple[Rules, str]] = {}
     for raw, module in model.named_modules():
         prefix = clean(f"{raw}.").rstrip(".")
@@ -160,7 +161,15 @@ def wiring(model: nn.Module) -> dict[str, Ends | None] | None:
             prefix.startswith(f"{one}." if one else "") for one in stacks
         ):
             stacks[prefix] = ATTENTION, ""
-    return wire(roles(model), stacks) if stacks else None
+    if stacks:
+        return wire(roles(model), stacks)
+    blocks = [
+        clean(name)
+        for name, module in model.named_modules()
+        if BLOCKS.search(type(module).__name__) and adds(type(module).forward)
+    ]
+    shapes = {name: tuple(parameter.shape) for name, parameter in trainable(model).items()}
+    return chain(roles(model), shapes, blocks) if blocks else None
 
 
 class Walk:

@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from recorders import recorder as framework_free
 from recorders.adapter import Beside, Pending
+from recorders.live import stability_threshold
 from recorders.opening import member_table
 from recorders.shards import OtherRank
 from recorders.torch.modules import (
@@ -332,18 +333,28 @@ class Recorder(framework_free.Recorder):
         now = self._count_writes(state.state if isinstance(state, Beside) else state)
         return all(now.get(place, count) == count for place, count in self._writes.items())
 
-    def _threshold(self) -> float:
-        """Largest curvature at which plain SGD is stable, also with momentum; NaN for other optimisers.
+    def _thresholds(self) -> dict[str, float]:
+        """Largest curvatures at which the first group of parameters is stable, see `stability_threshold`.
 
-        2 (1 + mu) / eta, with Nesterov's momentum 2 (1 + mu) / ((1 + 2 mu) eta), of the first group of parameters.
+        SGD: of the Hessian. Adam, AdamW and RMSprop: of the Hessian in units of their preconditioner.
         """
-        if not self._optimizers or not isinstance(self._optimizers[0], torch.optim.SGD):
-            return float("nan")
-        group = self._optimizers[0].param_groups[0]
-        rate, mu = float(group["lr"]), float(group["momentum"])
-        if not rate > 0 or group["dampening"]:
-            return float("nan")
-        return 2 * (1 + mu) / rate / (1 + 2 * mu if group["nesterov"] else 1) - float(group["weight_decay"])
+        if not self._optimizers:
+            return {}
+        optimizer = self._optimizers[0]
+        group = optimizer.param_groups[0]
+        rate, decay = float(group["lr"]), float(group.get("weight_decay", 0.0))
+        if isinstance(optimizer, torch.optim.SGD) and not group["dampening"]:
+            momentum, nesterov = float(group["momentum"]), bool(group["nesterov"])
+            return {"h_max": stability_threshold(rate, momentum, nesterov=nesterov, decay=decay)}
+        decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+        if decay and not decoupled:  # the penalty has the units of H, and the curvature those of P^-1 H
+            return {}
+        if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            average = {"is_average": True, "decay": decay, "decoupled": True}
+            return {"preconditioned_h_max": stability_threshold(rate, float(group["betas"][0]), **average)}
+        if isinstance(optimizer, torch.optim.RMSprop):
+            return {"preconditioned_h_max": stability_threshold(rate, float(group["momentum"]))}
+        return {}
 
     def _busy_cores(self) -> int:
         """Number of cores used by the training."""

@@ -556,23 +556,37 @@ def gradients_one_by_one(
     models: Sequence[nn.Module], loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
 ) -> Tensor:
     """Losses and gradients of the members one after the other; the gradients are stored in ``stacked[name].grad``."""
-    losses, rows = [], []
+    losses: list[Tensor] = []
+    # Into their place at once: besides them, memory holds the gradients of one member.
+    gradients: dict[str, Tensor] = {}
+    sparse: dict[str, list[Tensor]] = {name: [] for name in stacked}
+    counts = dict.fromkeys(stacked, 0)
     with same_noise(devices_of(stacked.values())) as rewind:
         for i, model in enumerate(models):
             if i:
                 rewind()
             loss = scalar(loss_fn(call(model, batch[0]), *batch[1:]))
-            rows.append(torch.autograd.grad(loss, list(trainable(model).values()), allow_unused=True))
+            row = torch.autograd.grad(loss, list(trainable(model).values()), allow_unused=True)
+            for name, gradient in zip(stacked, row, strict=True):
+                if gradient is None:
+                    continue
+                counts[name] += 1
+                if gradient.layout is not torch.strided:
+                    sparse[name].append(gradient)
+                    continue
+                if name not in gradients:
+                    gradients[name] = torch.empty_like(stacked[name], memory_format=torch.contiguous_format)
+                gradients[name][i].copy_(gradient)
             losses.append(loss.detach())
-    for (name, values), column in zip(stacked.items(), zip(*rows, strict=True), strict=True):
-        present = [gradient for gradient in column if gradient is not None]
-        if present and len(present) < len(column):
+            del row, gradient
+    for name, values in stacked.items():
+        if 0 < counts[name] < len(models):
             # One optimiser for all members cannot skip some of them.
             raise RuntimeError(
-                f"parameter {name!r} got a gradient in {len(present)} of {len(column)} members: they took different "
+                f"parameter {name!r} got a gradient in {counts[name]} of {len(models)} members: they took different "
                 "paths through the model. Pass vectorize=False, which gives each member its own optimiser"
             )
-        values.grad = torch.stack(present) if present else None
+        values.grad = torch.stack(sparse[name]) if sparse[name] else gradients.get(name)
     return torch.stack(losses)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from trajtools.cli.runner import (
     FILES_HELP,
     check_target,
     compile_notice,
+    executor,
     expand,
     finish,
     matches,
@@ -22,14 +25,15 @@ from trajtools.cli.runner import (
     report as report_errors,
     without_unsafe,
 )
+from trajtools.cli.sweep import measure, own_cache
 from trajtools.errors import DataError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Errors
-    from trajtools.report.collect import RunReport
+    from trajtools.report.collect import RunReport, Task
     from trajtools.sweeps.sweep import Sweep
 
-LEARNING_RATES = ("lr", "learning_rate", "eta")
+DETAILS = 50
 
 
 @click.command("report", epilog=FILES_HELP)
@@ -38,17 +42,30 @@ LEARNING_RATES = ("lr", "learning_rate", "eta")
 @click.option("--x", help="Hyper-parameter to compare the runs along.  [default: the learning rate]")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"),
               show_default=True, help="The page; overwritten if it exists.")  # fmt: skip
+@click.option("--details", type=click.IntRange(min=1), default=DETAILS, show_default=True, metavar="N",
+              help="Of more runs, show the details of N, evenly spaced; the others are in the tables.")  # fmt: skip
+@options.workers
+@options.scheduler
 @options.seed
 @options.quiet
 @options.debug
 def report(
-    *, files: tuple[Path, ...], runs: tuple[str, ...], x: str | None, output: Path, quiet: bool, seed: int
+    *,
+    files: tuple[Path, ...],
+    runs: tuple[str, ...],
+    x: str | None,
+    output: Path,
+    details: int,
+    workers: int,
+    scheduler: str | None,
+    quiet: bool,
+    seed: int,
 ) -> None:
     """Write one page about the runs of all FILEs: what was recorded, verdicts with reasons, curves, recurrences.
 
     The page is one file that loads nothing from the network.
     """
-    from trajtools.report.collect import collect, name_apart
+    from trajtools.report.collect import name_apart
     from trajtools.report.render import runs_page
 
     errors: Errors = []
@@ -56,24 +73,17 @@ def report(
     report_errors(errors)
     finish(errors)
     check_target(output, paths)
-    sections: list[tuple[Path, RunReport]] = []
-    rates = set()
-    selected: list[Path] = []
-    with compile_notice(quiet):
-        with progress(len(paths), "Analysing runs", quiet) as advance:
-            for path in paths:
-                with opened(path) as run:
-                    if matches(run.name, runs):
-                        selected.append(path)
-                        if run.n_states:
-                            sections.append((path, collect(run, rng=seed)))
-                        rates |= {run.hparams[name] for name in (x, *LEARNING_RATES) if name in run.hparams}
-                advance(1)
-        if not selected:
-            raise no_such_run(paths, runs)
-        if not sections:
-            raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
-        comparison = _compare(selected, x, seed) if len(rates) > 1 else None
+    selected = _named(paths, runs) if runs else paths
+    if not selected:
+        raise no_such_run(paths, runs)
+    with compile_notice(quiet), executor(workers, scheduler) as pool:
+        comparison = _compare(selected, x, seed, pool, quiet)
+        tasks = _tasks(selected, comparison, details, seed)
+        sections = _collect(selected, tasks, pool, quiet)
+    if not sections:
+        raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
+    if comparison is not None and len({point.x for point in comparison.points}) < 2:
+        comparison = None
     named = name_apart(sections)
     title = f"Training dynamics of {named[0].run}" if len(named) == 1 else f"Training dynamics of {len(named)} runs"
     about = {"files": ", ".join(path.name for path in paths), "trajtools": __version__, "seed": str(seed)}
@@ -81,13 +91,45 @@ def report(
     click.echo(f"Written to {printable(str(output))}.", err=True)
 
 
-def _compare(paths: list[Path], x: str | None, seed: int) -> Sweep | None:
-    """Return the runs as a sweep; None if they have no such hyper-parameter and it was not asked for."""
-    import trajtools as tt
+def _named(paths: list[Path], patterns: tuple[str, ...]) -> list[Path]:
+    """The files whose runs have such a name."""
+    chosen = []
+    for path in paths:
+        with opened(path) as run:
+            chosen += [path] if matches(run.name, patterns) else []
+    return chosen
 
+
+def _compare(paths: list[Path], x: str | None, seed: int, pool: Executor | None, quiet: bool) -> Sweep | None:
+    """Return the runs as a sweep; None if they have no such hyper-parameter and it was not asked for."""
+    if len(paths) < 2:
+        return None
     try:
-        return tt.sweep(list(map(str, paths)), x or "lr", rng=seed)
+        return measure(paths, x or "lr", pool, own_cache(paths, quiet), quiet, rng=seed)
     except DataError:
         if x is not None:
             raise
         return None
+
+
+def _tasks(paths: list[Path], comparison: Sweep | None, details: int, seed: int) -> list[Task]:
+    """What is wanted of each run: details of some, and the exponent of the others; and what the sweep has of it."""
+    count = len(paths)
+    shown = {(2 * k + 1) * count // (2 * details) for k in range(details)} if count > details else set(range(count))
+    known = {} if comparison is None else {point.path: point for point in comparison.points}
+    return [(str(path), seed, at in shown, known.get(os.path.abspath(path))) for at, path in enumerate(paths)]
+
+
+def _collect(paths: list[Path], tasks: list[Task], pool: Executor | None, quiet: bool) -> list[tuple[Path, RunReport]]:
+    """Collect what the page shows of each run, with progress; runs without states are left out."""
+    from trajtools.report.collect import collect_file, is_known, outline
+
+    left = [task for task in tasks if not is_known(task)]
+    results = map(collect_file, left) if pool is None else pool.map(collect_file, left)
+    sections: list[tuple[Path, RunReport]] = []
+    with progress(len(left), "Analysing runs", quiet) as advance:
+        for path, task in zip(paths, tasks, strict=True):
+            report = outline(task) if is_known(task) else next(results)
+            sections += [] if report is None else [(path, report)]
+            advance(not is_known(task))
+    return sections

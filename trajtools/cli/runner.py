@@ -696,14 +696,16 @@ def _part_of(show: Callable[[float], None], at: int, count: int) -> Callable[[in
 
 @contextmanager
 def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[[float], None]]:
-    """Show progress on a terminal; yields a function that takes the number of steps done."""
+    """Show on a terminal how many steps are done and how long the rest takes; yields what takes the number done."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    count = TextColumn("{task.completed:.0f} of {task.total:.0f},", markup=False)
+    left = TimeRemainingColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), count, left)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(printable(label), total=length)
         yield lambda steps: bar.advance(task, steps)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import time
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajtools.cli import options
+from trajtools.cli import options, printable
 from trajtools.cli.runner import (
     FILES_HELP,
     bullets,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from trajtools.sweeps.sweep import Sweep
 
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)  # of the library; a test compares them
+CACHE_DAYS = 90  # since its last use, after which a cache that nobody named is deleted
 
 
 @click.command("sweep", epilog=FILES_HELP)
@@ -50,6 +54,9 @@ THRESHOLDS = (0.7, 0.8, 0.85, 0.9)  # of the library; a test compares them
 @click.option("--scaling", metavar="NAME,NAME", help="Fit a power law of the training time in these hyper-parameters.")
 @options.workers
 @options.scheduler
+@click.option("--cache", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="Keep results of finished runs in FILE.  [default: in the user's cache folder]")  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Delete that file first, so that every run is measured.")
 @options.seed
 @options.plot
 @options.as_json
@@ -65,53 +72,87 @@ def sweep(
     quiet: bool,
     workers: int,
     scheduler: str | None,
+    cache: Path | None,
+    fresh: bool,
     scaling: str | None,
     **chosen: Any,
 ) -> None:
-    """Compare the runs of all FILEs: exponent, training time, loss; where chaos begins, and what trains fastest."""
+    """Compare the runs of all FILEs: exponent, training time, loss; where chaos begins, and what trains fastest.
+
+    Results of finished runs are kept, so that a sweep that was interrupted goes on when it is called again. A run is
+    measured again if its file or an option has changed.
+    """
     errors: Errors = []
     paths = without_unsafe(expand(files, errors), errors)
     report(errors)
     finish(errors)
     for path in paths:
         check_is_file(path)
-    for target in (plot, output):
+    for target in (plot, output, cache):
         if target is not None:
             check_target(target, paths)
+    place = cache or own_cache(paths, quiet)
+    if fresh and place is not None:
+        from trajtools.sweeps.cache import Cache
+
+        Cache(place)  # refuses a file of another kind, which must not be deleted
+        place.unlink(missing_ok=True)
+    seed, exponent = chosen.pop("seed"), chosen.pop("exponent")
+    chosen |= {"exponent": None if exponent == "none" else exponent, "rng": seed}
     with compile_notice(quiet), executor(workers, scheduler) as pool:
-        result = _measure(paths, chosen, pool, quiet)
+        result = measure(paths, chosen.pop("x"), pool, place, quiet, **chosen)
     factors = tuple(scaling.split(",")) if scaling else None
     if as_json:
-        emit(document("sweep/1", **_plain(result, factors, chosen["seed"])), output)
+        emit(document("sweep/1", **_plain(result, factors, seed)), output)
     else:
-        emit(_text(result, factors, chosen["seed"]), output)
+        emit(_text(result, factors, seed), output)
     if plot is not None:
         save_figure(_figure(result), plot)
 
 
-def _measure(paths: list[Path], chosen: dict[str, Any], pool: Executor | None, quiet: bool) -> Sweep:
-    """Measure every run."""
+def own_cache(paths: list[Path], quiet: bool) -> Path | None:
+    """Return the file in the user's cache folder for sweeps of these folders; None where there can be none.
+
+    Files that were not used for a long time are deleted.
+    """
+    from trajtools.store.isolation import cache_folder
+
+    folder = cache_folder() / "sweeps"
+    content = sorted({os.path.realpath(path.parent) for path in paths})
+    place = folder / f"{hashlib.sha256(repr(content).encode()).hexdigest()[:24]}.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob("*.jsonl"):
+            if time.time() - file.stat().st_mtime > CACHE_DAYS * 86400:
+                file.unlink(missing_ok=True)
+        with place.open("ab"):
+            os.utime(place)
+    except OSError as error:
+        if not quiet:
+            click.echo(f"Results of finished runs are not kept: {printable(str(error))}.", err=True)
+        return None
+    return place
+
+
+def measure(paths: list[Path], x: str, pool: Executor | None, cache: Path | None, quiet: bool, **chosen: Any) -> Sweep:
+    """Measure every run, with progress; say how many were measured before."""
     import trajtools as tt
 
-    names = ("y", "accuracy", "loss", "thresholds", "stays", "control")
-    with progress(100, "Measuring runs", quiet) as advance:
-        shown = 0
+    with progress(len(paths), "Measuring runs", quiet) as advance:
+        shown: int | None = None
 
         def show(done: int, total: int) -> None:
             nonlocal shown
-            percent = 100 * done // total
-            advance(percent - shown)
-            shown = percent
+            if shown is None and done and not quiet:
+                click.echo(
+                    f"{done} of {total} runs were measured before with these options and have not changed "
+                    f"({printable(str(cache))}).",
+                    err=True,
+                )
+            advance(done - (shown or 0))
+            shown = done
 
-        return tt.sweep(
-            list(map(str, paths)),
-            chosen["x"],
-            **{name: chosen[name] for name in names},
-            exponent=None if chosen["exponent"] == "none" else chosen["exponent"],
-            executor=pool,
-            progress=show,
-            rng=chosen["seed"],
-        )
+        return tt.sweep(list(map(str, paths)), x, executor=pool, cache=cache, progress=show, **chosen)
 
 
 def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Block]:

@@ -511,6 +511,10 @@ def pairwise(
     (see `settings`): the relative error is about 1e-8, and at most 1e-14 for states stored as float64. The numbers do
     not depend on tiles, threads or the executor.
 
+    Of states in a file, this process and every process of an executor hold at most 256 MiB at a time; besides them a
+    worker holds a few tiles of `block` x `block` float64 numbers, and this process up to 32 that are finished.
+    With `out`, every finished tile is in the file: after an interruption at most those under way are computed again.
+
     Examples
     --------
     >>> import numpy as np

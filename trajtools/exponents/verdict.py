@@ -207,9 +207,9 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
             "the error of the rate is unknown: there are {curves} independent curves and {steps:g} fitted steps; "
             "{remedies}"
         )
-        values = {"curves": len(fit.fitted), "steps": fit.steps}
         remedies = _remedies("train more initial conditions", _more_room(fit, fit.gain / 2))
-        return "undecided", (growth, Reason.of("error-unknown", text, remedies=remedies, **values))
+        reason = Reason.of("error-unknown", text, curves=len(fit.fitted), steps=fit.steps, remedies=remedies)
+        return "undecided", (growth, reason)
     # A walk that is measured between its own passages looks twice as significant (reflection principle).
     alpha = DECISION / 2 if fit.unit == "blocks of time" else DECISION
     if fit.ratio.p_positive >= alpha:
@@ -225,8 +225,9 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
         slower = _slower(fit, null)
         text = "{null} is not excluded (p = {p:.3g}, and {level:g} is needed); {remedies}"
         more = "train more initial conditions, or longer for more starts"
-        values = {"p": p_value, "level": DECISION, "remedies": _remedies(_more_room(fit, fit.gain / 2), more)}
-        return slower or ("undecided", (growth, Reason.of("null-fits-as-well", text, null=name, **values)))
+        remedies = _remedies(_more_room(fit, fit.gain / 2), more)
+        reason = Reason.of("null-fits-as-well", text, null=name, p=p_value, level=DECISION, remedies=remedies)
+        return slower or ("undecided", (growth, reason))
     if shape is not None and shape.p_exponential < DECISION and shape.statistic > SLOWDOWN:
         text = (
             "the growth slows down: the upper half of it takes {factor:.2g} times as long as the lower half (p of a "

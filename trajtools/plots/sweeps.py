@@ -424,7 +424,8 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
     above.plot(result.rates[rest], result.losses[rest], "s", color="0.6", markerfacecolor="white", label="earlier")
     above.set_ylabel("late training loss")
     spread = np.abs(result.intervals - result.exponents[:, None])
-    for part, face in ((result.converged, BLUE), (~result.converged, "white")):
+    known = result.converged | result.flat
+    for part, face in ((known, BLUE), (~known, "white")):
         shown = part & np.isfinite(result.exponents)
         error = np.where(np.isfinite(spread), spread, 0.0).T[:, shown]
         style = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "capsize": 2}

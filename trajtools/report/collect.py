@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from trajtools.exponents.windows import Windows
     from trajtools.recurrences.measures import Recurrence
     from trajtools.stability.orbital import OrbitalStability
+    from trajtools.sweeps.sweep import SweepPoint
     from trajtools.training.curvature import Curvature
     from trajtools.types import Floats
+
+    Task = tuple[str, int, bool, SweepPoint | None]
+    """Path, rng, whether the page has a section about the run, and what a sweep has of it."""
 
 STATES = 1500  # most states of a trajectory that are compared with each other; longer ones are thinned
 METRICS = ("loss", "test_loss", "accuracy", "test_accuracy")  # shown first
@@ -92,6 +97,8 @@ class RunReport:
         Name -> steps, and the mean over the references.
     left_out : tuple of str
         What does not apply, and why.
+    detailed : bool
+        Whether the page has a section about it; else it stands in the tables only, with its exponent.
     """
 
     run: str
@@ -103,10 +110,48 @@ class RunReport:
     curvature: Curvature | None = None
     metrics: dict[str, tuple[Any, Floats]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    detailed: bool = True
 
 
-def collect(run: Any, *, rng: int = 0) -> RunReport:
-    """Run every analysis that applies to a run of an open file; `rng` seeds the resampling."""
+def collect_file(task: Task) -> RunReport | None:
+    """Do `collect` in any process, or read what the tables show; None without any states."""
+    from trajtools.store import open
+
+    path, rng, detailed, point = task
+    exponent = None if point is None else point.exponent
+    with open(path) as run:
+        if not run.n_states:
+            return None
+        if detailed:
+            return collect(run, rng=rng, exponent=exponent)
+        analysis = None
+        if any(member.reference >= 0 for member in run.members):
+            with suppress(TrajtoolsError):  # the report of the run alone says why
+                analysis = _analyse_twins(run, rng, exponent)
+        return RunReport(run.name, {}, analysis, detailed=False)
+
+
+def is_known(task: Task) -> bool:
+    """Whether a sweep has all that the page shows of a run, so that its file need not be opened."""
+    _, _, detailed, point = task
+    return not detailed and point is not None and (point.exponent is None or point.exponent.curve is not None)
+
+
+def outline(task: Task) -> RunReport:
+    """What the tables show of a run, from a sweep."""
+    path, _, _, point = task
+    assert point is not None
+    one, analysis = point.exponent, None
+    if one is not None and one.curve is not None:
+        analysis = Analysis(path, point.run, one.curve, one, hparams=point.hparams)
+    return RunReport(point.run, {}, analysis, detailed=False)
+
+
+def collect(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunReport:
+    """Run every analysis that applies to a run of an open file; `rng` seeds the resampling.
+
+    `exponent`: that of its twins, where it is known.
+    """
     from trajtools.stability.orbital import orbital_stability
     from trajtools.training.curvature import curvature
 
@@ -122,7 +167,7 @@ def collect(run: Any, *, rng: int = 0) -> RunReport:
     weights = run.stored == "weights"
     analysis = stability = states = probed = None
     if any(member.reference >= 0 for member in run.members):
-        analysis = attempt("exponent of the twins", lambda: _analyse_twins(run, rng))
+        analysis = attempt("exponent of the twins", lambda: _analyse_twins(run, rng, exponent))
         if weights:
             stability = attempt("orbital stability", lambda: orbital_stability(run, rng=rng))
     else:
@@ -139,11 +184,15 @@ def collect(run: Any, *, rng: int = 0) -> RunReport:
     )
 
 
-def _analyse_twins(run: Any, rng: int) -> Analysis:
+def _analyse_twins(run: Any, rng: int, exponent: Exponent | None) -> Analysis:
     from trajtools.exponents.twins import twins
 
-    growth: Divergence = twins(run, metric=run.distance_metric or "l1")
-    return Analysis(str(run.path), run.name, growth, growth.fit(rng=rng), hparams=dict(run.hparams))
+    if exponent is None or exponent.curve is None:
+        growth: Divergence = twins(run, metric=run.distance_metric or "l1")
+        exponent = growth.fit(rng=rng)
+    else:
+        growth = exponent.curve
+    return Analysis(str(run.path), run.name, growth, exponent, hparams=dict(run.hparams))
 
 
 def _compare_states(run: Any) -> tuple[Distances, Recurrence]:

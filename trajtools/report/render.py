@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from trajtools.plots._axes import LARGEST
 from trajtools.recurrences.measures import MEASURES as MEANINGS
 from trajtools.wording import counted
 
@@ -216,6 +215,8 @@ def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if values.size == 0:
         return -1.0, 1.0
+    from trajtools.plots._axes import LARGEST
+
     most = math.log10(LARGEST)
     low, high = math.floor(values.min()), math.ceil(min(values.max(), most))
     return float(min(low, most - 2)), float(max(high, low + 2))

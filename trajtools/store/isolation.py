@@ -336,9 +336,14 @@ def _state(path: Path) -> list[int]:
 
 
 def _memory_path() -> Path:
+    # What one HDF5 survives, another may not.
+    return cache_folder() / f"opened-{h5py.version.hdf5_version}.json"
+
+
+def cache_folder() -> Path:
+    """Folder of this user for what can be deleted at any time; it may not exist yet."""
     if os.name == "nt":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
     else:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    # What one HDF5 survives, another may not.
-    return Path(base) / "trajtools" / f"opened-{h5py.version.hdf5_version}.json"
+    return Path(base) / "trajtools"

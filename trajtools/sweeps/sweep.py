@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from trajtools.reasons import Reason
 from trajtools.results import Result, import_optional
 from trajtools.statistics import blocked_mean, random_generator
 from trajtools.sweeps.answer import RATE_NAMES, answer
+from trajtools.sweeps.cache import Cache, key_of
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
 from trajtools.sweeps.onset import (
     Coincidence,
@@ -514,6 +515,7 @@ def sweep(
     stays: int = 1,
     control: str | None = "control",
     executor: Executor | None = None,
+    cache: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     rng: int = 0,
 ) -> Sweep:
@@ -542,9 +544,13 @@ def sweep(
         Runs whose `hparams` have this key with a true value are controls: drawn and compared, but no part of onset
         and minimum, and without an exponent.
     executor : concurrent.futures.Executor or None
-        Runs one task for each run; None: this process.
+        Runs one task for each run; None: this process. A task is a path and these options.
+    cache : path or None
+        A file for the results of finished runs, created if needed: a sweep that was interrupted goes on from there. A
+        run is measured again where its file, an option, NumPy or this package has changed; always, where its file was
+        changed in the last two seconds or is one of several shards. It can be deleted at any time. None: no file.
     progress : callable or None
-        ``progress(done, total)`` after each run.
+        ``progress(done, total)``: first with the number of runs that are in the cache, then after each run.
     rng : int
         Seed of the resampling of the exponents.
 
@@ -556,7 +562,7 @@ def sweep(
     Raises
     ------
     DataError
-        If no run has the hyper-parameters, or an argument makes no sense.
+        If no run has the hyper-parameters, an argument makes no sense, or `cache` is a file of another kind.
 
     Notes
     -----
@@ -578,66 +584,97 @@ def sweep(
         raise DataError(f"thresholds={thresholds!r}: pass at least one number")
     if isinstance(stays, bool) or int(stays) != stays or stays < 1:
         raise DataError(f"stays={stays!r}: it must be a whole number of recorded states, at least 1")
-    tasks, left_out, unit = [], [], ""
-    for run in _runs(files):
-        if runs is not None and not runs(run):
-            continue
-        values = [_number(run.hparams, name) for name in (x, y) if name]
-        if any(value is None for value in values):
-            words = f"{run.path.name}: no number {x if values[0] is None else y} in hparams"
-            left_out.append(Reason("no-hyper-parameter", words))
-            continue
-        unit = unit or run.time_unit
-        is_control = bool(control and run.hparams.get(control, False))
-        first, second = float(values[0] or 0.0), float(values[1] or 0.0) if y else float("nan")
-        asked = (exponent, accuracy, loss, limits, int(stays), rng)
-        tasks.append(Task(str(run.path), run.name, first, second, is_control, *asked))
-    if not tasks:
+    if cache is not None and not isinstance(rng, int | np.integer):
+        raise DataError(f"rng={rng!r}: with a cache it must be an integer, so that equal sweeps can be told")
+    options = Options(x, y, control or "", exponent, accuracy, loss, limits, int(stays), rng)
+    paths = [str(path) for path in _paths(files, runs)]
+    measured = _measured(paths, options, executor, None if cache is None else Cache(Path(cache)), progress)
+    points = [one.point for one in measured if one.point is not None]
+    left_out = [one.left_out for one in measured if one.left_out is not None]
+    if not points:
         raise DataError(
             f"no run with the hyper-parameter {' and '.join(repr(name) for name in (x, y) if name)}; "
             + "; ".join(map(str, left_out[:5]))
         )
-    points = _points(tasks, executor, progress)
     settings = {"exponent": exponent, "accuracy": accuracy, "loss": loss, "stays": int(stays), "control": control}
     ordered = tuple(sorted(points, key=lambda p: (p.control, p.y if y else 0.0, p.x, p.path, p.run)))
-    return Sweep(x, y or "", ordered, limits, unit or "step", settings | {"rng": rng}, tuple(left_out))
+    unit = next((one.time_unit for one in measured if one.time_unit), "step")
+    return Sweep(x, y or "", ordered, limits, unit, settings | {"rng": rng}, tuple(left_out))
 
 
-def _runs(files: Any) -> Iterable[Any]:
-    """Every run of paths, folders, patterns and runs, in their order."""
-    from trajtools.store import open_runs
+def _paths(files: Any, chosen: Callable[[Run], bool] | None) -> list[Path]:
+    """The file of every run of paths, folders, patterns and runs, in their order; opened only to choose among them."""
+    from trajtools.store import open, open_runs
+    from trajtools.store.runs import Runs
 
     if isinstance(files, Mapping):
-        yield from files.values()
-        return
-    listed = [files] if isinstance(files, (str, Path)) or hasattr(files, "hparams") else list(files)
-    for item in listed:
-        if hasattr(item, "hparams"):
-            yield item
-        else:
-            yield from open_runs(item).values()
+        items = [files] if isinstance(files, Runs) else list(files.values())
+    else:
+        items = [files] if isinstance(files, (str, Path)) or hasattr(files, "hparams") else list(files)
+    paths: list[Path] = []
+    for item in items:
+        if not isinstance(item, Runs) and hasattr(item, "hparams"):
+            paths += [item.path] if chosen is None or chosen(item) else []
+            continue
+        for path in (item if isinstance(item, Runs) else open_runs(item)).paths.values():
+            if chosen is None:
+                paths.append(path)
+            else:
+                with open(path) as run:
+                    paths += [path] if chosen(run) else []
+    return paths
 
 
-def _points(
-    tasks: list[Task], executor: Executor | None, progress: Callable[[int, int], None] | None
-) -> list[SweepPoint]:
-    found = []
-    for done, point in enumerate(map(measure, tasks) if executor is None else executor.map(measure, tasks), 1):
-        found.append(point)
+def _measured(
+    paths: list[str],
+    options: Options,
+    executor: Executor | None,
+    cache: Cache | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[_Measured]:
+    """Measure every run that is not in the cache, and store each result as soon as it is there."""
+    results: dict[int, _Measured] = {}
+    keys = ["" if cache is None else key_of(path, options) for path in paths]
+    for at, key in enumerate(keys):
+        known = cache.get(key) if cache is not None and key else None
+        if known is not None:
+            results[at] = known
+    left = [at for at in range(len(paths)) if at not in results]
+    if progress is not None:
+        progress(len(results), len(paths))
+    for at, result in _completed(left, paths, options, executor):
+        results[at] = result
+        if cache is not None and keys[at]:
+            cache.put(keys[at], result)
         if progress is not None:
-            progress(done, len(tasks))
-    return found
+            progress(len(results), len(paths))
+    return [results[at] for at in range(len(paths))]
+
+
+def _completed(
+    left: list[int], paths: list[str], options: Options, executor: Executor | None
+) -> Iterator[tuple[int, _Measured]]:
+    """Measure runs, and yield each as it is done."""
+    if executor is None:
+        for at in left:
+            yield at, measure(paths[at], options)
+        return
+    futures = {executor.submit(measure, paths[at], options): at for at in left}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 @dataclass(frozen=True)
-class Task:
-    """One run and what is wanted of it; small enough to be sent to another process."""
+class Options:
+    """What is wanted of every run."""
 
-    path: str
-    run: str
-    x: float
-    y: float
-    control: bool
+    x: str
+    y: str | None
+    control: str
     exponent: str | None
     accuracy: str
     loss: str
@@ -646,26 +683,40 @@ class Task:
     rng: int
 
 
-def measure(task: Task) -> SweepPoint:
+@dataclass(frozen=True)
+class _Measured:
+    """A point, or why there is none."""
+
+    point: SweepPoint | None
+    time_unit: str = ""
+    left_out: Reason | None = None
+
+
+def measure(path: str, options: Options) -> _Measured:
     """Measure one run."""
     from trajtools.store import open
 
-    with open(task.path) as run:
+    with open(path) as run:
+        values = [_number(run.hparams, name) for name in (options.x, options.y) if name]
+        if any(value is None for value in values):
+            missing = options.x if values[0] is None else options.y
+            words = f"{run.path.name}: no number {missing} in hparams"
+            return _Measured(None, left_out=Reason("no-hyper-parameter", words))
+        is_control = bool(options.control and run.hparams.get(options.control, False))
         warnings: list[Reason] = []
         references = [k for k, member in enumerate(run.members) if member.reference < 0]
-        accuracy = _series(run, task.accuracy, references, warnings)
-        loss = _series(run, task.loss, references, warnings)
+        accuracy = _series(run, options.accuracy, references, warnings)
+        loss = _series(run, options.loss, references, warnings)
         step = run.step
         outcome = outcome_of(run, references, loss, accuracy)
-        found = None if task.control else exponent_of(run, task.exponent, task.rng, warnings)
-        return SweepPoint(
-            x=task.x,
-            y=task.y,
-            path=task.path,
-            run=task.run,
-            control=task.control,
-            exponent=found,
-            times=training_times(step, accuracy, task.thresholds, task.stays),
+        point = SweepPoint(
+            x=float(values[0] or 0.0),
+            y=float(values[1] or 0.0) if options.y else float("nan"),
+            path=str(run.path),
+            run=run.name,
+            control=is_control,
+            exponent=None if is_control else exponent_of(run, options.exponent, options.rng, warnings),
+            times=training_times(step, accuracy, options.thresholds, options.stays),
             final_loss=_last(loss, diverged=outcome == "diverged"),
             final_accuracy=_last(accuracy, diverged=outcome == "diverged"),
             sharpness=_sharpness(run),
@@ -674,6 +725,7 @@ def measure(task: Task) -> SweepPoint:
             warnings=tuple(warnings),
             outcome=outcome,
         )
+        return _Measured(point, run.time_unit)
 
 
 def _series(run: Any, name: str, references: list[int], warnings: list[Reason]) -> Floats:
