@@ -29,7 +29,7 @@ from series import power
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.store import Run, RunWriter
+from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.wiring import Member, Parameter
 
 IN_MEMORY = Path("/dev/shm")
@@ -147,7 +147,7 @@ def create(path: Path, n_members: int, size: int) -> RunWriter:
     """A run of which all members but the first are twins of the first."""
     parameters = [Parameter("w", "other", (size,), "float32", 0, size)]
     members = [Member("0"), *(Member(str(i), reference=0, epsilon=1e-6) for i in range(1, n_members))]
-    return RunWriter.create(path, mode="w", parameters=parameters, members=members, dtype="float32")
+    return RunWriter.create(path, RunSpec(parameters, members, "float32"), mode="w")
 
 
 def write_run(path: Path, n_states: int, n_members: int, size: int) -> Path:
@@ -156,7 +156,7 @@ def write_run(path: Path, n_states: int, n_members: int, size: int) -> Path:
     tiles[:] = np.random.default_rng(0).standard_normal(tiles.shape)
     rows = writer.layout.rows
     for start in range(0, n_states, rows):
-        writer.write(start, rows, step=np.arange(start, start + rows), tiles=tiles)
+        writer.write(start, rows, step=np.arange(start, start + rows), weights=tiles)
     writer.close()
     return path
 
@@ -169,7 +169,7 @@ def small_run_rows(folder: Path) -> Iterator[Row]:
     def write() -> None:
         writer = create(ours, 1, 83)
         tiles = writer.layout.new_tiles()
-        writer.write(0, 10, step=np.arange(10), tiles=tiles, metrics={"loss": np.zeros(10)})
+        writer.write(0, 10, step=np.arange(10), weights=tiles, metrics={"loss": np.zeros(10)})
         writer.close()
 
     def read() -> None:

@@ -17,10 +17,9 @@ import numpy as np
 from recorders.adapter import Structure, unwired
 from recorders.background import MetricsBeside, MetricTable, Pace, Tape
 from recorders.shards import Shards
-from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
+from recorders.storage import Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
-from trajtools.store import Place, Run, RunWriter, StreamLayout
-from trajtools.store.origin import origin
+from trajtools.store import Place, Run, RunSpec, RunWriter, StreamLayout, origin
 from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
 
 _log = logging.getLogger("recorders")
@@ -149,36 +148,21 @@ class Opening:
         self.nodes = ()
 
     @property
-    def layout(self) -> StreamLayout:
-        """Geometry of what is stored, before the file says so."""
-        s = self.structure
-        if self.stored == "weights":
-            return StreamLayout.choose(s.n_entries, s.n_members, s.dtype)
-        return StreamLayout.choose(self.sketch.k if self.sketch else 1, s.n_members, "float64")
-
-    @property
-    def buffer_layout(self) -> StreamLayout | None:
-        """Geometry of the optimiser's buffers, before the file says so."""
-        return None if self.buffers is None else self.layout.beside(self.buffers.n_entries, self.buffers.dtype)
-
-    @property
-    def model_layout(self) -> StreamLayout | None:
-        """Geometry of the network's own buffers, before the file says so."""
-        one = self.model_buffers
-        return None if one is None else self.layout.beside(one.n_entries, one.dtype)
+    def layouts(self) -> dict[str, StreamLayout]:
+        """Geometry of what is stored, by stream, before the file says so."""
+        return self._spec().layouts
 
     @property
     def block_bytes(self) -> int:
         """Size of a block in memory, buffers included."""
-        beside = (self.buffer_layout, self.model_layout)
-        return self.layout.block_bytes + sum(layout.block_bytes for layout in beside if layout is not None)
+        return sum(layout.block_bytes for layout in self.layouts.values())
 
     def forecast(self, states: int | None) -> Forecast:
         """Say what the run will take; refuse where it cannot fit."""
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
             raise RecordingError(f"{folder} is not a folder; create it first")
-        forecast = Forecast(self.block_bytes // self.layout.rows, states, shutil.disk_usage(folder).free)
+        forecast = Forecast(self.block_bytes // self.layouts[self.stored].rows, states, shutil.disk_usage(folder).free)
         if forecast.bytes is not None and forecast.bytes > forecast.free_bytes and self.compress is None:
             raise RecordingError(
                 f"the run will not fit on the disk: {forecast.summary}. Record less: every=, include=, store='sketch'"
@@ -214,30 +198,22 @@ class Opening:
         else:
             writer = self._created(hparams, origin, reference, table)
         try:
-            layouts = (writer.layout, writer.optimizer_layout, writer.buffer_layout)
-            if layouts != (self.layout, self.buffer_layout, self.model_layout):
-                storage = self._new_storage(*layouts)
+            if writer.layouts != self.layouts:
+                storage = self._new_storage(writer.layouts)
             self.committed, self.last_step, self.uuid = writer.committed, writer.last_step, writer.uuid
             return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace), strict=self.strict)
         except BaseException:
             writer.abort()
             raise
 
-    def _new_storage(
-        self,
-        layout: StreamLayout | None = None,
-        beside: StreamLayout | None = None,
-        of_model: StreamLayout | None = None,
-    ) -> Storage:
+    def _new_storage(self, layouts: Mapping[str, StreamLayout] | None = None) -> Storage:
         """What fills the blocks, in the geometry of the file or, before there is one, in ours."""
-        layout = layout or self.layout
-        buffers = {}
-        if self.buffers is not None:
-            buffers["optimizer_tiles"] = self.buffers, beside or self.buffer_layout
-        if self.model_buffers is not None:
-            buffers["buffer_tiles"] = self.model_buffers, of_model or self.model_layout
-        if buffers:
-            return WithBuffers(self.structure, layout, buffers)
+        layouts = layouts or self.layouts
+        layout = layouts[self.stored]
+        structures = {"optimizer": self.buffers, "buffers": self.model_buffers}
+        beside = {name: (one, layouts[name]) for name, one in structures.items() if one is not None}
+        if beside:
+            return WithBuffers(self.structure, layout, beside)
         if self.stored == "weights":
             return Weights(self.structure, layout)
         if self.sketch is not None:
@@ -245,34 +221,33 @@ class Opening:
             return Sketches(self.structure, self.sketch, layout.rows, entries)
         return TwinDistances(self.structure, self.members, self.metric, layout.rows)
 
-    def _common(self) -> dict[str, Any]:
-        return {
-            "parameters": self.parameters,
-            "members": self.members,
-            "dtype": self.structure.dtype,
-            "stored": self.stored,
-            "durable": self.durable,
-            "sketch": self.sketch.settings if self.sketch else None,
-            "distance_metric": self.metric if self.stored == "distances" else None,
-            "optimizer": {"parameters": unwired(b.described()), "dtype": b.dtype} if (b := self.buffers) else None,
-            "buffers": {"parameters": unwired(m.described()), "dtype": m.dtype} if (m := self.model_buffers) else None,
-            "shard": self.shard,
-        }
+    def _spec(self, **more: Any) -> RunSpec:
+        """The run as the file is to hold it."""
+        return RunSpec(
+            parameters=self.parameters,
+            members=self.members,
+            dtype=self.structure.dtype,
+            stored=self.stored,
+            sketch=self.sketch.settings if self.sketch else None,
+            distance_metric=self.metric if self.stored == "distances" else None,
+            optimizer={"parameters": unwired(b.described()), "dtype": b.dtype} if (b := self.buffers) else None,
+            buffers={"parameters": unwired(m.described()), "dtype": m.dtype} if (m := self.model_buffers) else None,
+            shard=self.shard,
+            **more,
+        )
 
     def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None, table: MetricTable) -> RunWriter:
-        writer = RunWriter.create(
-            self.path,
+        spec = self._spec(
             name=self.name or (self.shards.name if self.shards else ""),
             metrics=table.shapes,
             nodes=self.nodes,
-            mode=self.mode,
             hparams=hparams,
             provenance=origin,
             reference=reference,
             compress=self.compress,
             uuid=self.shards.uuid if self.shards else "",
-            **self._common(),
         )
+        writer = RunWriter.create(self.path, spec, mode=self.mode, durable=self.durable)
         self.path = writer.path  # mode="next" may have chosen another
         MetricsBeside(writer.path).path.unlink(missing_ok=True)  # of a run that is gone
         return writer
@@ -286,7 +261,7 @@ class Opening:
         def keep(run: Run) -> int:
             return self._states_to_keep(run, step, read(), origin)
 
-        return RunWriter.resume(self.path, provenance=origin, keep=keep, **self._common())
+        return RunWriter.resume(self.path, self._spec(provenance=origin), durable=self.durable, keep=keep)
 
     def _block_to_go_on(
         self, writer: RunWriter, table: MetricTable, storage: Storage, pace: Pace
@@ -301,12 +276,8 @@ class Opening:
             for name, values in tail.metrics.items():
                 block.metrics[name] = table.new_rows(block.rows, name)
                 block.metrics[name][: tail.count] = values
-            for name in TILES:
-                if getattr(tail, name) is not None:
-                    block.stored[name][:] = getattr(tail, name)
-            for name, array in (("distances", tail.distances), ("sketch", tail.sketch)):
-                if array is not None:
-                    block.stored[name][: tail.count] = array
+            for name, array in tail.content.items():
+                block.stored[name][: len(array)] = array  # a whole block of tiles, else the states that there are
         return table, pace, block
 
     def _states_to_keep(self, run: Run, step: int | None, arrays: list[np.ndarray], origin: dict[str, Any]) -> int:
@@ -377,8 +348,7 @@ class Opening:
         storage.put(probe, 0, arrays)
         if self.stored != "weights":
             return [probe.stored[self.stored][0]]
-        layouts = zip(TILES, (self.layout, self.buffer_layout, self.model_layout), strict=True)
-        return [layout.take(probe.stored[name], 1)[0] for name, layout in layouts if layout is not None]
+        return [layout.take(probe.stored[name], 1)[0] for name, layout in self.layouts.items()]
 
 
 def _equal(there: Sequence[np.ndarray], here: Sequence[np.ndarray]) -> bool:

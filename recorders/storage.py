@@ -19,7 +19,7 @@ from trajtools.errors import RecordingError
 from trajtools.wiring import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
-TILES = ("tiles", "optimizer_tiles", "buffer_tiles")  # what of a block goes to the file as it lies in memory
+TILES = ("weights", "optimizer", "buffers")  # what of a block goes to the file as it lies in memory
 _ENTRIES = 2**16
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -157,7 +157,7 @@ class Weights:
         """Make an empty block whose first state has index `start`."""
         tiles = self._layout.new_tiles()
         tiles.fill(0)  # the system hands out the memory now, not at the first states
-        return Block(start, np.zeros(self._layout.rows, np.int64), {"tiles": tiles}, self._plan.places(tiles))
+        return Block(start, np.zeros(self._layout.rows, np.int64), {"weights": tiles}, self._plan.places(tiles))
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Copy the state into its row of the tiles."""
@@ -180,7 +180,7 @@ class WithBuffers(Weights):
         block = super().new_block(start)
         for name, one in self._beside.items():
             other = one.new_block(start)
-            block.stored[name] = other.stored["tiles"]
+            block.stored[name] = other.stored["weights"]
             block.places += other.places
         return block
 
@@ -325,8 +325,8 @@ class Block:
     metrics : dict of str to ndarray (rows, ...)
         Float64, NaN where nothing was given.
     stored : dict of str to ndarray
-        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` and ``buffer_tiles``
-        beside tiles.
+        What is stored of the states, by stream: ``weights``, ``distances`` or ``sketch``; ``optimizer`` and ``buffers``
+        beside weights.
     places : list
         Where the arrays of a state, those of its buffers behind them, go in the tiles (see `CopyPlan.places`).
     pending : list

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from trajtools.errors import DamagedError, FormatError, UnsafeFileError
-from trajtools.store import Run, RunWriter
+from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.store.files import SUPERBLOCK_BYTES
 from trajtools.store.isolation import in_child
 from trajtools.wiring import Member, NodeSet, Parameter
@@ -43,10 +43,11 @@ def write(
     extra: dict = {"sketch": {"sketch": {"k": 8}}, "distances": {"distance_metric": "euclidean"}}.get(stored, {})
     if optimizer:
         extra["optimizer"] = {"parameters": [Parameter("w.m", *_rest(parameters[0]))], "dtype": "float32"}
-    writer = RunWriter.create(
-        path, parameters=parameters, members=MEMBERS, nodes=[NodeSet("in", 4)], dtype="float32", stored=stored,
+    spec = RunSpec(
+        parameters=parameters, members=MEMBERS, nodes=[NodeSet("in", 4)], dtype="float32", stored=stored,
         compress=compress, hparams=hparams or {"lr": 0.1}, provenance={"seed": 3}, **extra,
     )  # fmt: skip
+    writer = RunWriter.create(path, spec)
     rng = np.random.default_rng(n_states)
     truth = {
         "step": 10 * np.arange(n_states),
@@ -65,11 +66,11 @@ def write(
             names = ("loss", "accuracy", "late") if start else ("loss", "accuracy")
             content: dict = {}
             if stored == "weights":
-                content["tiles"] = tiles(writer.layout, truth["weights"][part])
+                content["weights"] = tiles(writer.layout, truth["weights"][part])
             else:
                 content[stored] = truth[stored][part, :, 0] if stored == "distances" else truth[stored][part]
             if optimizer:
-                content["optimizer_tiles"] = tiles(writer.optimizer_layout, truth["optimizer"][part])
+                content["optimizer"] = tiles(writer.layouts["optimizer"], truth["optimizer"][part])
             writer.write(
                 start, count, step=truth["step"][part], metrics={name: truth[name][part] for name in names},
                 final=start + count == n_states, **content,

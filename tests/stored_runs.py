@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.store import Run, RunWriter
+from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.wiring import Member, NodeSet, Parameter
 
 PARAMETERS = (
@@ -51,14 +51,18 @@ def options_of(stored: str, optimizer: bool | dict) -> dict:
     return options
 
 
-def create(path, mode="x", *, stored="weights", optimizer=False, **options) -> RunWriter:
+def spec_of(stored: str, optimizer: bool | dict, options: dict) -> RunSpec:
     fixed = {"parameters": PARAMETERS, "nodes": NODES, "members": MEMBERS, "dtype": "float32"}
-    return RunWriter.create(path, mode=mode, **(fixed | options_of(stored, optimizer) | options))
+    return RunSpec(**(fixed | options_of(stored, optimizer) | options))
 
 
-def resume(path, *, stored="weights", optimizer=False, **options) -> RunWriter:
-    fixed = {"parameters": PARAMETERS, "members": MEMBERS, "dtype": "float32"}
-    return RunWriter.resume(path, **(fixed | options_of(stored, optimizer) | options))
+def create(path, mode="x", *, stored="weights", optimizer=False, durable=False, **options) -> RunWriter:
+    return RunWriter.create(path, spec_of(stored, optimizer, options), mode=mode, durable=durable)
+
+
+def resume(path, *, stored="weights", optimizer=False, durable=False, force=False, keep=None, **options) -> RunWriter:
+    spec = spec_of(stored, optimizer, options)
+    return RunWriter.resume(path, spec, durable=durable, force=force, keep=keep)
 
 
 def block_of(layout, values: np.ndarray) -> np.ndarray:
@@ -83,14 +87,14 @@ def metrics_of(start: int, count: int) -> dict[str, np.ndarray]:
 def write(writer: RunWriter, start: int, count: int, *, final: bool = False, metrics: bool = True) -> None:
     """Write the block from `start` on; step s of the file is 2 s."""
     content: dict = {}
-    if writer._stored == "weights":
-        content["tiles"] = block_of(writer.layout, states(start, count))
-    elif writer._stored == "sketch":
+    if writer.stored == "weights":
+        content["weights"] = block_of(writer.layout, states(start, count))
+    elif writer.stored == "sketch":
         content["sketch"] = numbers(start, count, K)
     else:
         content["distances"] = numbers(start, count, 1)[:, :, 0]
-    if writer.optimizer_layout is not None:
-        content["optimizer_tiles"] = block_of(writer.optimizer_layout, -states(start, count))
+    if "optimizer" in writer.layouts:
+        content["optimizer"] = block_of(writer.layouts["optimizer"], -states(start, count))
     steps = 2 * np.arange(start, start + count)
     writer.write(start, count, step=steps, metrics=metrics_of(start, count) if metrics else {}, final=final, **content)
 

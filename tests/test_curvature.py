@@ -12,7 +12,7 @@ import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import codes
-from trajtools.store import RunWriter
+from trajtools.store import RunSpec, RunWriter
 from trajtools.wiring import Member, Parameter
 
 
@@ -120,7 +120,7 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(DataError, match="momentum"):
         measured(path, rate=0.1, momentum=1.5)
     table = [Parameter("w", "other", (2,), "float64", 0, 2)]
-    RunWriter.create(tmp_path / "c.h5", parameters=table, members=[Member("m")], dtype="float64").close()
+    RunWriter.create(tmp_path / "c.h5", RunSpec(parameters=table, members=[Member("m")], dtype="float64")).close()
     with pytest.raises(DataError, match="has no states"):
         measured(tmp_path / "c.h5")
 

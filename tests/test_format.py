@@ -14,7 +14,7 @@ from stored_runs import NODES, PARAMETERS, M, P, assert_holds, assert_whole, blo
 
 import trajtools as tt
 from trajtools.errors import FormatError, UnsafeFileError
-from trajtools.store import Run, RunWriter
+from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.wiring import Member, NodeSet, Parameter
 
 LAW = (Path(tt.__file__).parent / "FORMAT.md").read_text()
@@ -38,21 +38,23 @@ def tiny_metrics():
 def record_tiny(path):
     writer = RunWriter.create(
         path,
-        parameters=TINY_PARAMETERS,
-        nodes=TINY_NODES,
-        members=TINY_MEMBERS,
-        dtype="float32",
-        name="tiny",
-        hparams={"lr": 0.5},
-        provenance={"trajtools": "0.1"},
-        reference="other",
+        RunSpec(
+            parameters=TINY_PARAMETERS,
+            nodes=TINY_NODES,
+            members=TINY_MEMBERS,
+            dtype="float32",
+            name="tiny",
+            hparams={"lr": 0.5},
+            provenance={"trajtools": "0.1"},
+            reference="other",
+        ),
     )
     for count in (10, 20):
         metrics = {
             name: values[:count] for name, values in tiny_metrics().items() if count == 20 or name != "late/vector"
         }
         tiles = block_of(writer.layout, states(0, count, 8, 2))
-        writer.write(0, count, step=3 * np.arange(count), tiles=tiles, metrics=metrics)
+        writer.write(0, count, step=3 * np.arange(count), weights=tiles, metrics=metrics)
     writer.plant(30, 1, 1e-6, 7, 3e-6)
     writer.plant(45, 1, 2e-6, 8, 5e-6)
     writer.close(overhead={"seconds": 1.5})

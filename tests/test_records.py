@@ -12,7 +12,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.exponents.one_trajectory import full_state, read_record, scaled
 from trajtools.reasons import codes
-from trajtools.store import RunWriter
+from trajtools.store import RunSpec, RunWriter
 from trajtools.wiring import Member, Parameter
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
@@ -231,20 +231,22 @@ def record(path, states, buffers, table, hparams):
     width = states.shape[1]
     writer = RunWriter.create(
         path,
-        parameters=[Parameter("layer.kernel", "other", (width,), "float64", 0, width)],
-        nodes=[],
-        members=[Member("m0")],
-        dtype="float64",
-        hparams=hparams,
-        optimizer={"parameters": table, "dtype": "float64"},
+        RunSpec(
+            parameters=[Parameter("layer.kernel", "other", (width,), "float64", 0, width)],
+            nodes=[],
+            members=[Member("m0")],
+            dtype="float64",
+            hparams=hparams,
+            optimizer={"parameters": table, "dtype": "float64"},
+        ),
     )
     for start in range(0, len(states), writer.layout.rows):
         count = min(writer.layout.rows, len(states) - start)
-        tiles, more = writer.layout.new_tiles(), writer.optimizer_layout.new_tiles()
+        tiles, more = writer.layout.new_tiles(), writer.layouts["optimizer"].new_tiles()
         for row in range(count):
             writer.layout.put(tiles, row, 0, states[start + row])
-            writer.optimizer_layout.put(more, row, 0, buffers[start + row])
-        writer.write(start, count, step=np.arange(start, start + count), tiles=tiles, optimizer_tiles=more, final=True)
+            writer.layouts["optimizer"].put(more, row, 0, buffers[start + row])
+        writer.write(start, count, step=np.arange(start, start + count), weights=tiles, optimizer=more, final=True)
     writer.close()
     return path
 

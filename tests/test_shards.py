@@ -13,7 +13,7 @@ from command_line import call
 import trajtools as tt
 from recorders import Sketch
 from trajtools.errors import ArchitectureError, DataError, FormatError
-from trajtools.store import Box, Place, RunWriter, Shard
+from trajtools.store import Box, Place, RunSpec, RunWriter, Shard
 from trajtools.wiring import Member, NodeSet, Parameter, describe
 
 SHAPES = {"a": (5, 3), "b": (3,), "c": (2, 3, 4), "d": ()}
@@ -60,22 +60,22 @@ def write(folder, *, stored="weights", metric="l2", lengths=None, uuid="0" * 32,
             for i, (p, size) in enumerate(zip(WHOLE, sizes, strict=True))
         ]
         shard = Shard(rank, tuple(BOXES), {"dp": 2, "tp": 2}, place, NODES, place if buffers else None)
-        writer = RunWriter.create(
-            folder / f"{name}.rank{rank}.h5",
+        spec = RunSpec(
             parameters=table, members=MEMBERS, dtype="float64", stored=stored, name=name, uuid=uuid,
             sketch=Sketch(16, 3).settings if stored == "sketch" else None,
             distance_metric=metric if stored == "distances" else None,
             optimizer={"parameters": table, "dtype": "float64"} if buffers else None,
             shard=shard.to_text(), hparams={"lr": 0.1},
         )  # fmt: skip
+        writer = RunWriter.create(folder / f"{name}.rank{rank}.h5", spec)
         n = (lengths or {}).get(rank, T)
         content = {}
         if stored == "weights":
-            content["tiles"] = writer.layout.new_tiles()
+            content["weights"] = writer.layout.new_tiles()
             for row, member in np.ndindex(n, 2):
-                writer.layout.put(content["tiles"], row, member, mine[row, member])
+                writer.layout.put(content["weights"], row, member, mine[row, member])
             if buffers:
-                content["optimizer_tiles"] = 2 * content["tiles"]
+                content["optimizer"] = 2 * content["weights"]
         elif stored == "distances":
             gap = np.abs(mine[:, 1] - mine[:, 0])
             d = {"l1": gap.sum(1), "l2": np.sqrt((gap**2).sum(1)), "linf": gap.max(1)}
@@ -216,7 +216,7 @@ def test_another_part_does_not_continue_a_file(tmp_path):
     with tt.open(path) as run:
         table, other = run.shards[0].parameters, run.shards[1].shard
     with pytest.raises(ArchitectureError, match="another part of the sharded network"):
-        RunWriter.resume(path, parameters=table, members=MEMBERS, dtype="float64", shard=other.to_text())
+        RunWriter.resume(path, RunSpec(parameters=table, members=MEMBERS, dtype="float64", shard=other.to_text()))
 
 
 def test_a_repaired_file_stays_a_shard(tmp_path):

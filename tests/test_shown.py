@@ -22,7 +22,7 @@ import trajtools as tt
 from trajtools.exponents.applicability import probe
 from trajtools.results import MOST_LINES, Result, Shown
 from trajtools.statistics import fit_slope
-from trajtools.store import RunWriter
+from trajtools.store import RunSpec, RunWriter
 from trajtools.wiring import Member, Parameter
 from trajtools.wording import WIDTH, columns
 
@@ -63,7 +63,7 @@ def grid() -> object:
 
 def stored(path: object, **hparams: object) -> tt.Run:
     table = [Parameter("w", "other", (3,), "float64", 0, 3)]
-    RunWriter.create(path, parameters=table, members=[Member("a")], dtype="float64", hparams=hparams).close()
+    RunWriter.create(path, RunSpec(parameters=table, members=[Member("a")], dtype="float64", hparams=hparams)).close()
     return tt.open(path)
 
 

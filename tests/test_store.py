@@ -40,7 +40,7 @@ from trajtools.errors import (
     SelectionError,
     TooLargeError,
 )
-from trajtools.store import Run, RunWriter, StreamLayout, open_runs, promote, widen
+from trajtools.store import Run, RunSpec, RunWriter, StreamLayout, open_runs, promote, widen
 from trajtools.wiring import Member, Parameter
 
 BITS = {"float16": np.uint16, "float32": np.uint32, "float64": np.uint64, "bfloat16": np.uint16}
@@ -54,13 +54,13 @@ def flat(size, dtype="float32", name="w"):
 
 def small(path, *, n_members=1, size=3, dtype="float32", **options):
     members = [Member(str(i)) for i in range(n_members)]
-    return RunWriter.create(path, parameters=flat(size, dtype), members=members, dtype=dtype, **options)
+    return RunWriter.create(path, RunSpec(parameters=flat(size, dtype), members=members, dtype=dtype, **options))
 
 
 def put(writer, start, count, *, metrics=None, final=True):
     """States whose content does not matter."""
     tiles = writer.layout.new_tiles()
-    writer.write(start, count, step=np.arange(start, start + count), metrics=metrics, tiles=tiles, final=final)
+    writer.write(start, count, step=np.arange(start, start + count), metrics=metrics, weights=tiles, final=final)
 
 
 # ------------------------------------------------------------------------------------------------------------- states
@@ -88,7 +88,7 @@ def test_any_bits_come_back_as_they_were(  # noqa: PLR0917
         block = bits[start : start + layout.rows]
         tiles = block_of(layout, block.view(layout.dtype))
         np.testing.assert_array_equal(layout.take(tiles, len(block)).view(kind), block)
-        writer.write(start, len(block), step=np.arange(start, start + len(block)), tiles=tiles, final=True)
+        writer.write(start, len(block), step=np.arange(start, start + len(block)), weights=tiles, final=True)
     writer.close()
     np.testing.assert_array_equal(naive_store.read(path)["weights"].view(kind), bits)
     with Run(path) as run:
@@ -156,7 +156,7 @@ def test_wide_states_are_cut_into_even_chunks(tmp_path):
     assert writer.layout.rows == rows
     truth = states(0, rows, size)
     tiles = block_of(writer.layout, truth)
-    writer.write(0, rows, step=np.arange(rows), tiles=tiles)
+    writer.write(0, rows, step=np.arange(rows), weights=tiles)
     writer.close()
     np.testing.assert_array_equal(naive_store.read(path)["weights"].view(np.uint32), truth.view(np.uint32))
     with Run(path) as run:
@@ -202,9 +202,9 @@ def test_optimiser_buffers_of_another_dtype_and_size(tmp_path):
     buffers = flat(500, "float64", "momentum")
     writer = create(path, optimizer={"parameters": buffers, "dtype": "float64"})
     truth = np.random.default_rng(1).standard_normal((9, M, 500))
-    tiles = block_of(writer.optimizer_layout, truth)
-    writer.write(0, 9, step=np.arange(9), tiles=writer.layout.new_tiles(), optimizer_tiles=tiles)
-    with pytest.raises(ValueError, match="optimizer_tiles: this run stores them"):
+    tiles = block_of(writer.layouts["optimizer"], truth)
+    writer.write(0, 9, step=np.arange(9), weights=writer.layout.new_tiles(), optimizer=tiles)
+    with pytest.raises(ValueError, match="optimizer: this run stores them"):
         put(writer, 0, 9)
     writer.close()
     with Run(path) as run:
@@ -322,10 +322,12 @@ def test_metrics_beyond_the_room_for_their_names_are_noted(tmp_path):
     for number in range(20):
         writer = RunWriter.resume(
             path,
-            parameters=flat(3),
-            members=[Member("0")],
-            dtype="float32",
-            provenance={"number": number, "x": "y" * 900},
+            RunSpec(
+                parameters=flat(3),
+                members=[Member("0")],
+                dtype="float32",
+                provenance={"number": number, "x": "y" * 900},
+            ),
         )
         put(writer, 0, 5, metrics=dict.fromkeys(names, np.ones(5)))
         writer.close(overhead={"seconds": 2.0})
@@ -429,13 +431,13 @@ def test_parameters_of_size_zero(tmp_path):
         Parameter("scale", "other", (), "float32", 4, 1),
         Parameter("last", "other", (0,), "float32", 5, 0),
     ]
-    writer = RunWriter.create(path, parameters=parameters, members=[Member("one")], dtype="float32")
+    writer = RunWriter.create(path, RunSpec(parameters=parameters, members=[Member("one")], dtype="float32"))
     put(writer, 0, 7)
     writer.close()
     assert naive_store.read(path)["weights"].shape == (7, 1, 5)
     with Run(path) as run:
         assert run.parameters == tuple(parameters)
-    RunWriter.resume(path, parameters=parameters, members=[Member("one")], dtype="float32").close()
+    RunWriter.resume(path, RunSpec(parameters=parameters, members=[Member("one")], dtype="float32")).close()
 
 
 def test_many_members(tmp_path):
@@ -443,7 +445,7 @@ def test_many_members(tmp_path):
     writer = small(path, n_members=300, size=5)
     truth = states(0, 10, 5, 300)
     distances = numbers(0, 10, 1, 300)[:, :, 0]
-    writer.write(0, 10, step=np.arange(10), tiles=block_of(writer.layout, truth), metrics={"d": distances})
+    writer.write(0, 10, step=np.arange(10), weights=block_of(writer.layout, truth), metrics={"d": distances})
     writer.close()
     with Run(path) as run:
         np.testing.assert_array_equal(run.states[:].view(np.uint32), truth.view(np.uint32))
@@ -462,7 +464,7 @@ def test_plantings_come_back(tmp_path, count):
     for i, row in enumerate(rows):
         if i in (5, 64, 100):  # a resumed run goes on in the same block
             writer.close()
-            writer = RunWriter.resume(path, parameters=flat(3), members=[Member("0")], dtype="float32")
+            writer = RunWriter.resume(path, RunSpec(parameters=flat(3), members=[Member("0")], dtype="float32"))
         writer.plant(*row)
     with Run(path) as run:
         assert len(run.plantings["step"]) == count
@@ -511,12 +513,11 @@ def test_the_tail_is_written_again_as_it_was(tmp_path):
     writer.abort()
     writer = resume(path, optimizer=True)
     tail = writer.tail
-    content = {"tiles": tail.tiles, "optimizer_tiles": tail.optimizer_tiles}
-    writer.write(tail.start, tail.count, step=tail.step, metrics=tail.metrics, **content)
+    writer.write(tail.start, tail.count, step=tail.step, metrics=tail.metrics, **tail.content)
     with Run(path) as run:
         assert_whole(run, 90)
     extra = {"extra": np.arange(26.0)}  # the other metrics of the block stay, though they are not given again
-    writer.write(tail.start, tail.count, step=tail.step, metrics=extra, **content)
+    writer.write(tail.start, tail.count, step=tail.step, metrics=extra, **tail.content)
     writer.close()
     assert_holds(naive_store.read(path), 90)
     with Run(path) as run:
@@ -530,9 +531,9 @@ def test_steps_rise_across_a_resume(tmp_path):
     writer = resume(path)
     tiles = writer.layout.new_tiles()
     with pytest.raises(ValueError, match="increasing numbers above 126"):
-        writer.write(64, 1, step=np.array([126]), tiles=tiles)
+        writer.write(64, 1, step=np.array([126]), weights=tiles)
     with pytest.raises(ValueError, match="right behind the 64 committed"):
-        writer.write(0, 64, step=2 * np.arange(64), tiles=tiles)  # that block is of another writer, and full
+        writer.write(0, 64, step=2 * np.arange(64), weights=tiles)  # that block is of another writer, and full
     go_on(writer, 80)
     writer.close()
     with Run(path) as run:
@@ -673,7 +674,7 @@ def test_a_path_is_claimed_at_once(tmp_path, monkeypatch, links):
 def test_what_cannot_be_recorded_is_refused_before_a_file_is_made(tmp_path, change, error, words):
     fixed = {"parameters": PARAMETERS, "nodes": NODES, "members": MEMBERS, "dtype": "float32"}
     with pytest.raises(error, match=words):
-        RunWriter.create(tmp_path / "run.h5", **fixed | change)
+        create(tmp_path / "run.h5", **fixed | change)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -689,12 +690,12 @@ def test_blocks_that_do_not_fit_are_refused_and_do_no_harm(tmp_path):
         ({"count": 65, "step": np.arange(65)}, "needed 1 to 64 states"),
         ({"step": step[::-1]}, "increasing numbers"),
         ({"step": -step[::-1]}, "increasing numbers above -1"),
-        ({"tiles": None}, "this run stores them"),
-        ({"tiles": tiles[:, :, :3]}, "needed a C-contiguous array"),
-        ({"tiles": tiles.astype("f8")}, "needed a C-contiguous array"),
+        ({"weights": None}, "needed float32 of the shape"),
+        ({"weights": tiles[:, :, :3]}, "or a C-contiguous block"),
+        ({"weights": tiles.astype("f8")}, "got float64 of the shape"),
         ({"distances": np.zeros((20, M))}, "does not store them"),
     ):
-        block = {"start": 0, "count": 20, "step": step, "tiles": tiles} | change
+        block = {"start": 0, "count": 20, "step": step, "weights": tiles} | change
         with pytest.raises(ValueError, match=words):
             writer.write(block.pop("start"), block.pop("count"), **block)
     write(writer, 0, 25)

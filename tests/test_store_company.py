@@ -194,7 +194,7 @@ def test_a_known_metric_may_come_late_into_the_block_that_a_reader_has_open(tmp_
     tiles = writer.layout.new_tiles()
 
     def put(first, count, **metrics):
-        writer.write(first, count, step=np.arange(first, first + count), tiles=tiles, metrics=metrics)
+        writer.write(first, count, step=np.arange(first, first + count), weights=tiles, metrics=metrics)
 
     put(0, 64, loss=np.ones(64))
     put(64, 5)

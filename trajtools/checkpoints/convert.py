@@ -22,8 +22,7 @@ from trajtools.checkpoints.steps import Order, in_order
 from trajtools.checkpoints.weights import Weights, renaming, weights_of
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError
 from trajtools.results import Shown
-from trajtools.store import RunWriter, StreamLayout, digest, foreign, promote, publish, widen
-from trajtools.store.origin import origin
+from trajtools.store import RunSpec, RunWriter, StreamLayout, digest, foreign, origin, promote, publish, widen
 from trajtools.wiring import FLOATS, Member, describe, is_selected, listed, select
 from trajtools.wording import counted
 
@@ -515,15 +514,9 @@ class _Writer:
                 f"the run will not fit on the disk: {count:,} states, {gigabytes:.3g} GB, {free / 1e9:.3g} GB free. "
                 "Take fewer arrays (--include), or compress them (--compress)"
             )
-        self._file = RunWriter.create(
-            path,
-            parameters=parameters,
-            nodes=nodes,
-            members=[Member("network")],
-            dtype=self._dtype,
-            metrics=metrics,
-            **about,
-        )
+        network = [Member("network")]
+        spec = RunSpec(parameters, network, self._dtype, nodes, metrics=metrics, **about)
+        self._file = RunWriter.create(path, spec)
         self._steps = np.zeros(count, np.int64)
         self._tiles = self._file.layout.new_tiles()
         self._done = 0
@@ -549,7 +542,7 @@ class _Writer:
                 self._done - block.start,
                 step=self._steps[block],
                 metrics=columns,
-                tiles=self._tiles,
+                weights=self._tiles,
                 final=self._done == self._count,
             )
             self._tiles = self._file.layout.new_tiles()

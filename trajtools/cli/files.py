@@ -23,6 +23,7 @@ from trajtools.cli.runner import (
     no_such_run,
     opened,
     plain_errors,
+    probed,
     progress,
     report,
     table,
@@ -48,23 +49,25 @@ ONLY_FOR["max_edges"] = ("graphml", "gexf")
 
 
 def _each_file(
-    files: Sequence[Path], output: Path | None, action: Callable[[Path], Any], *, opens: bool = False
+    files: Sequence[Path],
+    output: Path | None,
+    action: Callable[[Path], Any],
+    *,
+    task: Callable[[str], Any] | None = None,
 ) -> tuple[list[Any], Errors]:
     """Do something with each file; one that fails does not keep the others from being treated.
 
-    `opens`: the action opens the file in this process, so that unknown ones are first opened in another.
+    `task`: the same in a child process, for files that this user has not opened before; what it leaves is done here.
     """
     errors: Errors = []
     paths = expand(files, errors)
     if output is not None:
         check_target(output, paths)
-    if opens:
-        paths = without_unsafe(paths, errors)
     results = []
-    for path in paths:
+    for path, answer in [(path, None) for path in paths] if task is None else probed(paths, errors, task):
         with collecting(errors, path):
             check_is_file(path)
-            results.append(action(path))
+            results.append(action(path) if answer is None else answer)
     report(errors)
     return results, errors
 
@@ -80,13 +83,8 @@ def _each_file(
 @options.debug
 def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     """Describe each FILE: its run, states, members, parameters, metrics, and whether it is complete."""
-
-    def action(path: Path) -> dict[str, Any] | None:
-        with opened(path) as run:
-            return describe(run) if matches(run.name, runs) else None
-
-    results, errors = _each_file(files, output, action, opens=True)
-    descriptions = [one for one in results if one is not None]
+    results, errors = _each_file(files, output, _describe_known, task=describe_file)
+    descriptions = [one for one in results if matches(one["run"], runs)]
     if runs and not descriptions and not errors:
         raise no_such_run(expand(files, []), runs)
     if as_json:
@@ -94,6 +92,20 @@ def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, outpu
     elif descriptions:
         emit([block for one in descriptions for block in describe_text(one)], output)
     finish(errors)
+
+
+def _describe_known(path: Path) -> dict[str, Any]:
+    with opened(path) as run:
+        return describe(run)
+
+
+def describe_file(path: str) -> dict[str, Any] | None:
+    """Describe a file in a child process, and touch what others will read; None of a shard, which is not the run."""
+    from trajtools.store import Run
+
+    with Run(path) as run:
+        run.locate_all()
+        return None if run.shard else describe(run)
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -75,18 +75,25 @@ def _expand(path: Path) -> list[Path]:
 
 
 def without_unsafe(paths: Sequence[Path], errors: Errors) -> list[Path]:
-    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`.
+    """Leave out, with an error, the files that a child process could not open."""
+    return [path for path, _ in probed(paths, errors)]
 
-    Of the shards of one run, the first stays, which opens them all.
+
+def probed(paths: Sequence[Path], errors: Errors, task: Callable[[str], Any] | None = None) -> list[tuple[Path, Any]]:
+    """What a task says in a child process of files that this user has not opened before, see `trajtools.store.probe`.
+
+    Files that could not be opened are left out, with an error. Of the shards of one run, the first stays, which opens
+    them all.
     """
     from trajtools.store import probe, whole_runs
 
     recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
-    refused = {path: error for path, error in probe(recorded).items() if error is not None}
+    answers = probe(recorded, task) if task is not None else probe(recorded)
+    refused = {path: answer for path, answer in answers.items() if isinstance(answer, Exception)}
     for path, error in refused.items():
         with collecting(errors, path):
             raise explained(path, error)
-    return whole_runs([path for path in paths if path not in refused])
+    return [(path, answers.get(path)) for path in whole_runs([path for path in paths if path not in refused])]
 
 
 def explained(path: Path, error: Exception) -> Exception:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
 from trajtools.store.files import RawFile, open_for_reading
-from trajtools.store.layout import SHUFFLE, SLOTS, ZSTD, Axis, Stream, checksum
+from trajtools.store.layout import SHUFFLE, SLOTS, Axis, Stream, checksum
+from trajtools.store.strangers import ZSTD
 
 Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
 FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
-SUMS_BYTES = 2**14
 _GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
 _LOOKUPS = 10**6
@@ -72,67 +72,56 @@ class Blocks:
         """Committed rows of a block."""
         return min(self.axis.rows, self.n - block * self.axis.rows)
 
-    def slots(self, block: int, first: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows that each slot covers, (SLOTS,), and its checksums first to stop, (SLOTS, stop - first)."""
-        width = self.axis.width
-        stop = width if stop is None else stop
+    def slots(self, block: int) -> NDArray[Any]:
+        """The slots of a block, (SLOTS, width): the rows that each covers, then its checksums."""
+        result = np.zeros((SLOTS, self.axis.width), "<u8")
         place = int(self._offsets[self.axis.sums][block, 0])
-        if place >= 0 and 8 * SLOTS * width <= SUMS_BYTES:
-            whole = np.zeros((SLOTS, width), "<u8")
-            self._raw.read_into(place, whole.data)
-            return whole[:, 0], whole[:, first:stop]
-        counts, sums = np.zeros(SLOTS, "<u8"), np.zeros((SLOTS, stop - first), "<u8")
-        if place < 0:
-            return counts, sums
-        for slot in range(SLOTS):
-            at = place + 8 * width * slot
-            self._raw.read_into(at, counts[slot : slot + 1].data)
-            self._raw.read_into(at + 8 * first, sums[slot].data)
-        return counts, sums
-
-    def matches(self, block: int) -> NDArray[np.bool_]:
-        """For each slot and chunk of a block, whether they match, (SLOTS, width - 1); absent chunks match anything."""
-        counts, sums = self.slots(block)
-        needed, result = self.rows_of(block), np.ones((SLOTS, self.axis.width - 1), bool)
-        for name, stream in self.axis.streams.items():
-            for at in range(stream.n_chunks):
-                index = self.axis.first[name] + at
-                chunk = self._raw_chunk(name, block, at)
-                for slot in range(SLOTS):
-                    result[slot, index - 1] = needed <= counts[slot] <= stream.rows and _fits(
-                        stream, chunk, int(counts[slot]), value=int(sums[slot, index]), block=block, index=index
-                    )
+        if place >= 0:
+            self._raw.read_into(place, result.data)
         return result
 
-    def current_sums(self, block: int) -> NDArray[Any]:
-        """A slot that covers the committed rows of a block as they are."""
-        result = np.zeros(self.axis.width, "<u8")
-        result[0] = self.rows_of(block)
-        claimed: NDArray[np.bool_] = np.asarray(self.slots(block)[1].any(axis=0))
+    def compare(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Which chunks of a block match each slot, (SLOTS, width - 1), and a slot for its committed rows as they are.
+
+        Of a sparse stream, a slot that claims no chunk is right about it.
+        """
+        slots, needed = self.slots(block), self.rows_of(block)
+        matching, current = np.zeros((SLOTS, self.axis.width - 1), bool), np.zeros(self.axis.width, "<u8")
+        current[0] = needed
         for name, stream in self.axis.streams.items():
-            for at in range(stream.n_chunks):
-                index = self.axis.first[name] + at
-                chunk = self._raw_chunk(name, block, at) if claimed[index] else None
-                if chunk is not None:
-                    result[index] = checksum(_prefix(stream, chunk, self.rows_of(block)), block, index)
-        return result
+            for chunk in range(stream.n_chunks):
+                index, here = self.axis.first[name] + chunk, np.array([chunk])
+                view = self._read(stream, np.array([block]), here, slice(0, stream.rows))[0].data.cast("B")
+                exists = self._offsets[name][block, chunk] >= 0
+                for slot, (count, value) in enumerate(slots[:, [0, index]].tolist()):
+                    if needed <= count <= stream.rows:
+                        whole = exists and _is_whole(stream, view, count, value, block=block, index=index)
+                        matching[slot, index - 1] = whole or (stream.sparse and not value)
+                        if whole:
+                            current[index] = checksum(view[: needed * stream.row_bytes], block, index)
+        return matching, current
 
     def fetch(
-        self, name: str, block: int, chunks: Sequence[int], span: slice, rooms: list[NDArray[Any]] | None = None
+        self,
+        name: str,
+        blocks: Sequence[int],
+        chunks: Sequence[int],
+        span: slice,
+        rooms: list[NDArray[Any]] | None = None,
     ) -> Sequence[NDArray[Any]]:
-        """Rows of chunks of one block, each (rows, entries): in `rooms`, or valid until the next call in this thread.
+        """Rows of chunks of some blocks, each (rows, entries): in `rooms`, or valid until the next call in this thread.
 
         `rooms` are contiguous arrays that take whole chunks; the span is then the whole block.
         """
-        stream = self.axis.streams[name]
-        index = np.asarray(chunks, np.int64)
-        known = self._verified[name][block, index].all()
-        if known and not stream.filters:
-            return self._read(stream, block, index, span, rooms)
-        data, bad = self._verify(stream, block, index, rooms)
-        if len(bad):
-            raise DamagedError(self.describe(name, block, bad))
-        self._verified[name][block, index] = True
+        stream, verified = self.axis.streams[name], self._verified[name]
+        at, index = np.asarray(blocks, np.int64), np.asarray(chunks, np.int64)
+        if not stream.filters and verified[at, index].all():
+            return self._read(stream, at, index, span, rooms)
+        data, bad = self._verify(stream, at, index, rooms)
+        if bad.any():
+            block = int(at[bad][0])
+            raise DamagedError(self.describe(name, block, index[bad & (at == block)]))
+        verified[at, index] = True
         return data if rooms is not None else data[:, span]
 
     def damaged(self, name: str, block: int) -> list[int]:
@@ -140,15 +129,20 @@ class Blocks:
         stream = self.axis.streams[name]
         group = max(1, FETCH_BYTES // stream.chunk_bytes)
         parts = [np.arange(at, min(at + group, stream.n_chunks)) for at in range(0, stream.n_chunks, group)]
-        return [int(chunk) for part in parts for chunk in self._verify(stream, block, part)[1]]
+        return [c for part in parts for c in part[self._verify(stream, np.full_like(part, block), part)[1]].tolist()]
 
     def _verify(
-        self, stream: Stream, block: int, index: NDArray[np.int64], rooms: list[NDArray[Any]] | None = None
-    ) -> tuple[Any, NDArray[np.int64]]:
+        self,
+        stream: Stream,
+        blocks: NDArray[np.int64],
+        chunks: NDArray[np.int64],
+        rooms: list[NDArray[Any]] | None = None,
+    ) -> tuple[Any, NDArray[np.bool_]]:
+        """Read whole chunks; which of them match no checksum."""
         for trial in range(_TRIES):
-            data = self._read(stream, block, index, slice(0, stream.rows), rooms)
-            bad = self._mismatches(stream, block, index, data)
-            if not len(bad) or block < self.n_blocks - 1 or trial == _TRIES - 1:
+            data = self._read(stream, blocks, chunks, slice(0, stream.rows), rooms)
+            bad = self._mismatches(stream, blocks, chunks, data)
+            if not bad.any() or blocks[bad].max() < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
             time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved it
             with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
@@ -177,20 +171,24 @@ class Blocks:
         return "do not match their checksums"
 
     def _read(
-        self, stream: Stream, block: int, index: NDArray[np.int64], span: slice, rooms: list[NDArray[Any]] | None = None
+        self,
+        stream: Stream,
+        blocks: NDArray[np.int64],
+        chunks: NDArray[np.int64],
+        span: slice,
+        rooms: list[NDArray[Any]] | None = None,
     ) -> Any:
         """Rows of chunks as they are in the file; NaN where a sparse stream has none, zeros past the end."""
-        row_bytes = stream.chunk_bytes // stream.rows
-        count = span.stop - span.start
+        row_bytes, count = stream.row_bytes, span.stop - span.start
         size = count * row_bytes
-        offsets = self._offsets[stream.name][block, index].tolist()
+        offsets = self._offsets[stream.name][blocks, chunks].tolist()
         if rooms is None:
-            data = self._scratch(len(index) * size)[: len(index) * size]
-            views = [data[at : at + size] for at in range(0, len(data), size)] if len(index) > 1 else [data]
+            data = self._scratch(len(offsets) * size)[: len(offsets) * size]
+            views = [data[at : at + size] for at in range(0, len(data), size)] if len(offsets) > 1 else [data]
         else:
             views = [room.reshape(-1).view(np.uint8) for room in rooms]
         if stream.filters:
-            sizes = self._sizes[stream.name][block, index].tolist()
+            sizes = self._sizes[stream.name][blocks, chunks].tolist()
             for view, offset, length in zip(views, offsets, sizes, strict=True):
                 whole = self._inflated(stream, offset, length)
                 view[:] = whole[span.start * row_bytes : span.stop * row_bytes]
@@ -198,7 +196,7 @@ class Blocks:
             self._read_runs(stream, offsets, views, span.start * row_bytes if count < stream.rows else 0)
         if rooms is not None:
             return rooms
-        return data.view(stream.dtype).reshape(len(index), count, row_bytes // stream.dtype.itemsize)
+        return data.view(stream.dtype).reshape(len(offsets), count, row_bytes // stream.dtype.itemsize)
 
     def _read_runs(self, stream: Stream, offsets: list[int], views: list[NDArray[np.uint8]], skipped: int) -> None:
         """Fill views from their chunks; what lies behind each other, but for the gaps of an alignment, in one read."""
@@ -221,48 +219,36 @@ class Blocks:
         if parts:
             self._raw.read_parts(start, parts)
 
-    def _mismatches(self, stream: Stream, block: int, index: NDArray[np.int64], data: NDArray[Any]) -> NDArray[Any]:
-        first, needed = self.axis.first[stream.name], self.rows_of(block)
-        low, high = int(index.min()), int(index.max()) + 1
-        counts, sums = self._claims(block, first + low, first + high)
-        usable = [(counts[s], sums[s]) for s in range(SLOTS) if needed <= counts[s] <= stream.rows]
-        offsets = self._offsets[stream.name][block, index].tolist()
-        bad = []
-        for at, chunk in enumerate(index.tolist()):
-            claims = [(count, values[chunk - low]) for count, values in usable]
+    def _mismatches(
+        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
+    ) -> NDArray[np.bool_]:
+        first, offsets = self.axis.first[stream.name], self._offsets[stream.name][blocks, chunks].tolist()
+        bad = np.zeros(len(blocks), bool)
+        for at, (block, chunk) in enumerate(zip(blocks.tolist(), chunks.tolist(), strict=True)):
+            index = first + chunk
+            claims = [(count, int(sums[index])) for count, sums in self._claims(block)]
+            view = data[at].data.cast("B")
+            if offsets[at] >= 0 and any(
+                _is_whole(stream, view, count, value, block=block, index=index) for count, value in claims
+            ):
+                continue
             # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
-            empty = stream.sparse and any(value == 0 for _, value in claims)
-            if offsets[at] < 0:
-                ok = empty
+            if stream.sparse and any(value == 0 for _, value in claims):
+                data[at] = np.nan  # what is there was never committed
             else:
-                view, row_bytes = data[at].data.cast("B"), stream.chunk_bytes // stream.rows
-                ok = any(
-                    value and checksum(view[: count * row_bytes], block, first + chunk) == value
-                    for count, value in claims
-                )
-                if not ok and empty:
-                    data[at] = np.nan  # a chunk that was never committed
-                    ok = True
-            if not ok:
-                bad.append(chunk)
-        return np.asarray(bad, np.int64)
+                bad[at] = True
+        return bad
 
-    def _claims(self, block: int, first: int, stop: int) -> tuple[list[int], list[list[int]]]:
-        """What `slots` says, remembered for the next chunks of the same block where no writer changes it any more."""
-        if block == self.n_blocks - 1 or 8 * SLOTS * self.axis.width > SUMS_BYTES:
-            counts, sums = self.slots(block, first, stop)
-            return counts.tolist(), sums.tolist()
+    def _claims(self, block: int) -> list[tuple[int, NDArray[Any]]]:
+        """The slots that cover what is committed: rows and checksums; remembered where no writer changes them."""
         known = getattr(self._local, "claims", None)
-        if known is None or known[0] != block:
-            counts, sums = self.slots(block)
-            known = self._local.claims = (block, counts.tolist(), sums.tolist())
-        return known[1], [values[first:stop] for values in known[2]]
-
-    def _raw_chunk(self, name: str, block: int, at: int) -> NDArray[Any] | None:
-        if self._offsets[name][block, at] < 0:
-            return None
-        stream = self.axis.streams[name]
-        return self._read(stream, block, np.array([at]), slice(0, stream.rows))[0].copy()
+        if known is not None and known[0] == block:
+            claims: list[tuple[int, NDArray[Any]]] = known[1]
+            return claims
+        needed, most = self.rows_of(block), self.axis.rows
+        claims = [(count, row) for row in self.slots(block) if needed <= (count := int(row[0])) <= most]
+        self._local.claims = (block, claims) if block < self.n_blocks - 1 else None
+        return claims
 
     def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
         limit = stream.chunk_bytes
@@ -284,12 +270,12 @@ class Blocks:
         """Rows start to stop of a stream, or of one of its columns, each (stop - start, entries of a chunk)."""
         stream = self.axis.streams[name]
         chunks = range(stream.n_chunks) if column is None else (column,)
-        width = stream.chunk_bytes // stream.rows // stream.dtype.itemsize
+        width = stream.row_bytes // stream.dtype.itemsize
         out = np.empty((stop - start, len(chunks) * width), stream.dtype)
         for block in range(start // stream.rows, -(-stop // stream.rows)):
             first = block * stream.rows
             a, b = max(start, first), min(stop, first + stream.rows)
-            data = self.fetch(name, block, chunks, slice(a - first, b - first))
+            data = self.fetch(name, [block] * len(chunks), chunks, slice(a - first, b - first))
             out[a - start : b - start] = data[0] if len(chunks) == 1 else np.concatenate(list(data), axis=1)
         return out
 
@@ -307,26 +293,35 @@ class Blocks:
         pieces = _pieces(columns, stream.chunk[1])
         targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
                    for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
-        whole = (stream.rows, stream.chunk[1])
-        group = min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        whole, most = (stream.rows, stream.chunk[1]), min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        waiting: list[tuple[int, int, NDArray[Any]]] = []  # whole chunks that go to where they belong without a copy
         every = np.array([chunk for _, _, chunk in targets])
         for row in _pieces(rows, stream.rows):
             band = out[row.place]
             one = len(band) == 1 and isinstance(row.part, slice)
             if one and self._read_state(stream, row, every, targets, band[0]):
                 continue
-            for at in range(0, len(targets), group):
-                part = targets[at : at + group]
+            for at in range(0, len(targets), most):
+                part = targets[at : at + most]
                 chunks = [chunk for _, _, chunk in part]
                 if isinstance(row.part, slice) and not stream.filters:
                     rooms = [band[:, place, piece.place] for place, piece, _ in part if isinstance(piece.part, slice)]
                     if len(rooms) == len(part) and all(r.shape == whole and r.flags.c_contiguous for r in rooms):
-                        self.fetch(name, row.chunk, chunks, slice(0, stream.rows), rooms)
+                        if len(waiting) + len(part) > most:
+                            self._fetch_whole(name, waiting)
+                        waiting += zip([row.chunk] * len(part), chunks, rooms, strict=True)
                         continue
-                data = self.fetch(name, row.chunk, chunks, row.span)
+                data = self.fetch(name, [row.chunk] * len(chunks), chunks, row.span)
                 for (place, piece, _), chunk in zip(part, data, strict=True):
                     out[:, place][_both(row.place, piece.place)] = chunk[:, piece.span][_both(row.part, piece.part)]
+        self._fetch_whole(name, waiting)
         return result
+
+    def _fetch_whole(self, name: str, waiting: list[tuple[int, int, NDArray[Any]]]) -> None:
+        if waiting:
+            blocks, chunks, rooms = map(list, zip(*waiting, strict=True))
+            self.fetch(name, blocks, chunks, slice(0, self.axis.rows), rooms)
+            waiting.clear()
 
     def _read_state(
         self, stream: Stream, row: _Piece, chunks: NDArray[np.int64], targets: list[Any], out: NDArray[Any]
@@ -346,15 +341,9 @@ class Blocks:
         return True
 
 
-def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, *, value: int, block: int, index: int) -> bool:
-    """Whether a chunk is what a slot says of its first `count` rows."""
-    if chunk is None or value == 0:
-        return stream.sparse and value == 0
-    return checksum(_prefix(stream, chunk, count), block, index) == value
-
-
-def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
-    return (chunk.reshape(stream.rows, -1)[:count]).data.cast("B")
+def _is_whole(stream: Stream, view: memoryview, count: int, value: int, *, block: int, index: int) -> bool:
+    """Whether the first `count` rows of a chunk have the checksum `value`; 0 stands for no chunk."""
+    return value != 0 and checksum(view[: count * stream.row_bytes], block, index) == value
 
 
 def _places(

@@ -38,7 +38,7 @@ except ImportError:  # everywhere else
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPERBLOCK_BYTES = 48
-HEAD_BYTES = 2**17  # covers the structure of most files, so that HDF5 opens them from one read
+HEAD_BYTES = 2**16  # covers the structure of most files, so that HDF5 opens them from one read
 LIBVER = ("v110", "v110")
 WAY_OUT = "`trajtools validate` says what is missing, `trajtools repair --salvage` saves what is whole"
 _FIELDS = struct.Struct("<8sBBBBQQQQ")
@@ -507,15 +507,17 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def one_sentence(path: Path, action: str) -> Iterator[None]:
-    """Turn what h5py raises into one sentence."""
+def one_sentence(path: Path, action: str = "") -> Iterator[None]:
+    """Turn what h5py raises into one sentence; `action`: what is done to a file of our own."""
     try:
         yield
     except TrajtoolsError:
         raise
     except MemoryError as error:
-        raise UnsafeFileError(f"{path}: to {action} takes more memory than there is; the file is damaged") from error
+        raise UnsafeFileError(f"{path} takes more memory to read than there is; the file is damaged") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
+        if not action:
+            raise FormatError(f"HDF5 cannot read {path}: {one_line(error)}") from error
         raise FormatError(
             f"could not {action} of {path}: {one_line(error)}. The file is damaged or was cut short; {WAY_OUT}"
         ) from error

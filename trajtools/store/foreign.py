@@ -24,8 +24,8 @@ from trajtools.errors import (
     UnknownNameError,
 )
 from trajtools.results import to_plain
-from trajtools.store.reading import child, text_attribute
-from trajtools.store.strangers import check_held, open_hdf5
+from trajtools.store.layout import RunSpec
+from trajtools.store.strangers import Objects, check_held, open_hdf5, read_text
 from trajtools.store.writing import RunWriter
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints
@@ -411,38 +411,33 @@ def _declared(axes: str | Sequence[str] | None, holds: str | None, layout: str |
 
 def _find(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """Return a dataset that lies in this very file."""
-    place: Any = file
-    parts = [part for part in name.split("/") if part]
-    for depth, part in enumerate(parts, 1):
-        if part in (".", "..") or place.get(part, getlink=True) is None:
-            there = ", ".join(f"{key} {shape}" for key, shape in _datasets(file).items()) or "none"
-            raise DataError(f"{path} holds no dataset {name!r}; its datasets are: {there}")
-        place = child(place, part, h5py.Dataset if depth == len(parts) else h5py.Group)
-    return place
+    objects, place = Objects(file), name.strip("/")
+    if {".", ".."} & set(place.split("/")) or not objects.has(place):
+        raise DataError(f"{path} holds no dataset {name!r}; its datasets are: {_listed(_datasets(file))}")
+    return objects.dataset(place)
 
 
 def _only_dataset(file: h5py.File, path: Path) -> str:
     listed = _datasets(file)
     if len(listed) != 1:
-        there = ", ".join(f"{key} {shape}" for key, shape in listed.items()) or "none"
+        there = _listed(listed)
         raise DataError(f"{path} holds several datasets or none, choose one with dataset=; there are: {there}")
     return next(iter(listed))
+
+
+def _listed(datasets: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in datasets.items()) or "none"
 
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
     """Return path and shape of the first datasets of numbers; links are not followed."""
     listed: dict[str, tuple[int, ...]] = {}
-    visited = 0
-
-    def visit(name: str, thing: Any) -> bool | None:
-        nonlocal visited
-        visited += 1
+    for name, entry in islice(Objects(file).walk(), MAX_VISITED):
         with suppress(TypeError):  # a type that NumPy does not have
-            if isinstance(thing, h5py.Dataset) and thing.ndim and thing.dtype.kind in "iuf":
-                listed[name] = thing.shape
-        return True if len(listed) >= MAX_LISTED or visited >= MAX_VISITED else None
-
-    file.visititems(visit)
+            if isinstance(entry, h5py.h5d.DatasetID) and entry.shape and entry.dtype.kind in "iuf":
+                listed[name] = entry.shape
+        if len(listed) >= MAX_LISTED:
+            break
     return listed
 
 
@@ -481,7 +476,7 @@ def _attributes(*targets: h5py.Group | h5py.Dataset) -> tuple[dict[str, Any], li
                 ):
                     unread.append(_printable(name))
                 else:
-                    values[name] = text_attribute(target, name) if text else to_plain(target.attrs[name])
+                    values[name] = read_text(handle, name) if text else to_plain(target.attrs[name])
             except (OSError, RuntimeError, ValueError, KeyError, TypeError):
                 unread.append(_printable(name))  # no reason to refuse the data
     return values, unread
@@ -660,8 +655,7 @@ def _write(
     copies = [Member(f"copy {k}", 0, ensemble.epsilon) for k in range(int(own.sum()))]
     unknown = (Parameter("unknown", "other", (1,), "float64", 0, 1),)  # distances do not say of which parameters
     parameters = ensemble.parameters or unknown
-    writer = RunWriter.create(
-        path,
+    spec = RunSpec(
         name=name,
         parameters=parameters,
         nodes=ensemble.nodes,
@@ -673,22 +667,21 @@ def _write(
         compress=compress if weights else None,
         distance_metric=None if weights else ensemble.metric,
     )
+    writer = RunWriter.create(path, spec)
     try:
         count, rows = len(ensemble.step), writer.layout.rows
         for start in range(0, count, rows):
             stop = min(start + rows, count)
-            more: dict[str, Any] = {}
             if weights:
-                more["tiles"] = tiles = writer.layout.new_tiles()
                 reference, perturbed = ensemble.pairs[init]
-                for m, states in enumerate((reference, *perturbed)):
-                    for row, state in enumerate(states.read(start, stop)):
-                        writer.layout.put(tiles, row, m, state)
+                block = np.stack([states.read(start, stop) for states in (reference, *perturbed)], axis=1)
             else:
                 assert ensemble.distances is not None
                 curves = ensemble.distances[start:stop, own]
-                more["distances"] = np.concatenate([np.zeros((stop - start, 1)), curves], axis=1)
-            writer.write(start, stop - start, step=ensemble.step[start:stop], final=stop == count, **more)
+                block = np.concatenate([np.zeros((stop - start, 1)), curves], axis=1)
+            step = ensemble.step[start:stop]
+            content: dict[str, Any] = {ensemble.holds: block}
+            writer.write(start, stop - start, step=step, final=stop == count, **content)
         writer.close()
     except BaseException:
         writer.abort()

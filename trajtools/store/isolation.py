@@ -70,33 +70,35 @@ def open_isolated(path: str | os.PathLike[str]) -> Run:
     return Run(path)
 
 
-def probe(paths: Sequence[str | os.PathLike[str]]) -> dict[Path, Exception | None]:
+def examine(path: str) -> None:
+    """Touch everything of HDF5 that reading a run touches."""
+    with Run(path) as run:
+        run.locate_all()
+
+
+def probe(paths: Sequence[str | os.PathLike[str]], task: Callable[[str], Any] = examine) -> dict[Path, Any]:
     """Open files in a child process, but for those that this user opened before and that did not change since.
 
     Parameters
     ----------
     paths : sequence of path-like
         Files.
+    task : callable
+        What the child does with a file, see `in_child`; it must touch what will be read later, as `examine` does.
 
     Returns
     -------
-    dict of Path to Exception or None
-        What opening each raises, with its one sentence; None where it can be opened.
+    dict of Path to object
+        What the task returned, or the exception that it raised, with its one sentence; None of a file opened before.
     """
-    result: dict[Path, Exception | None] = {Path(path): None for path in paths}
+    result: dict[Path, Any] = dict.fromkeys(Path(path) for path in paths)
     opened = _Opened.load()
     unknown = [path for path in result if not opened.holds(path)]
-    answers = in_child(examine, [os.path.abspath(path) for path in unknown])
+    answers = in_child(task, [os.path.abspath(path) for path in unknown])
     for path, (_, answer) in zip(unknown, answers, strict=True):
         result[path] = answer
-    opened.add([path for path in unknown if result[path] is None])
+    opened.add([path for path in unknown if not isinstance(result[path], Exception)])
     return result
-
-
-def examine(path: str) -> None:
-    """Touch everything of HDF5 that reading a run touches."""
-    with Run(path) as run:
-        run.locate_all()
 
 
 # ---------------------------------------------------------------------------------------------------------- the child

@@ -14,13 +14,13 @@ import secrets
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -29,16 +29,27 @@ from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError, UnsafeFileError
 from trajtools.store.files import LIBVER, SUPERBLOCK_BYTES, sealed
+from trajtools.store.strangers import ZSTD, Geometry
 from trajtools.wiring import Member, NodeSet, Parameter
+
+Row = TypeVar("Row", Parameter, Member, NodeSet)
 
 FORMAT, VERSION = "trajtools", (2, 0)
 STORED = ("weights", "sketch", "distances")
+BESIDE = {"optimizer": "optimizer_parameters", "buffers": "buffer_parameters"}  # streams beside the states, and tables
 # In the order of their checksums: the small ones first, so that metrics are read without those of the weights.
-STREAMS = ("step", "metrics", "member_metrics", *STORED, "optimizer", "buffers")
+STREAMS = ("step", "metrics", "member_metrics", *STORED, *BESIDE)
 PLANTING_STREAMS = {"step": "<i8", "member": "<i8", "epsilon": "<f8", "seed": "<i8", "norm": "<f8"}
-TABLES = ("parameters", "members", "nodes", "optimizer_parameters", "buffer_parameters")
+TABLES: dict[str, type[Any]] = {
+    "parameters": Parameter,
+    "members": Member,
+    "nodes": NodeSet,
+    "optimizer_parameters": Parameter,
+    "buffer_parameters": Parameter,
+}
+STREAM_TEXTS = dict.fromkeys(("weights", *BESIDE), "logical_dtype") | {"sketch": "settings", "distances": "metric"}
 RECORDING, COMPLETE, INTERRUPTED = 0, 1, 2
-FILTERED = (*STORED, "optimizer", "buffers")  # streams that may be compressed
+FILTERED = (*STORED, *BESIDE)  # streams that may be compressed
 STATUS = ("recording", "complete", "interrupted")
 N_COLUMNS, N_MEMBER_COLUMNS = 32, 8  # spare columns for metrics
 NAME_BYTES = 64
@@ -52,12 +63,12 @@ BLOCK_BYTES = 64 * 2**20
 
 LARGEST_RATIO = 20_000  # of the size of data to that of the file; Zstandard needs 100 bytes for 1 MiB of zeros
 LARGEST_CHUNK = 256 * 2**20  # bytes, without its filters
-ATTRIBUTE_BYTES = 64 * 2**20
 TABLE_BYTES = 2**30
 JSON_BYTES, JSON_DEPTH = 16 * 2**20, 64
-GZIP, SHUFFLE, ZSTD = 1, 2, 32015
+GZIP, SHUFFLE = 1, 2
 COMPRESSIONS = {None: (), "gzip": (SHUFFLE, GZIP), "zstd": (SHUFFLE, ZSTD)}
 
+_NUMBERS = {"int": "<i8", "float": "<f8"}
 _STORED_DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"}
 
 
@@ -187,17 +198,6 @@ class StreamLayout:
         return flat[:, :, : self.n_parameters]
 
 
-class DatasetGeometry(NamedTuple):
-    """What HDF5 says of a dataset; `chunks` is None where it lies in one piece."""
-
-    id: h5py.h5d.DatasetID
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunks: tuple[int, ...] | None
-    filters: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Stream:
     """A dataset (T, *shape) that grows by blocks of `rows` states, each a grid of chunks (rows, *chunk).
@@ -241,6 +241,27 @@ class Stream:
         """Size of a chunk without filters."""
         return self.rows * prod(self.chunk) * self.dtype.itemsize
 
+    @cached_property
+    def row_bytes(self) -> int:
+        """Size of one state in a chunk without filters."""
+        return prod(self.chunk) * self.dtype.itemsize
+
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        """A block in memory, chunk after chunk, as `StreamLayout.new_tiles` gives it."""
+        return (*self.grid, self.rows, *self.chunk[len(self.grid) - 1 :])
+
+    def block_of(self, states: NDArray[Any]) -> NDArray[Any]:
+        """A block with some states, (count, *shape), in its first rows."""
+        block = np.zeros(self.block_shape, self.dtype)
+        if len(self.shape) < 2:
+            block.reshape(self.rows, *self.shape)[: len(states)] = states
+            return block
+        for at, first in enumerate(range(0, self.shape[1], self.chunk[1])):
+            part = states[:, :, first : first + self.chunk[1]]
+            block[:, at, : len(states), : part.shape[2]] = part.transpose(1, 0, 2)
+        return block
+
     def coordinates(self) -> list[tuple[int, ...]]:
         """First entry of each chunk of a block, in the order of their checksums."""
         return [tuple(i * c for i, c in zip(place, self.chunk, strict=True)) for place in np.ndindex(self.grid)]
@@ -250,7 +271,7 @@ class Stream:
         return f"{self.name} {self.rows} {self.shape} {self.chunk} {self.dtype.str} {self.filters}"
 
     @classmethod
-    def of(cls, dataset: DatasetGeometry, rows: int, *, sparse: bool = False) -> Stream:
+    def of(cls, dataset: Geometry, rows: int, *, sparse: bool = False) -> Stream:
         """Take the geometry of a dataset, and refuse one that is not of the format."""
         chunks, shape, filters = dataset.chunks, dataset.shape, dataset.filters
         if chunks is None or chunks[0] != rows or min(chunks) < 1 or len(shape) > 3:
@@ -368,79 +389,49 @@ def unpack_notes(data: bytes) -> dict[str, Any] | None:
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def parameter_columns(parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The table of parameters, a column each."""
-    return {
-        "name": [p.name for p in parameters],
-        "kind": [p.kind for p in parameters],
-        "shape": [",".join(map(str, p.shape)) for p in parameters],
-        "dtype": [p.dtype for p in parameters],
-        "offset": np.array([p.offset for p in parameters], "<i8"),
-        "size": np.array([p.size for p in parameters], "<i8"),
-        "source": [p.source or "" for p in parameters],
-        "target": [p.target or "" for p in parameters],
-        "source_axis": np.array([p.source_axis for p in parameters], "<i8"),
-        "target_axis": np.array([p.target_axis for p in parameters], "<i8"),
-    }
+def columns_of(kind: type[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """A table of parameters, members or node sets: lists of text and arrays of numbers, one a column."""
+    result: dict[str, Any] = {}
+    for name, type_ in _columns(kind):
+        values = [getattr(row, name) for row in rows]
+        if type_ in _NUMBERS:
+            result[name] = np.array(values, _NUMBERS[type_])
+        elif name == "shape":
+            result[name] = [",".join(map(str, shape)) for shape in values]
+        else:
+            result[name] = [value or "" for value in values]
+    return result
 
 
-def member_columns(members: Sequence[Member]) -> dict[str, Any]:
-    """The table of members, a column each."""
-    return {
-        "name": [m.name for m in members],
-        "reference": np.array([m.reference for m in members], "<i8"),
-        "epsilon": np.array([m.epsilon for m in members], "<f8"),
-        "norm": [m.norm for m in members],
-        "seed": np.array([m.seed for m in members], "<i8"),
-        "noise": [m.noise for m in members],
-    }
+def column_names(kind: type[Row]) -> tuple[str, ...]:
+    """Columns of a table, in their order."""
+    return tuple(name for name, _ in _columns(kind))
 
 
-def node_columns(nodes: Sequence[NodeSet]) -> dict[str, Any]:
-    """The table of node sets, a column each."""
-    return {"name": [n.name for n in nodes], "size": np.array([n.size for n in nodes], "<i8")}
-
-
-def parameters_from(columns: Mapping[str, list[Any]]) -> tuple[Parameter, ...]:
-    """Read the table of parameters back."""
-    result = []
-    for row in _rows(columns, ("name", "kind", "shape", "dtype", "offset", "size", "source", "target", "source_axis",
-                               "target_axis")):  # fmt: skip
-        name, kind, shape, dtype, offset, size, source, target, source_axis, target_axis = row
-        try:
-            sizes = tuple(int(n) for n in shape.split(",")) if shape else ()
-            if min(sizes, default=0) < 0 or prod(sizes) != size:
-                raise ValueError(f"{name!r} has the shape ({shape}) and the size {size}")
-            result.append(
-                Parameter(
-                    name, kind, sizes, dtype, offset, size, source or None, target or None, source_axis, target_axis
-                )
-            )
-        except ValueError as error:
-            raise FormatError(f"the table of parameters is wrong: {error}") from error
-    return tuple(result)
-
-
-def members_from(columns: Mapping[str, list[Any]]) -> tuple[Member, ...]:
-    """Read the table of members back."""
-    try:
-        return tuple(Member(*row) for row in _rows(columns, ("name", "reference", "epsilon", "norm", "seed", "noise")))
-    except ValueError as error:
-        raise FormatError(f"the table of members is wrong: {error}") from error
-
-
-def nodes_from(columns: Mapping[str, list[Any]]) -> tuple[NodeSet, ...]:
-    """Read the table of node sets back."""
-    return tuple(NodeSet(*row) for row in _rows(columns, ("name", "size")))
-
-
-def _rows(columns: Mapping[str, list[Any]], names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    missing = [name for name in names if name not in columns]
+def rows_from(kind: type[Row], columns: Mapping[str, list[Any]]) -> tuple[Row, ...]:
+    """Read a table back."""
+    missing = [name for name, _ in _columns(kind) if name not in columns]
     if missing:
         raise FormatError(f"a table lacks the column {missing[0]!r}, which the format requires")
-    if len({len(columns[name]) for name in names}) > 1:
+    if len({len(columns[name]) for name, _ in _columns(kind)}) > 1:
         raise FormatError("the columns of a table differ in length")
-    return zip(*(columns[name] for name in names), strict=True)
+    values = dict(columns)
+    try:
+        for name, type_ in _columns(kind):
+            if name == "shape":
+                values[name] = [tuple(map(int, text.split(","))) if text else () for text in columns[name]]
+                if any(n < 0 for shape in values[name] for n in shape):
+                    raise ValueError("a size is negative")
+            elif type_ == "str | None":
+                values[name] = [text or None for text in columns[name]]
+        return tuple(kind(*row) for row in zip(*(values[name] for name, _ in _columns(kind)), strict=True))
+    except ValueError as error:
+        raise FormatError(f"the table of {kind.__name__.lower()}s is wrong: {error}") from error
+
+
+def _columns(kind: type[Any]) -> list[tuple[str, str]]:
+    """Names and types of what a table holds of its rows: `undirected` is a property of graphs made elsewhere."""
+    return [(field.name, str(field.type)) for field in dataclasses.fields(kind) if field.name != "undirected"]
 
 
 def check_parameters(parameters: Sequence[Parameter]) -> int:
@@ -530,35 +521,55 @@ def _depth(value: object) -> int:
 # ------------------------------------------------------------------------------------------------------- an empty file
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunSpec:
-    """Everything about a run that is fixed before its first state; see the arguments of `RunWriter.create`."""
+    """Everything about a run that is fixed before its first state.
 
-    parameters: tuple[Parameter, ...]
-    members: tuple[Member, ...]
-    dtype: str
-    nodes: tuple[NodeSet, ...] = ()
+    Attributes
+    ----------
+    parameters, nodes, members : sequence
+        The tables.
+    dtype : object
+        Dtype of the states, as NumPy takes it, or ``"bfloat16"``; its name once the specification is made.
+    stored : str
+        ``"weights"``, ``"sketch"`` or ``"distances"``.
+    name, time_unit, hparams, provenance, reference, uuid, shard
+        Attributes of the file; the shards of one network have a `uuid` in common (see `Shard.to_text`).
+    compress : str or None
+        ``"zstd"`` or ``"gzip"``.
+    sketch : mapping or None
+        Settings of a sketch, with its `k`.
+    distance_metric : str or None
+        Name of the metric of stored distances.
+    optimizer, buffers : mapping or None
+        What is stored beside the states: ``parameters``, their table, and their ``dtype``.
+    metrics : mapping or sequence of str
+        Metrics that there must be room for, by name, or by shape for one state: (), (M,) or (M, k).
+    """
+
+    parameters: Sequence[Parameter]
+    members: Sequence[Member]
+    dtype: Any
+    nodes: Sequence[NodeSet] = ()
     stored: str = "weights"
     name: str = ""
     time_unit: str = "step"
-    hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hparams: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
     reference: str | None = None
     compress: str | None = None
     sketch: Mapping[str, Any] | None = None
     distance_metric: str | None = None
-    optimizer_parameters: tuple[Parameter, ...] = ()
-    optimizer_dtype: str = "float32"
-    buffer_parameters: tuple[Parameter, ...] = ()
-    buffer_dtype: str = "float32"
-    metrics: int = 0
-    member_metrics: int = 0
+    optimizer: Mapping[str, Any] | None = None
+    buffers: Mapping[str, Any] | None = None
+    metrics: Mapping[str, tuple[int, ...] | None] | Sequence[str] = ()
     uuid: str = ""
     shard: str = ""
 
     def __post_init__(self) -> None:
         check_parameters(self.parameters)
         check_members(self.members)
+        self.dtype = stored_dtype(self.dtype)[0]
         for value in (self.hparams, self.provenance, self.sketch):
             to_json(value)  # what has no JSON form is refused before a file is made
         if self.stored not in STORED:
@@ -575,56 +586,56 @@ class RunSpec:
             raise ValueError("stored='distances' and the name of the metric (distance_metric=) must be passed together")
 
     @property
-    def layout(self) -> StreamLayout:
-        """Geometry of the states; where no weights are stored, `rows` still is the length of a block."""
+    def tables(self) -> dict[str, tuple[Any, ...]]:
+        """The tables by name; those of what is not stored are empty."""
+        beside = {table: getattr(self, stream) or {} for stream, table in BESIDE.items()}
+        buffers = {table: tuple(one.get("parameters", ())) for table, one in beside.items()}
+        return {
+            "parameters": tuple(self.parameters), "members": tuple(self.members), "nodes": tuple(self.nodes), **buffers
+        }  # fmt: skip
+
+    @cached_property
+    def layouts(self) -> dict[str, StreamLayout]:
+        """Geometry of the states, and of what is stored beside them in blocks of the same length."""
         members = len(self.members)
         if self.stored == "weights":
-            return StreamLayout.choose(sum(p.size for p in self.parameters), members, self.dtype)
-        return StreamLayout.choose(int(self.sketch["k"]) if self.sketch else 1, members, "float64")
-
-    @property
-    def optimizer_layout(self) -> StreamLayout | None:
-        """Geometry of the optimiser's buffers; their blocks are as long as those of the states."""
-        if not self.optimizer_parameters:
-            return None
-        return self.layout.beside(check_parameters(self.optimizer_parameters), self.optimizer_dtype)
-
-    @property
-    def buffer_layout(self) -> StreamLayout | None:
-        """Geometry of the network's own buffers."""
-        if not self.buffer_parameters:
-            return None
-        return self.layout.beside(check_parameters(self.buffer_parameters), self.buffer_dtype)
+            states = StreamLayout.choose(sum(p.size for p in self.parameters), members, self.dtype)
+        else:
+            states = StreamLayout.choose(int(self.sketch["k"]) if self.sketch else 1, members, "float64")
+        result = {self.stored: states}
+        for stream, table in BESIDE.items():
+            if self.tables[table]:
+                size = check_parameters(self.tables[table])
+                result[stream] = states.beside(size, getattr(self, stream)["dtype"])
+        return result
 
     def streams(self) -> list[Stream]:
         """The streams of the states, in the order of their checksums."""
-        layout, members, filters = self.layout, len(self.members), COMPRESSIONS[self.compress]
-        rows = layout.rows
-        tiles = {self.stored: layout, "optimizer": self.optimizer_layout, "buffers": self.buffer_layout}
-        columns, member_columns = max(N_COLUMNS, 2 * self.metrics), max(N_MEMBER_COLUMNS, 2 * self.member_metrics)
+        members, rows = len(self.members), self.layouts[self.stored].rows
+        shapes = self.metrics.values() if isinstance(self.metrics, Mapping) else [None] * len(self.metrics)
+        numbers = sum(not shape for shape in shapes)
+        of_members = sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes)
+        columns, member_columns = max(N_COLUMNS, 2 * numbers), max(N_MEMBER_COLUMNS, 2 * of_members)
         double = np.dtype("<f8")
         result = [
             Stream("step", rows, (), (), np.dtype("<i8")),
             Stream("metrics", rows, (columns,), (1,), double, sparse=True),
             Stream("member_metrics", rows, (member_columns, members), (1, members), double, sparse=True),
         ]
-        if self.stored == "distances":
-            del tiles["distances"]
-            result.append(Stream("distances", rows, (members,), (members,), double, filters=filters))
-        for name, one in tiles.items():
-            if one is not None:
-                shape, chunk = (members, one.n_parameters), (1, one.columns)
-                result.append(Stream(name, rows, shape, chunk, one.dtype, filters=filters))
+        for name, one in self.layouts.items():
+            shape, chunk = ((members, one.n_parameters), (1, one.columns)) if name != "distances" else ((members,),) * 2
+            result.append(Stream(name, rows, shape, chunk, one.dtype, filters=COMPRESSIONS[self.compress]))
         return result
 
     def axes(self) -> tuple[Axis, Axis]:
         """The streams of the states, and those of the plantings."""
+        streams = self.streams()
         plantings = [
             Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype(dtype))
             for name, dtype in PLANTING_STREAMS.items()
         ]
         return (
-            Axis.make("store/checksums", self.layout.rows, self.streams()),
+            Axis.make("store/checksums", streams[0].rows, streams),
             Axis.make("store/planting_checksums", PLANTING_ROWS, plantings),
         )
 
@@ -666,20 +677,18 @@ def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
         os.replace(draft, path)
         return
     try:
-        os.link(draft, path)  # atomic, and never overwrites
+        try:
+            os.link(draft, path)  # atomic, and never overwrites
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError, AttributeError):  # no hard links: claim the name, then replace the claim
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.replace(draft, path)
     except FileExistsError:
         raise FileExistsError(
             f"{path} exists and is not overwritten. Choose another path, mode='next' for the next free name, "
             "mode='w' to overwrite it, or resume=True to continue it."
         ) from None
-    except (OSError, NotImplementedError, AttributeError):  # no hard links here: claim the name, then replace the claim
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            raise FileExistsError(
-                f"{path} exists and is not overwritten; choose another path, or mode='next'"
-            ) from None
-        os.replace(draft, path)
 
 
 def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
@@ -690,8 +699,8 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "name": spec.name or path.stem,
         "uuid": spec.uuid or uuid.uuid4().hex,
         "time_unit": spec.time_unit,
-        "hparams": to_json(spec.hparams),
-        "provenance": to_json(spec.provenance),
+        "hparams": to_json(spec.hparams or {}),
+        "provenance": to_json(spec.provenance or {}),
         "reference": spec.reference or "",
         **({"shard": spec.shard} if spec.shard else {}),
     }
@@ -718,25 +727,13 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
             if name not in scales:
                 scales[name] = _dimension(file, name, stream.shape[-1])
             dataset.dims[at].attach_scale(scales[name])
-    tables = {
-        "parameters": parameter_columns(spec.parameters),
-        "members": member_columns(spec.members),
-        "nodes": node_columns(spec.nodes),
-        "optimizer_parameters": parameter_columns(spec.optimizer_parameters),
-        "buffer_parameters": parameter_columns(spec.buffer_parameters),
-    }
     digest = xxhash.xxh3_64()
-    for table, content in tables.items():
-        if len(next(iter(content.values()))):
-            _table(file, table, content, digest)
-    texts = {
-        "weights.logical_dtype": spec.dtype,
-        "optimizer.logical_dtype": spec.optimizer_dtype,
-        "buffers.logical_dtype": spec.buffer_dtype,
-        "sketch.settings": to_json(spec.sketch),
-        "distances.metric": spec.distance_metric or "",
-    }
-    attributes |= {name: text for name, text in texts.items() if name.partition(".")[0] in file}
+    for table, rows in spec.tables.items():
+        if rows:
+            _table(file, table, columns_of(TABLES[table], rows), digest)
+    about = {"sketch": to_json(spec.sketch), "distances": spec.distance_metric or ""}
+    for name, layout in spec.layouts.items():
+        attributes[f"{name}.{STREAM_TEXTS[name]}"] = about.get(name, layout.logical_dtype)
     for name, text in attributes.items():
         target, _, attribute = name.rpartition(".")
         set_text(file[target] if target else file, attribute, text)
@@ -839,9 +836,3 @@ def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
     if h5py.h5a.exists(target.id, name.encode()):
         h5py.h5a.delete(target.id, name.encode())
     h5py.h5a.create(target.id, name.encode(), kind, space).write(text)
-
-
-def filters_of(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """HDF5 numbers of the filters of a dataset."""
-    plist = dataset.id.get_create_plist()
-    return tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))

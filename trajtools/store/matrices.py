@@ -23,15 +23,10 @@ from numpy.typing import NDArray
 
 from trajtools.errors import FileBusyError, FormatError, TooLargeError
 from trajtools.results import to_plain
-from trajtools.store.files import LIBVER, one_sentence
+from trajtools.store.files import LIBVER, RawFile, lock, one_sentence
 from trajtools.store.layout import set_text
-from trajtools.store.reading import child, text_attribute
+from trajtools.store.strangers import Objects
 from trajtools.types import Floats
-
-try:
-    import fcntl
-except ImportError:  # no advisory locks on this system
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT, VERSION = "trajtools distances", "1.0"
 _ABOUT_BYTES = 2**20
@@ -60,44 +55,46 @@ class MatrixFile:
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
         self.path = path
-        self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
         with one_sentence(path, "open the distances"), h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format", b"") and text_attribute(file, "format") != FORMAT:
+            objects = Objects(file)
+            if h5py.h5a.exists(file.id, b"format") and objects.text("", "format") != FORMAT:
                 raise FormatError(f"{path} is not a file of distances (its attribute 'format' is not {FORMAT!r})")
-            if text_attribute(file, "format_version").split(".")[0] != VERSION.split(".", maxsplit=1)[0]:
+            if objects.text("", "format_version").split(".")[0] != VERSION.split(".", maxsplit=1)[0]:
                 raise FormatError(f"{path} has a format version other than {VERSION}; compute the distances again")
-            for name in ("distances", "done", "about", *VECTORS):
-                self._places[name] = _place(file, name)
+            self._datasets = {name: objects.geometry(name) for name in ("distances", "done", "about", *VECTORS)}
+            self._offsets = {name: int(one.id.get_offset() or 0) for name, one in self._datasets.items()}
             self.side = int(np.asarray(file["done"].attrs["side"]))
-        self.shape: tuple[int, int] = self._places["distances"][2]  # type: ignore[assignment]
-        self._descriptor = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+        self.shape: tuple[int, int] = self._datasets["distances"].shape  # type: ignore[assignment]
+        self._raw = RawFile(path, write=write)
         try:
-            self._check(write)
+            self._check()
+            if write and lock(self._raw) is False:
+                raise FileBusyError(
+                    f"another process is computing distances into {path}; wait for it, or choose another file"
+                )
             self.about: dict[str, Any] = json.loads(self.vector("about").tobytes().rstrip(b"\0") or b"{}")
         except BaseException:
-            os.close(self._descriptor)
+            self._raw.close()
             raise
 
-    def _check(self, write: bool) -> None:
-        size = os.fstat(self._descriptor).st_size
-        for name, (offset, dtype, shape) in self._places.items():
-            if offset + dtype.itemsize * int(np.prod(shape, dtype=object)) > size:
-                raise FormatError(f"{self.path}: {name} ends beyond the end of the file; the file was truncated")
-        tiles = tuple(-(-n // max(self.side, 1)) for n in self.shape)
+    def _check(self) -> None:
+        if self.side < 1 or len(self.shape) != 2:
+            raise FormatError(f"{self.path}: distances of the shape {self.shape} in tiles of {self.side}")
+        tiles = tuple(-(-n // self.side) for n in self.shape)
         wanted: dict[str, tuple[str, tuple[int, ...]]] = {
             name: (dtype, (self.shape[axis],)) for name, (dtype, axis) in VECTORS.items()
         }
         wanted |= {"done": ("<u8", tiles), "distances": ("<f8", self.shape), "about": ("|u1", (_ABOUT_BYTES,))}
-        for name, (kind, expected) in wanted.items():
-            if self.side < 1 or self._places[name][1:] != (np.dtype(kind), expected):
-                raise FormatError(f"{self.path}: {name} is {self._places[name][1:]}; needed {kind} of shape {expected}")
-        if write and fcntl is not None:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FileBusyError(
-                    f"another process is computing distances into {self.path}; wait for it, or choose another file"
-                ) from None
+        for name, (kind, shape) in wanted.items():
+            one = self._datasets[name]
+            in_one_piece = one.chunks is None and (self._offsets[name] or not one.nbytes)
+            if (one.dtype.str, one.shape) != (kind, shape) or not in_one_piece:
+                raise FormatError(
+                    f"{self.path}: {name} is {one.dtype} of shape {one.shape}; needed {kind} of shape {shape}, in one "
+                    "piece"
+                )
+            if self._offsets[name] + one.nbytes > self._raw.size:
+                raise FormatError(f"{self.path}: {name} ends beyond the end of the file; the file was truncated")
 
     def __enter__(self) -> MatrixFile:
         return self
@@ -107,84 +104,74 @@ class MatrixFile:
 
     def close(self) -> None:
         """Close it; the lock goes with it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._raw.close()
 
     def vector(self, name: str) -> NDArray[Any]:
         """Read one of the small datasets."""
-        offset, dtype, shape = self._places[name]
-        return np.frombuffer(self._read(offset, dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape).copy()
+        one = self._datasets[name]
+        return self._read(self._offsets[name], np.empty(one.shape, one.dtype))
 
     def set_vector(self, name: str, values: NDArray[Any]) -> None:
         """Write one of the small datasets."""
-        offset, dtype, shape = self._places[name]
-        self._write(offset, np.ascontiguousarray(values.reshape(shape), dtype).tobytes())
+        one = self._datasets[name]
+        self._write(self._offsets[name], np.ascontiguousarray(values.reshape(one.shape), one.dtype))
 
     def set_about(self, about: Mapping[str, Any]) -> None:
         """Write what is known of the distances."""
-        self.set_vector("about", np.frombuffer(_as_bytes(about), np.uint8))
+        self.set_vector("about", _as_bytes(about))
 
     def put(self, rows: slice, columns: slice, block: Floats) -> None:
         """Write a tile; it counts once it is marked."""
-        offset, _, (_, width) = self._places["distances"]
         for row, line in zip(range(rows.start, rows.stop), np.ascontiguousarray(block, "<f8"), strict=True):
-            self._write(offset + 8 * (row * width + columns.start), line.tobytes())
+            self._write(self._offsets["distances"] + 8 * (row * self.shape[1] + columns.start), line)
 
     def get(self, rows: slice, columns: slice) -> Floats:
         """Read a rectangle."""
-        offset, _, (_, width) = self._places["distances"]
-        count = columns.stop - columns.start
-        lines = [
-            self._read(offset + 8 * (row * width + columns.start), 8 * count) for row in range(rows.start, rows.stop)
-        ]
-        return np.frombuffer(b"".join(lines), "<f8").reshape(len(lines), count).copy()
+        result = np.empty((rows.stop - rows.start, columns.stop - columns.start))
+        for row, line in zip(range(rows.start, rows.stop), result, strict=True):
+            self._read(self._offsets["distances"] + 8 * (row * self.shape[1] + columns.start), line)
+        return result
 
     def mark(self, rows: slice, columns: slice, block: Floats) -> None:
         """Let a tile that was put count as done."""
-        value = np.uint64(zlib.crc32(np.ascontiguousarray(block, "<f8").tobytes())) | _DONE
-        self._write(self._mark_at(rows, columns), value.astype("<u8").tobytes())
+        self._write(self._mark_at(rows, columns), np.array([_mark(block)]))
 
     def finished(self, rows: slice, columns: slice) -> Floats | None:
         """Return a tile that is done and whole, else None."""
-        mark = np.frombuffer(self._read(self._mark_at(rows, columns), 8), "<u8")[0]
+        mark = self._read(self._mark_at(rows, columns), np.empty(1, "<u8"))[0]
         if not mark & _DONE:
             return None
         block = self.get(rows, columns)
-        return block if np.uint64(zlib.crc32(block.tobytes())) | _DONE == mark else None
+        return block if _mark(block) == mark else None
 
     def mapped(self) -> Floats:
         """Return the distances as a read-only map of the file."""
-        offset, _, shape = self._places["distances"]
-        if not all(shape):
-            return np.empty(shape)
-        return np.memmap(self.path, np.float64, "r", offset=offset, shape=shape)
+        if not all(self.shape):
+            return np.empty(self.shape)
+        return np.memmap(self.path, np.float64, "r", offset=self._offsets["distances"], shape=self.shape)
 
     def _mark_at(self, rows: slice, columns: slice) -> int:
-        offset, _, (_, width) = self._places["done"]
-        return offset + 8 * (rows.start // self.side * width + columns.start // self.side)
+        width = self._datasets["done"].shape[1]
+        return self._offsets["done"] + 8 * (rows.start // self.side * width + columns.start // self.side)
 
-    def _read(self, at: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, at)
-        while len(data) < size:
-            more = os.pread(self._descriptor, size - len(data), at + len(data))
-            if not more:
-                raise FormatError(f"{self.path} ends too early; it was truncated. Delete it and compute again")
-            data += more
-        return data
+    def _read(self, at: int, array: NDArray[Any]) -> NDArray[Any]:
+        if self._raw.read_into(at, array.reshape(-1).view(np.uint8).data) < array.nbytes:
+            raise FormatError(f"{self.path} ends too early; it was truncated. Delete it and compute again")
+        return array
 
-    def _write(self, at: int, data: bytes) -> None:
-        view = memoryview(data)
+    def _write(self, at: int, array: NDArray[Any]) -> None:
         try:
-            while view:
-                written = os.pwrite(self._descriptor, view, at)
-                view, at = view[written:], at + written
+            self._raw.write(at, array.reshape(-1).view(np.uint8).data)
         except OSError as error:
             raise OSError(
                 error.errno or errno.EIO,
                 f"could not write to {self.path}: {error.strerror}. Finished tiles are safe: free some space and "
                 "call again to continue",
             ) from error
+
+
+def _mark(block: Floats) -> np.uint64:
+    return np.uint64(zlib.crc32(np.ascontiguousarray(block, "<f8").data)) | _DONE
 
 
 def create_matrix(
@@ -207,7 +194,7 @@ def create_matrix(
             _claim(file, "done", "<u8", tiles).attrs.create("side", np.int64(side))
             for name, (dtype, axis) in VECTORS.items():
                 _claim(file, name, dtype, (shape[axis],))[...] = vectors[name]
-            _claim(file, "about", "|u1", (_ABOUT_BYTES,))[...] = np.frombuffer(_as_bytes(about), np.uint8)
+            _claim(file, "about", "|u1", (_ABOUT_BYTES,))[...] = _as_bytes(about)
         os.link(fresh, path)  # unlike renaming, this never replaces a file that came in between
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -224,16 +211,8 @@ def _claim(file: h5py.File, name: str, dtype: str, shape: tuple[int, ...], *, fi
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, creation))
 
 
-def _place(file: h5py.File, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
-    dataset = child(file, name, h5py.Dataset)
-    offset = dataset.id.get_offset()
-    if dataset.chunks is not None or (offset is None and dataset.size):
-        raise FormatError(f"{file.filename}: {name} must be stored contiguously")
-    return int(offset or 0), dataset.dtype, tuple(int(n) for n in dataset.shape)
-
-
-def _as_bytes(about: Mapping[str, Any]) -> bytes:
+def _as_bytes(about: Mapping[str, Any]) -> NDArray[np.uint8]:
     data = json.dumps(to_plain(dict(about))).encode()
     if len(data) > _ABOUT_BYTES:
         raise TooLargeError(f"the settings of these distances take {len(data)} bytes as text, more than {_ABOUT_BYTES}")
-    return data.ljust(_ABOUT_BYTES, b"\0")
+    return np.frombuffer(data.ljust(_ABOUT_BYTES, b"\0"), np.uint8)

@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from textwrap import wrap
 from types import TracebackType
@@ -24,8 +23,9 @@ from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
 from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
-from trajtools.store.layout import Axis, Cells, DatasetGeometry, Stream
+from trajtools.store.layout import Axis, Cells, Stream
 from trajtools.store.shards import Shard
+from trajtools.store.strangers import Geometry, Objects
 from trajtools.wiring import Member, NodeSet, Parameter
 from trajtools.wording import WIDTH, counted
 
@@ -38,13 +38,7 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 4 * 2**30
 _TRIES = 5
 _EAGER_BLOCKS = 1000
-COLUMNS = {
-    "parameters": "name kind shape dtype offset size source target source_axis target_axis",
-    "members": "name reference epsilon norm seed noise",
-    "nodes": "name size",
-    "optimizer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
-    "buffer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
-}
+TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
 
 
 class Run(Shown):
@@ -516,6 +510,12 @@ class Run(Shown):
         self._locate(self.blocks, name)
         return self.blocks.rectangle(name, rows, members, columns, by_member=by_member)
 
+    def _read_rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """States of any stream of theirs as stored: (stop - start, M, numbers), of distances (stop - start, M)."""
+        if name == "distances":
+            return self.series(name, start, stop)
+        return StoredArray(self, name).read(slice(start, stop), raw=True)
+
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
         if not n:
@@ -525,23 +525,22 @@ class Run(Shown):
 
     def locate_all(self) -> None:
         """Learn where all chunks are, as readers of many streams need it."""
-        self._raw.reopen()
-        with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
-            for blocks in (self.blocks, self.planting_blocks):
-                for name in blocks.missing(list(blocks.axis.streams)):
-                    blocks.locate(file, name)
+        for blocks in (self.blocks, self.planting_blocks):
+            self._locate(blocks, *blocks.axis.streams)
 
-    def _locate(self, blocks: Blocks, name: str) -> None:
-        """Learn where the chunks of a stream are."""
-        if not blocks.missing([name]):
+    def _locate(self, blocks: Blocks, *names: str) -> None:
+        """Learn where the chunks of some streams are."""
+        if not blocks.missing(names):
             return
         with self._lock:
-            missing = blocks.missing([name])
-            if missing:
-                self._raw.reopen()
-                with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
-                    for one in missing:
-                        blocks.locate(file, one)
+            self._raw.reopen()
+            with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
+                self._learn(file, blocks, names)
+
+    @staticmethod
+    def _learn(file: h5py.File, blocks: Blocks, names: Sequence[str]) -> None:
+        for name in blocks.missing(names) if names else ():
+            blocks.locate(file, name)
 
     def _require(self, name: str) -> None:
         if name not in self.axis.streams:
@@ -576,38 +575,90 @@ class Run(Shown):
         # Where their place is known, before anything else: what they promise is in the file, and stays there.
         before = self._read_cells() if self.places else None
         with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
-            texts = _read_texts(file, str(self.path))
-            self._check_version(texts["format_version"])
-            self.places = {name: _place(file, name, self._raw.size) for name in on_disk.PLACES}
+            objects = Objects(file)
+            self._read_texts(objects)
+            self.places = {name: self._place(objects.geometry(name)) for name in on_disk.PLACES}
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {name: self._read_table(file, name, digest) for name in COLUMNS}
-            digest.update(on_disk.texts_digest(texts))
-            self.texts = texts
-            self._read_structure(file, tables)
+            tables = {name: self._read_table(objects, name, digest) for name in on_disk.TABLES}
+            digest.update(on_disk.texts_digest(self.texts))
+            self._read_structure(objects, tables)
             for stream in (*self.axis.streams.values(), *self.planting_axis.streams.values()):
                 digest.update(stream.description().encode())
-            if digest.intdigest() != _read_number(file, "structure_xxh3"):
+            if digest.intdigest() != _read_number(objects, "structure_xxh3"):
                 self._refuse(
                     FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
                 )
-            self.stored_names = {name: _read_names(file, self._raw, name) for name in ("metric", "member_metric")}
             self._planted = None
             self.blocks = Blocks(self._raw, self.axis, self.n_states)
             self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
-            if self.blocks.n_blocks <= _EAGER_BLOCKS:  # everybody asks for the steps, and few for nothing else
-                few = self.blocks.n_blocks * self.axis.streams[self.stored].n_chunks <= _EAGER_BLOCKS
-                for name in self.blocks.missing(["step", self.stored] if few else ["step"]):
-                    self.blocks.locate(file, name)
+            # While HDF5 is open: everybody asks for the steps, and few for nothing else.
+            names = ["step"] if self.blocks.n_blocks <= _EAGER_BLOCKS else []
+            if self.blocks.n_blocks * self.axis.streams[self.stored].n_chunks <= _EAGER_BLOCKS:
+                names.append(self.stored)
+            self._learn(file, self.blocks, names)
+            if 0 < self.planting_blocks.n_blocks <= _EAGER_BLOCKS:
+                self._learn(file, self.planting_blocks, list(self.planting_axis.streams))
         self._name_columns()
 
     def _refuse(self, error: FormatError) -> None:
         """Meet damage that leaves something to read; only a survey goes on."""
         raise error
 
-    def _read_table(self, file: h5py.File, name: str, digest: Any) -> dict[str, list[Any]]:
-        return _read_table(file, self._raw, name, COLUMNS[name].split(), digest)
+    def _read_texts(self, objects: Objects) -> None:
+        """Text attributes of the root, and of streams as ``stream.attribute``."""
+        if not h5py.h5a.exists(objects.open(""), b"format") or objects.text("", "format") != on_disk.FORMAT:
+            raise FormatError(
+                f"{self.path} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
+                "`trajtools convert` reads other layouts"
+            )
+        names = [*TEXTS, *(["shard"] if h5py.h5a.exists(objects.open(""), b"shard") else [])]
+        self.texts = {name: objects.text("", name) for name in names}
+        for stream, name in on_disk.STREAM_TEXTS.items():
+            if objects.has(stream):
+                self.texts[f"{stream}.{name}"] = objects.text(stream, name)
+        self._check_version(self.texts["format_version"])
+
+    def _place(self, dataset: Geometry) -> int:
+        """Offset of a dataset that lies in one piece in the file."""
+        offset = dataset.id.get_offset()
+        expected = {"/store/cells": Cells.BYTES, "/store/notes": 2 * on_disk.NOTES_BYTES}.get(dataset.name)
+        if dataset.chunks is not None or offset is None or dataset.nbytes != (expected or dataset.nbytes):
+            raise FormatError(f"{dataset.name} must be stored in one piece of {expected or dataset.nbytes} bytes")
+        if offset + dataset.nbytes > self._raw.size:
+            raise DamagedError(f"{dataset.name} ends beyond the end of the file, which was cut short")
+        if expected is None and (dataset.dtype.kind, dataset.dtype.itemsize) != ("S", on_disk.NAME_BYTES):
+            raise FormatError(f"{dataset.name} must be a list of texts of {on_disk.NAME_BYTES} bytes")
+        return int(offset)
+
+    def _read_table(self, objects: Objects, name: str, digest: Any) -> tuple[Any, ...]:
+        """The rows of a table, none where there is none."""
+        if not objects.has(name):
+            if name in ("parameters", "members"):
+                raise FormatError(f"{self.path} lacks the table {name!r}, which the format requires")
+            return ()
+        kind = on_disk.TABLES[name]
+        values: dict[str, Any] = {}
+        for column in on_disk.column_names(kind):
+            array = self._read_column(objects.geometry(f"{name}/{column}"))
+            if array.dtype.kind == "S":
+                values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
+            elif array.dtype.str in ("<i8", "<f8"):
+                values[column] = array
+            else:
+                raise FormatError(f"/{name}/{column} is of dtype {array.dtype}; needed int64, float64 or text")
+        digest.update(on_disk.table_digest(name, values))
+        return on_disk.rows_from(kind, {c: v if isinstance(v, list) else v.tolist() for c, v in values.items()})
+
+    def _read_column(self, dataset: Geometry) -> NDArray[Any]:
+        """A dataset of one axis in one piece, read past HDF5."""
+        if len(dataset.shape) != 1 or dataset.nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
+            raise FormatError(f"{dataset.name} must have one axis, in one piece, of at most 1 GiB")
+        offset = dataset.id.get_offset()
+        if dataset.nbytes and (offset is None or offset + dataset.nbytes > self._raw.size):
+            raise UnsafeFileError(f"{dataset.name} declares {dataset.nbytes} bytes, more than the file holds")
+        return np.frombuffer(self._raw.read(offset or 0, dataset.nbytes), dataset.dtype)
 
     def _check_head(self) -> bool:
         return check_head(self._raw)
@@ -647,20 +698,16 @@ class Run(Shown):
             return {}  # no writer came so far
         return on_disk.unpack_notes(data)
 
-    def _read_structure(self, file: h5py.File, tables: dict[str, dict[str, list[Any]]]) -> None:
+    def _read_structure(self, objects: Objects, tables: dict[str, tuple[Any, ...]]) -> None:
         self.name, self.uuid, self.time_unit = (self.texts[name] for name in ("name", "uuid", "time_unit"))
         self.reference = self.texts["reference"] or None
         self.hparams = on_disk.from_json(self.texts["hparams"], f"{self.path}: hparams")
         self.provenance = on_disk.from_json(self.texts["provenance"], f"{self.path}: provenance")
-        self.parameters: tuple[Parameter, ...] = on_disk.parameters_from(tables["parameters"])
-        self.optimizer_parameters: tuple[Parameter, ...] = (
-            on_disk.parameters_from(tables["optimizer_parameters"]) if tables["optimizer_parameters"] else ()
-        )
-        self.buffer_parameters: tuple[Parameter, ...] = (
-            on_disk.parameters_from(tables["buffer_parameters"]) if tables["buffer_parameters"] else ()
-        )
-        self.nodes: tuple[NodeSet, ...] = on_disk.nodes_from(tables["nodes"]) if tables["nodes"] else ()
-        self.members: tuple[Member, ...] = on_disk.members_from(tables["members"])
+        self.parameters: tuple[Parameter, ...] = tables["parameters"]
+        self.optimizer_parameters: tuple[Parameter, ...] = tables["optimizer_parameters"]
+        self.buffer_parameters: tuple[Parameter, ...] = tables["buffer_parameters"]
+        self.nodes: tuple[NodeSet, ...] = tables["nodes"]
+        self.members: tuple[Member, ...] = tables["members"]
         text = self.texts.get("shard")
         self.shard = None if text is None else Shard.from_text(text, str(self.path))
         if self.shard is not None:
@@ -672,38 +719,31 @@ class Run(Shown):
             if p.offset != at:
                 raise FormatError(f"{self.path}: parameter {p.name!r} begins at entry {p.offset}, needed {at}")
             at += p.size
-        step = describe_dataset(file.id, "step")
-        rows = (step.chunks or (0,))[0]
-        if not 1 <= rows <= 2**20:
-            raise FormatError(f"{self.path}: step has chunks of {rows} states")
-        streams = []
-        for name in on_disk.STREAMS:
-            if not has(file, name):
-                continue
-            dataset = step if name == "step" else describe_dataset(file.id, name)
-            streams.append(Stream.of(dataset, rows, sparse=name in ("metrics", "member_metrics")))
-            if dataset.shape[0] < self.n_states:
-                self._refuse(
-                    FormatError(
-                        f"{self.path} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
-                    )
-                )
-                self.n_states = int(dataset.shape[0])
-        self.axis = Axis.make("store/checksums", rows, streams)
-        kinds = [name for name in on_disk.STORED if name in self.axis.streams]
-        if len(kinds) != 1 or not {"step", "metrics", "member_metrics"} <= set(self.axis.streams):
+        datasets = {name: objects.geometry(name) for name in on_disk.STREAMS if objects.has(name)}
+        kinds = [name for name in on_disk.STORED if name in datasets]
+        if len(kinds) != 1 or not {"step", "metrics", "member_metrics"} <= set(datasets):
             raise FormatError(f"{self.path} needs step, metrics, member_metrics and one of {', '.join(on_disk.STORED)}")
         self.stored = kinds[0]
+        rows = (datasets["step"].chunks or (0,))[0]
+        if not 1 <= rows <= 2**20:
+            raise FormatError(f"{self.path}: step has chunks of {rows} states")
+        sparse = ("metrics", "member_metrics")
+        streams = [Stream.of(dataset, rows, sparse=name in sparse) for name, dataset in datasets.items()]
+        self.axis = Axis.make("store/checksums", rows, streams)
+        for name, dataset in datasets.items():
+            if dataset.shape[0] < self.n_states:
+                text = f"{self.path} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
+                self._refuse(FormatError(text))
+                self.n_states = int(dataset.shape[0])
         self._check_shapes()
         plantings = [
-            Stream.of(describe_dataset(file.id, f"plantings/{name}"), on_disk.PLANTING_ROWS)
-            for name in on_disk.PLANTING_STREAMS
+            Stream.of(objects.geometry(f"plantings/{name}"), on_disk.PLANTING_ROWS) for name in on_disk.PLANTING_STREAMS
         ]
         self.planting_axis = Axis.make("store/planting_checksums", on_disk.PLANTING_ROWS, plantings)
         for axis, n in ((self.axis, self.n_states), (self.planting_axis, self.cells.plantings)):
-            self._check_room(describe_dataset(file.id, axis.sums), axis, n)
+            self._check_room(objects.geometry(axis.sums), axis, n)
 
-    def _check_room(self, sums: DatasetGeometry, axis: Axis, n: int) -> None:
+    def _check_room(self, sums: Geometry, axis: Axis, n: int) -> None:
         """Refuse a count beyond what the file can hold before memory is taken: every state takes room."""
         width, blocks = axis.width, -(-n // axis.rows)
         if sums.shape[1:] != (on_disk.SLOTS, width) or sums.chunks != (1, *sums.shape[1:]):
@@ -973,194 +1013,9 @@ def _reopen(opener: type[Run], where: Any, member: int, stream: str, n_states: i
     return StoredStates(run, member, stream)
 
 
-# ------------------------------------------------------------------------------------------- structure, from strangers
-
-TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
-
-
-def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
-    """Text attributes of the root, and of streams as ``stream.attribute``."""
-    if "format" not in file.attrs or text_attribute(file, "format") != on_disk.FORMAT:
-        raise FormatError(
-            f"{where} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
-            "`trajtools convert` reads other layouts"
-        )
-    texts = {name: text_attribute(file, name) for name in TEXTS}
-    if h5py.h5a.exists(file.id, b"shard"):
-        texts["shard"] = text_attribute(file, "shard")
-    for stream, name in (
-        ("weights", "logical_dtype"),
-        ("optimizer", "logical_dtype"),
-        ("buffers", "logical_dtype"),
-        ("sketch", "settings"),
-        ("distances", "metric"),
-    ):
-        if has(file, stream):
-            texts[f"{stream}.{name}"] = _text_of(_linked_id(file.id, stream, f"/{stream}"), f"/{stream}", name)
-    return texts
-
-
-def _read_number(file: h5py.File, name: str) -> int:
-    attribute = _attribute(file.id, "/", name)
-    value = np.zeros((), "<u8")
+def _read_number(objects: Objects, name: str) -> int:
+    attribute, value = objects.attribute("", name), np.zeros((), "<u8")
     if attribute.shape != () or attribute.dtype != value.dtype:
         raise FormatError(f"the attribute {name!r} must be one uint64")
     attribute.read(value)
     return int(value)
-
-
-def _attribute(target: Any, place: str, name: str) -> Any:
-    if not h5py.h5a.exists(target, name.encode()):
-        raise FormatError(f"{place} lacks the attribute {name!r}, which the format requires")
-    return h5py.h5a.open(target, name.encode())
-
-
-def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
-    """Read a text attribute, after a look at its size."""
-    return _text_of(target.id, target.name, name)
-
-
-def _text_of(target: Any, place: str, name: str) -> str:
-    attribute = _attribute(target, place, name)
-    if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
-        raise UnsafeFileError(f"the attribute {name!r} of {place} claims {attribute.get_storage_size()} bytes")
-    kind, shape = attribute.get_type(), attribute.shape
-    if prod(shape) != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
-        raise FormatError(f"the attribute {name!r} of {place} must be one text")
-    if kind.is_variable_str():
-        raise UnsafeFileError(f"the attribute {name!r} of {place} is of variable length; needed a fixed one")
-    value = np.zeros(shape, f"S{kind.get_size()}")
-    attribute.read(value, mtype=kind)
-    return bytes(value.reshape(-1)[0]).decode()
-
-
-def child(group: h5py.Group, path: str, kind: type[Any]) -> Any:
-    """A group or dataset of this very file: no link to elsewhere is followed."""
-    target = linked(group, path)
-    if not isinstance(target, kind):
-        raise FormatError(f"{target.name} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
-    if isinstance(target, h5py.Dataset):
-        check_storage(target)
-        check_type(target)
-    return target
-
-
-def has(group: h5py.Group, name: str) -> bool:
-    """Whether there is something of this name; `in` would follow links to other files."""
-    return bool(group.id.links.exists(name.encode()))
-
-
-def describe_dataset(group: Any, path: str, within: str = "") -> DatasetGeometry:
-    """What a dataset of this very file is, in one pass below h5py's objects, whose making takes most of an opening."""
-    here, place = group, within
-    for name in path.split("/"):
-        place = f"{place}/{name}"
-        here = _linked_id(here, name, place)
-    if not isinstance(here, h5py.h5d.DatasetID):
-        raise FormatError(f"{place} must be a dataset")
-    kind, plist = here.get_type(), here.get_create_plist()
-    check_storage_of(plist, place)
-    check_type_of(kind, place)
-    filters = tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
-    chunks = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else None
-    return DatasetGeometry(here, place, here.shape, kind.dtype, chunks, filters)
-
-
-def linked(group: h5py.Group, path: str) -> Any:
-    """Whatever stands at a path in this very file."""
-    here, prefix = group.id, group.name.rstrip("/")
-    for name in path.split("/"):
-        prefix = f"{prefix}/{name}"
-        here = _linked_id(here, name, prefix)
-    wrap = {h5py.h5d.DatasetID: h5py.Dataset, h5py.h5g.GroupID: h5py.Group}.get(type(here), h5py.Datatype)
-    return wrap(here)
-
-
-def _linked_id(group: Any, name: str, place: str) -> Any:
-    encoded = name.encode()
-    if not isinstance(group, h5py.h5g.GroupID) or not group.links.exists(encoded):
-        raise FormatError(f"{place} is missing, which the format requires")
-    if (kind := group.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
-        target = "another file" if kind == h5py.h5l.TYPE_EXTERNAL else "another place"
-        raise UnsafeFileError(f"{place} is a link to {target}; links are refused. Copy the data into the file.")
-    return h5py.h5o.open(group, encoded)
-
-
-def check_storage(dataset: h5py.Dataset) -> None:
-    """Refuse data outside the file."""
-    check_storage_of(dataset.id.get_create_plist(), dataset.name)
-
-
-def check_storage_of(plist: Any, place: str) -> None:
-    """Refuse data outside the file."""
-    if plist.get_layout() == h5py.h5d.VIRTUAL:
-        raise UnsafeFileError(f"{place} is a virtual dataset, whose data are in another file; it is refused")
-    if plist.get_external_count():
-        raise UnsafeFileError(f"{place} has its data in another file ({plist.get_external(0)[0]!r}); it is refused")
-
-
-def check_type(dataset: h5py.Dataset) -> None:
-    """Refuse what is neither numbers nor text of fixed length."""
-    check_type_of(dataset.id.get_type(), dataset.name)
-
-
-def check_type_of(kind: Any, place: str) -> None:
-    """Refuse what is neither numbers nor text of fixed length."""
-    if isinstance(kind, h5py.h5t.TypeStringID):
-        if kind.is_variable_str():
-            raise UnsafeFileError(f"{place} holds text of variable length; the format requires fixed length")
-    elif not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
-        raise UnsafeFileError(f"{place} holds {type(kind).__name__}; only numbers and text are read")
-
-
-def _place(file: h5py.File, name: str, size: int) -> int:
-    """Offset of a dataset that lies in one piece in the file."""
-    dataset = describe_dataset(file.id, name)
-    offset = dataset.id.get_offset()
-    nbytes = prod(dataset.shape) * dataset.dtype.itemsize
-    expected = {"store/cells": Cells.BYTES, "store/notes": 2 * on_disk.NOTES_BYTES}.get(name, nbytes)
-    if dataset.chunks is not None or offset is None or nbytes != expected:
-        raise FormatError(f"/{name} must be stored in one piece of {expected} bytes")
-    if offset + nbytes > size:
-        raise DamagedError(f"/{name} ends beyond the end of the file, which was cut short")
-    return int(offset)
-
-
-def _read_names(file: h5py.File, raw: RawFile, name: str) -> list[str]:
-    names = _read_column(file.id, raw, name, "")
-    if names.dtype.kind != "S" or names.dtype.itemsize != on_disk.NAME_BYTES:
-        raise FormatError(f"/{name} must be a list of texts of {on_disk.NAME_BYTES} bytes")
-    return [value.decode("utf-8", "replace") for value in names.tolist() if value]
-
-
-def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
-    """The columns of a table as lists, empty where there is no table."""
-    if not has(file, name):
-        if name in ("parameters", "members"):
-            raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
-        return {}
-    values: dict[str, Any] = {}
-    table = _linked_id(file.id, name, f"/{name}")
-    for column in columns:
-        array = _read_column(table, raw, column, f"/{name}")
-        if array.dtype.kind == "S":
-            values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
-        elif array.dtype.str in ("<i8", "<f8"):
-            values[column] = array
-        else:
-            raise FormatError(f"/{name}/{column} is of dtype {array.dtype}; needed int64, float64 or text")
-    digest.update(on_disk.table_digest(name, values))
-    return {column: v if isinstance(v, list) else v.tolist() for column, v in values.items()}
-
-
-def _read_column(table: Any, raw: RawFile, name: str, within: str) -> NDArray[Any]:
-    """A dataset of one axis in one piece, read past HDF5."""
-    dataset = describe_dataset(table, name, within)
-    shape, dtype = dataset.shape, dataset.dtype
-    nbytes = prod(shape) * dtype.itemsize
-    if len(shape) != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
-        raise FormatError(f"{dataset.name} must have one axis, in one piece, of at most 1 GiB")
-    offset = dataset.id.get_offset()
-    if nbytes and (offset is None or offset + nbytes > raw.size):
-        raise UnsafeFileError(f"{dataset.name} declares {nbytes} bytes, more than the file holds")
-    return np.frombuffer(raw.read(offset or 0, nbytes), dtype)

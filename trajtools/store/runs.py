@@ -535,13 +535,13 @@ def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     Examples
     --------
     >>> import tempfile
-    >>> from trajtools.store import RunWriter
+    >>> from trajtools.store import RunSpec, RunWriter
     >>> from trajtools.wiring import Member, Parameter
     >>> folder = tempfile.TemporaryDirectory()
     >>> table = [Parameter("w", "other", (3,), "float64", 0, 3)]
     >>> for lr in (0.1, 10.0):
-    ...     path, hparams = f"{folder.name}/lr={lr}.h5", {"lr": lr}
-    ...     RunWriter.create(path, parameters=table, members=[Member("a")], dtype="float64", hparams=hparams).close()
+    ...     spec = RunSpec(table, [Member("a")], "float64", hparams={"lr": lr})
+    ...     RunWriter.create(f"{folder.name}/lr={lr}.h5", spec).close()
     >>> runs = open_runs(folder.name)
     >>> list(runs)
     ['lr=0.1', 'lr=10.0']

@@ -13,15 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import FormatError
-from trajtools.store.layout import (
-    check_parameters,
-    from_json,
-    node_columns,
-    nodes_from,
-    parameter_columns,
-    parameters_from,
-    to_json,
-)
+from trajtools.store.layout import check_parameters, columns_of, from_json, rows_from, to_json
 from trajtools.wiring import NodeSet, Parameter
 
 Entries = slice | NDArray[np.int64]
@@ -95,7 +87,7 @@ class Place:
     def to_columns(self) -> dict[str, Any]:
         """As the file keeps it."""
         boxes = [[[list(box.start), list(box.shape)] for box in each] for each in self.boxes]
-        return {**parameter_columns(self.parameters), "boxes": boxes}
+        return {**columns_of(Parameter, self.parameters), "boxes": boxes}
 
     @classmethod
     def from_columns(cls, columns: Any, where: str) -> Place:
@@ -103,7 +95,7 @@ class Place:
         if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
             raise FormatError(f"{where} must be a table")
         try:
-            parameters = parameters_from(columns)
+            parameters = rows_from(Parameter, columns)
             check_parameters(parameters)
             boxes = tuple(tuple(Box(*map(_sizes, one)) for one in each) for each in columns["boxes"])
             if len(boxes) != len(parameters):
@@ -225,7 +217,7 @@ class Shard:
                 "ranks": self.ranks,
                 "mesh": dict(self.mesh),
                 "weights": self.weights.to_columns(),
-                "nodes": node_columns(self.nodes),
+                "nodes": columns_of(NodeSet, self.nodes),
                 **({"optimizer": self.optimizer.to_columns()} if self.optimizer else {}),
             }
         )
@@ -251,7 +243,7 @@ class Shard:
             tuple(ranks),
             mesh,
             Place.from_columns(value.get("weights"), f"{where}: shard, weights"),
-            nodes_from(nodes),
+            rows_from(NodeSet, nodes),
             None if optimizer is None else Place.from_columns(optimizer, f"{where}: shard, optimizer"),
         )
 

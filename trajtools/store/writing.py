@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,13 +40,16 @@ from trajtools.store.files import (
     seal,
     unlock,
 )
-from trajtools.store.layout import Axis, Cells, RunSpec, StreamLayout, checksum
+from trajtools.store.layout import Axis, Cells, RunSpec, Stream, StreamLayout, checksum
 from trajtools.store.reading import Run
-from trajtools.wiring import Member, NodeSet, Parameter
+from trajtools.store.strangers import ZSTD
+from trajtools.wiring import Parameter
 
 _log = logging.getLogger("trajtools")
 Array = NDArray[Any]
 MODES = ("x", "w", "next")
+SOFTWARE = ("trajtools", "numpy", "h5py", "hdf5plugin", "torch", "jax", "jaxlib", "optax", "flax", "equinox",
+            "lightning", "transformers", "safetensors", "sklearn")  # fmt: skip
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -59,21 +65,16 @@ class Tail:
         Their steps.
     metrics : dict of str to ndarray, shapes (count, ...)
         Their metrics.
-    tiles, optimizer_tiles, buffer_tiles : ndarray or None
-        The block as `StreamLayout.new_tiles` gives it.
-    distances, sketch : ndarray or None
-        Shapes (count, M), (count, M, k).
+    content : dict of str to ndarray
+        What is stored of the states, by stream: ``weights``, ``optimizer``, ``buffers`` and ``sketch`` of the shape
+        (count, M, numbers), ``distances`` of the shape (count, M).
     """
 
     start: int
     count: int
     step: Array
     metrics: dict[str, Array]
-    tiles: Array | None = None
-    optimizer_tiles: Array | None = None
-    buffer_tiles: Array | None = None
-    distances: Array | None = None
-    sketch: Array | None = None
+    content: dict[str, Array]
 
 
 def _one_at_a_time(method: _Method) -> _Method:
@@ -96,10 +97,10 @@ class RunWriter:
     ----------
     path : Path
         The file.
+    layouts : dict of str to StreamLayout
+        Geometry of the states and of what is stored beside them, by stream.
     layout : StreamLayout
-        Geometry of the states; `layout.rows` states make a block, whatever is stored.
-    optimizer_layout, buffer_layout : StreamLayout or None
-        Geometry of the optimiser's buffers, and of the network's own.
+        That of the states; `layout.rows` of them make a block.
     committed : int
         States that are whole on disk.
     uuid : str
@@ -118,14 +119,13 @@ class RunWriter:
 
     def __init__(self, path: Path, spec: RunSpec, *, durable: bool) -> None:
         self.path = path
-        self.layout: StreamLayout = spec.layout
-        self.optimizer_layout: StreamLayout | None = spec.optimizer_layout
-        self.buffer_layout: StreamLayout | None = spec.buffer_layout
+        self.layouts: dict[str, StreamLayout] = dict(spec.layouts)
         self.committed, self.last_step = 0, -1
         self.uuid = spec.uuid
         self.metrics: dict[str, tuple[int, ...]] = {}
         self.unstored: tuple[str, ...] = ()
         self.tail: Tail | None = None
+        self.stored = spec.stored
         self._n_members = len(spec.members)
         self._durable, self._pid, self._ended = durable, os.getpid(), ""
         self._before_block = -1  # step of the state before the last block
@@ -135,66 +135,21 @@ class RunWriter:
         self._planted = _planting_rows()
         self._plantings: _BlockWriter
 
+    @property
+    def layout(self) -> StreamLayout:
+        """Geometry of the states."""
+        return self.layouts[self.stored]
+
     @classmethod
     def create(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        parameters: Sequence[Parameter],
-        members: Sequence[Member],
-        dtype: object,
-        nodes: Sequence[NodeSet] = (),
-        stored: str = "weights",
-        mode: str = "x",
-        name: str = "",
-        time_unit: str = "step",
-        hparams: Mapping[str, Any] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-        reference: str | None = None,
-        compress: str | None = None,
-        durable: bool = False,
-        sketch: Mapping[str, Any] | None = None,
-        distance_metric: str | None = None,
-        optimizer: Mapping[str, Any] | None = None,
-        buffers: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, tuple[int, ...] | None] | Sequence[str] = (),
-        uuid: str = "",
-        shard: str = "",
+        cls, path: str | os.PathLike[str], spec: RunSpec, *, mode: str = "x", durable: bool = False
     ) -> RunWriter:
-        """Make the file and open it for appending; the path is claimed at once.
-
-        There is room for the `metrics` that are declared, by name, or by shape for one state: (), (M,) or (M, k).
-        The files of one sharded network have a `uuid` in common, and each its own `shard` (`Shard.to_text`).
-        """
+        """Make the file and open it for appending; the path is claimed at once."""
         if mode not in MODES:
             raise ValueError(
                 f"mode={mode!r}: needed 'x' (a new file), 'next' (the next free name) or 'w' (overwrite the file)"
             )
-        shapes = metrics if isinstance(metrics, Mapping) else dict.fromkeys(metrics)
-        spec = RunSpec(
-            parameters=tuple(parameters),
-            nodes=tuple(nodes),
-            members=tuple(members),
-            dtype=on_disk.stored_dtype(dtype)[0],
-            stored=stored,
-            name=name,
-            time_unit=time_unit,
-            hparams=hparams or {},
-            provenance=provenance or {},
-            reference=reference,
-            compress=compress,
-            sketch=sketch,
-            distance_metric=distance_metric,
-            optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
-            optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
-            buffer_parameters=tuple(buffers["parameters"]) if buffers else (),
-            buffer_dtype=on_disk.stored_dtype(buffers["dtype"])[0] if buffers else "float32",
-            metrics=sum(not shape for shape in shapes.values()),
-            member_metrics=sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes.values()),
-            uuid=uuid,
-            shard=shard,
-        )
-        if compress == "zstd":
+        if spec.compress == "zstd":
             zstandard_module()  # missing packages are for the opening to say, not for the first block
         place = Path(os.path.abspath(path))
         if mode == "w":
@@ -205,7 +160,7 @@ class RunWriter:
             places = on_disk.create(place, spec, overwrite=mode == "w")
         writer = cls(place, spec, durable=durable)
         try:
-            writer._open(_Position.at_start(spec, places))
+            writer._open(_Position(places, *spec.axes()))
         except FileBusyError:  # somebody else resumed it at once
             raise
         except BaseException:
@@ -218,47 +173,26 @@ class RunWriter:
     def resume(
         cls,
         path: str | os.PathLike[str],
+        spec: RunSpec,
         *,
-        parameters: Sequence[Parameter],
-        members: Sequence[Member],
-        dtype: object,
-        stored: str = "weights",
-        sketch: Mapping[str, Any] | None = None,
-        distance_metric: str | None = None,
-        optimizer: Mapping[str, Any] | None = None,
-        buffers: Mapping[str, Any] | None = None,
-        shard: str = "",
         durable: bool = False,
-        provenance: Mapping[str, Any] | None = None,
         force: bool = False,
         keep: Callable[[Run], int] | None = None,
     ) -> RunWriter:
         """Continue a run whose writer closed it or died; every committed state stays.
 
-        `keep` says how many of the run's states stay, where a training goes on from an earlier one; those after them
-        are dropped, with what was planted in them.
-        `force` is for file systems without locks, where a writer on another machine cannot be seen.
+        `spec` is the run as the training that goes on has it: its tables must be those of the file, and its provenance
+        is noted. `keep` says how many of the run's states stay, where a training goes on from an earlier one; those
+        after them are dropped, with what was planted in them. `force` is for file systems without locks, where a writer
+        on another machine cannot be seen.
         """
-        spec = RunSpec(
-            parameters=tuple(parameters),
-            members=tuple(members),
-            dtype=on_disk.stored_dtype(dtype)[0],
-            stored=stored,
-            sketch=sketch,
-            distance_metric=distance_metric,
-            optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
-            optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
-            buffer_parameters=tuple(buffers["parameters"]) if buffers else (),
-            buffer_dtype=on_disk.stored_dtype(buffers["dtype"])[0] if buffers else "float32",
-            shard=shard,
-        )
         writer = cls(Path(os.path.abspath(path)), spec, durable=durable)
         with Run(writer.path) as run:
             _require_same(run, spec)
             writer.uuid = run.uuid
-            if any(on_disk.ZSTD in stream.filters for stream in run.axis.streams.values()):
+            if any(ZSTD in stream.filters for stream in run.axis.streams.values()):
                 zstandard_module()
-        writer._open(None, resumed=provenance or {}, force=force, keep=keep)
+        writer._open(None, resumed=spec.provenance or {}, force=force, keep=keep)
         return writer
 
     @_one_at_a_time
@@ -269,13 +203,9 @@ class RunWriter:
         *,
         step: Array,
         metrics: Mapping[str, Array] | None = None,
-        tiles: Array | None = None,
-        optimizer_tiles: Array | None = None,
-        buffer_tiles: Array | None = None,
-        distances: Array | None = None,
-        sketch: Array | None = None,
         plantings: Sequence[Sequence[float]] = (),
         final: bool = False,
+        **content: Array,
     ) -> None:
         """Write one block, whole or as far as it goes, and commit it.
 
@@ -287,14 +217,14 @@ class RunWriter:
             Their steps.
         metrics : mapping of str to ndarray, shapes (count,), (count, M) or (count, M, k)
             Their metrics; a new name takes a free column, or joins `unstored` where there is none.
-        tiles, optimizer_tiles, buffer_tiles : ndarray
-            The block as `StreamLayout.new_tiles` gives it; rows from `count` on are ignored by readers.
-        distances, sketch : ndarray, shapes (count, M), (count, M, k)
-            Where these are stored.
         plantings : sequence of (step, member, epsilon, seed, norm)
             Which members were placed anew beside their references in these states; committed together with them.
         final : bool
             Nothing follows; a compressed run takes a partial block only then.
+        **content : ndarray
+            What is stored of the states, by stream (``weights``, ``optimizer``, ``buffers``, ``sketch``): the block as
+            `StreamLayout.new_tiles` gives it, whose rows from `count` on are ignored by readers, or an array
+            (count, M, numbers); ``distances``: (count, M).
 
         Raises
         ------
@@ -307,24 +237,20 @@ class RunWriter:
         steps = np.ascontiguousarray(step, np.int64)
         before = self.last_step if start >= self.committed else self._before_block
         self._check_place(start, count, steps, before, final)
-        if self._stored == "sketch" and sketch is not None:
-            sketch = self._sketch_tiles(sketch)
-        elif self._stored == "distances" and distances is not None:
-            distances = self._padded(distances, (self._n_members,))
-        content: dict[str, Array] = {"step": self._padded(steps, ())}
-        arrays = {"weights": tiles, "sketch": sketch, "distances": distances, "optimizer": optimizer_tiles}
-        arrays["buffers"] = buffer_tiles
-        for name, array in arrays.items():
-            if name not in self._axis.streams and array is None:
-                continue
-            content[name] = self._checked(name, array)
+        streams = {name: stream for name, stream in self._axis.streams.items() if not stream.sparse}
+        content = {"step": steps, **content}
+        for name in dict.fromkeys((*streams, *content)):
+            if name not in streams or name not in content:
+                verb = "stores" if name in streams else "does not store"
+                raise ValueError(f"{name}: this run {verb} them with every block")
+        chunks = {name: _chunks(streams[name], np.asarray(array), count) for name, array in content.items()}
         try:
             self.check_owner()
             if start >= self.committed:
                 self._columns_of_block = {}
             # A checksum covers all rows of its chunk: columns of this block that got nothing new are written again.
             self._columns_of_block |= self._columns(metrics or {})
-            self._blocks.put(start, count, content, self._columns_of_block)
+            self._blocks.put(start, count, chunks, self._columns_of_block)
             planted = self._put_plantings(plantings)
             self._flush()
             self._cells.plantings = planted
@@ -422,7 +348,7 @@ class RunWriter:
         self._check_generation(self._cells.generation)
 
     def _check_generation(self, generation: int) -> None:
-        cells = Cells.unpack(self._raw.read(self._cells_at, Cells.BYTES))
+        cells = Cells.unpack(self._raw.read(self._places["store/cells"], Cells.BYTES))
         if cells is None or cells.generation != generation:
             raise RecordingError(f"{self.path} was taken over by another writer")
 
@@ -473,17 +399,14 @@ class RunWriter:
 
     def _take(self, position: _Position) -> None:
         """Go on from a position: with a generation of our own, so that another writer notices."""
-        self._cells_at, self._notes_at = position.places["store/cells"], position.places["store/notes"]
-        self._name_places, self._axis, self._notes = position.places, position.axis, position.notes
-        self._stored = next(name for name in on_disk.STORED if name in position.axis.streams)
+        self._places, self._axis, self._notes = position.places, position.axis, position.notes
         self.filtered = any(stream.filters for stream in position.axis.streams.values())
-        self._n_columns = {s: position.axis.streams[s].shape[0] for s in ("metrics", "member_metrics")}
         self._column_names, self._planted = position.column_names, position.planted
         self._check_generation(position.cells.generation)
         if self.tail is not None:
             self._columns_of_block = self._columns(self.tail.metrics)
-        self._blocks = _BlockWriter(self._hdf5.file, position.axis, position.tails[0])
-        self._plantings = _BlockWriter(self._hdf5.file, position.planting_axis, position.tails[1])
+        self._blocks = _BlockWriter(self._hdf5.file, position.axis, *position.tails[0])
+        self._plantings = _BlockWriter(self._hdf5.file, position.planting_axis, *position.tails[1])
         self._cells = position.cells
         self._cells.generation += 1
         self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
@@ -536,16 +459,9 @@ class RunWriter:
         """Geometry, names and the last block of a run that goes on."""
         self.committed = run.n_states
         rows = run.axis.rows
-        places = (("layout", run.stored), ("optimizer_layout", "optimizer"), ("buffer_layout", "buffers"))
-        for attribute, name in places:
-            stream, declared = run.axis.streams.get(name), getattr(self, attribute)
-            if stream is not None and declared is not None and len(stream.shape) == 2:
-                columns = stream.chunk[1]
-                setattr(
-                    self,
-                    attribute,
-                    StreamLayout(declared.n_parameters, declared.n_members, declared.logical_dtype, rows, columns),
-                )
+        for name, layout in self.layouts.items():
+            columns = run.axis.streams[name].chunk[-1] if name != "distances" else layout.columns
+            self.layouts[name] = replace(layout, rows=rows, columns=columns)
         self.metrics = {name: shape[1:] for name, shape in run.metric_shapes.items()}
         self.unstored = run.unstored
         start = run.n_states // rows * rows
@@ -554,25 +470,7 @@ class RunWriter:
         self.last_step = int(steps[-1]) if len(steps) else -1
         self._before_block = int(steps[0]) if first and len(steps) else -1
         if run.n_states % rows:
-            self.tail = self._read_tail(run, start)
-
-    def _read_tail(self, run: Run, start: int) -> Tail:
-        rows = slice(start, run.n_states)
-
-        def block(stored: Any, layout: StreamLayout | None) -> Array | None:
-            return None if stored is None or layout is None else _filled(layout, stored.read(rows, raw=True))
-
-        return Tail(
-            start=start,
-            count=run.n_states - start,
-            step=run.series("step", start, run.n_states),
-            metrics={name: run.metric(name, start) for name in run.metrics},
-            tiles=_filled(self.layout, run.states.read(rows, raw=True)) if run.stored == "weights" else None,
-            optimizer_tiles=block(run.optimizer, self.optimizer_layout),
-            buffer_tiles=block(run.buffers, self.buffer_layout),
-            distances=None if run.distances is None else run.distances[rows],
-            sketch=None if run.sketch is None else run.sketch[rows],
-        )
+            self.tail = _read_tail(run, start)
 
     # ---------------------------------------------------------------------------------------------------- one block
 
@@ -592,34 +490,6 @@ class RunWriter:
             raise ValueError("a compressed run takes whole blocks only; pass final=True for the last one")
         if steps.shape != (count,) or (np.diff(steps) <= 0).any() or steps[0] <= before:
             raise ValueError(f"step must be {count} increasing numbers above {before}, got {steps}")
-
-    def _checked(self, name: str, array: Array | None) -> Array:
-        stream = self._axis.streams.get(name)
-        argument = {"weights": "tiles", "optimizer": "optimizer_tiles", "buffers": "buffer_tiles"}.get(name, name)
-        if stream is None or array is None:
-            raise ValueError(
-                f"{argument}: this run {'does not store' if stream is None else 'stores'} them with every block"
-            )
-        shape = (
-            (*stream.grid, stream.rows, *stream.chunk[1:]) if len(stream.shape) == 2 else (stream.rows, *stream.shape)
-        )
-        if array.shape != shape or array.dtype != stream.dtype or not array.flags.c_contiguous:
-            raise ValueError(
-                f"{argument}: needed a C-contiguous array {shape} of {stream.dtype}, as new_tiles() gives, got "
-                f"{array.shape} of {array.dtype}"
-            )
-        return array
-
-    def _padded(self, values: Array, shape: tuple[int, ...]) -> Array:
-        array = np.asarray(values, np.int64 if np.asarray(values).dtype.kind in "iu" and not shape else np.float64)
-        if array.shape[1:] != shape:
-            raise ValueError(f"needed shape (count, {shape}), got {array.shape}")
-        result = np.zeros((self.layout.rows, *shape), array.dtype)
-        result[: len(array)] = array
-        return result
-
-    def _sketch_tiles(self, sketch: Array) -> Array:
-        return _filled(self.layout, np.asarray(sketch, np.float64))
 
     def _columns(self, metrics: Mapping[str, Array]) -> dict[tuple[str, int], Array]:
         """The columns of the metrics, each padded with NaN; new names take free ones."""
@@ -655,7 +525,7 @@ class RunWriter:
         all_names = {**self._column_names, stream: [*used, *columns]}
         widths = {n: s[1] for n, s in {**self.metrics, name: shape}.items() if len(s) == 2}
         if (
-            len(used) + len(columns) > self._n_columns[stream]
+            len(used) + len(columns) > self._axis.streams[stream].shape[0]
             or not all(0 < len(text) <= on_disk.NAME_BYTES for text in texts)
             or set(columns) & set(used)
             or not on_disk.fits_notes({**self._notes, "columns": all_names, "widths": widths})
@@ -664,7 +534,7 @@ class RunWriter:
             if on_disk.fits_notes({**self._notes, "unstored": self.unstored}):
                 self.note(unstored=list(self.unstored))
             return False
-        place = self._name_places["member_metric" if shape else "metric"]
+        place = self._places["member_metric" if shape else "metric"]
         for at, text in enumerate(texts, len(used)):
             self._raw.write(place + on_disk.NAME_BYTES * at, text.ljust(on_disk.NAME_BYTES, b"\0"))
         self._column_names[stream] = all_names[stream]
@@ -681,7 +551,7 @@ class RunWriter:
 
     def _put_cells(self) -> None:
         self._cells.heartbeat = time.time_ns()
-        self._raw.write(self._cells_at, self._cells.pack())
+        self._raw.write(self._places["store/cells"], self._cells.pack())
         if self._durable:
             self._raw.sync()
 
@@ -704,7 +574,7 @@ class RunWriter:
                     raise
         self._notes = notes
         slot = 1 - self._cells.notes
-        self._raw.write(self._notes_at + slot * on_disk.NOTES_BYTES, data)
+        self._raw.write(self._places["store/notes"] + slot * on_disk.NOTES_BYTES, data)
         self._cells.notes = slot
         self._put_cells()
 
@@ -726,88 +596,73 @@ class RunWriter:
             raise RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
 
 
-@dataclass(frozen=True)
-class _TailSums:
-    """Checksums of a block that is not full, and the slot that covers what is committed."""
-
-    block: int
-    slots: Array
-    slot: int
-    mixed: bool
-
-    @classmethod
-    def of(cls, blocks: Blocks) -> _TailSums | None:
-        """Read them; None where the last block is full.
-
-        A writer that was killed may have left some chunks that match one slot only, and others that match another. Then
-        the third slot, which is in nobody's use, is made to cover them all.
-        """
-        block, rest = divmod(blocks.n, blocks.axis.rows)
-        if not rest:
-            return None
-        counts, sums = blocks.slots(block, 1)
-        slots = np.concatenate([counts[:, None], sums], axis=1)
-        matching = blocks.matches(block)
-        whole = matching.all(axis=1)
-        if whole.any():
-            return cls(block, slots, int(np.argmax(whole)), False)
-        if not matching.any(axis=0).all():
-            raise DamagedError(
-                f"the last states of the file, from {block * blocks.axis.rows} on, are damaged; `trajtools repair "
-                "--salvage` makes a file of what is whole, which can be resumed"
-            )
-        free = int(np.argmin(matching.sum(axis=1)))
-        slots[free] = blocks.current_sums(block)
-        return cls(block, slots, free, True)
+def _planting_rows() -> dict[str, Array]:
+    return {name: np.zeros(on_disk.PLANTING_ROWS, dtype) for name, dtype in on_disk.PLANTING_STREAMS.items()}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Position:
-    """Where a writer goes on: the structure of the file, and what its last writer left."""
+    """Where a writer goes on: the structure of the file, and what its last writer left.
+
+    `tails`: for each axis the last block and its checksums, where that block is not full, see `_last_sums`.
+    """
 
     places: Mapping[str, int]
     axis: Axis
     planting_axis: Axis
-    cells: Cells
-    notes: dict[str, Any]
-    column_names: dict[str, list[str]]
-    planted: dict[str, Array]
-    tails: tuple[_TailSums | None, _TailSums | None]
-
-    @classmethod
-    def at_start(cls, spec: RunSpec, places: Mapping[str, int]) -> _Position:
-        """Of a file that was made by this very process."""
-        names: dict[str, list[str]] = {"metrics": [], "member_metrics": []}
-        return cls(places, *spec.axes(), Cells(), {}, names, _planting_rows(), (None, None))
+    cells: Cells = field(default_factory=Cells)
+    notes: dict[str, Any] = field(default_factory=dict)
+    column_names: dict[str, list[str]] = field(default_factory=lambda: {"metrics": [], "member_metrics": []})
+    planted: dict[str, Array] = field(default_factory=_planting_rows)
+    tails: tuple[tuple[int, Array | None], tuple[int, Array | None]] = ((-1, None), (-1, None))
 
     @classmethod
     def at_end(cls, run: Run) -> _Position:
         """Of a run that goes on."""
-        if any(blocks.n % blocks.axis.rows for blocks in (run.blocks, run.planting_blocks)):
-            run.locate_all()
         planted, rows = _planting_rows(), run.plantings
         tail = run.cells.plantings // on_disk.PLANTING_ROWS * on_disk.PLANTING_ROWS
         for name in on_disk.PLANTING_STREAMS:
             planted[name][: run.cells.plantings - tail] = rows[name][tail:]
         names = {name: list(columns) for name, columns in run.column_names.items()}
-        tails = (_TailSums.of(run.blocks), _TailSums.of(run.planting_blocks))
+        tails = (_last_sums(run, run.blocks), _last_sums(run, run.planting_blocks))
         return cls(run.places, run.axis, run.planting_axis, run.cells, run.notes, names, planted, tails)
+
+
+def _last_sums(run: Run, blocks: Blocks) -> tuple[int, Array | None]:
+    """The last block and its checksums, where it is not full: its first slot then covers what is committed.
+
+    A writer that was killed may have left some chunks that match one slot only, and others that match another; the slot
+    that matches least is in nobody's use.
+    """
+    block, rest = divmod(blocks.n, blocks.axis.rows)
+    if not rest:
+        return -1, None
+    run._locate(blocks, *blocks.axis.streams)
+    slots, (matching, current) = blocks.slots(block), blocks.compare(block)
+    if not matching.any(axis=0).all():
+        raise DamagedError(
+            f"the last states of the file, from {block * blocks.axis.rows} on, are damaged; `trajtools repair "
+            "--salvage` makes a file of what is whole, which can be resumed"
+        )
+    free = int(np.argmin(matching.sum(axis=1)))
+    slots[free] = current
+    return block, np.roll(slots, -free, axis=0)
 
 
 class _BlockWriter:
     """Writes the blocks of one axis: checksums first, then chunks."""
 
-    def __init__(self, file: h5py.File, axis: Axis, tail: _TailSums | None) -> None:
+    def __init__(self, file: h5py.File, axis: Axis, block: int, slots: Array | None) -> None:
         self._axis, self._sums = axis, file[axis.sums].id
         self._ids = {name: file[name].id for name in axis.streams}
+        self._lengths = {name: dataset.shape[0] for name, dataset in self._ids.items()}
         self._coordinates = {name: stream.coordinates() for name, stream in axis.streams.items()}
         self._slots = np.zeros((on_disk.SLOTS, axis.width), "<u8")
-        self.block, self._slot = -1, 0
-        if tail is not None:
-            self.block, self._slots, self._slot = tail.block, tail.slots, tail.slot
-            if tail.mixed:
-                self._sums.write_direct_chunk((tail.block, 0, 0), self._slots)
-                file.flush()
+        self.block, self._slot = block, 0
+        if slots is not None:
+            self._slots[:] = slots
+            self._sums.write_direct_chunk((block, 0, 0), self._slots)
+            file.flush()
 
     def put(
         self,
@@ -846,17 +701,25 @@ class _BlockWriter:
         if self._sums.shape[0] <= block:
             self._sums.set_extent((block + 1, *self._slots.shape))
         self._sums.write_direct_chunk((block, 0, 0), self._slots)
-        for dataset in self._ids.values():
-            shape = dataset.shape
-            if shape[0] < start + count:  # never shorter, which SWMR readers could not follow
-                dataset.set_extent((start + count, *shape[1:]))
+        for name, dataset in self._ids.items():
+            if self._lengths[name] < start + count:  # never shorter, which SWMR readers could not follow
+                dataset.set_extent((start + count, *axis.streams[name].shape))
+                self._lengths[name] = start + count
         for name, place, data in chunks:
             self._ids[name].write_direct_chunk(place, data)
         self._slot = slot  # not before: an interrupted write is repeated in the same slot
 
 
-def _planting_rows() -> dict[str, Array]:
-    return {name: np.zeros(on_disk.PLANTING_ROWS, dtype) for name, dtype in on_disk.PLANTING_STREAMS.items()}
+def _chunks(stream: Stream, array: Array, count: int) -> Array:
+    """A block of a stream, chunk after chunk: as it is, or filled from an array of its states."""
+    if array.dtype == stream.dtype and array.shape == stream.block_shape and array.flags.c_contiguous:
+        return array
+    if array.shape != (count, *stream.shape) or not np.can_cast(array.dtype, stream.dtype):
+        raise ValueError(
+            f"{stream.name}: needed {stream.dtype} of the shape {(count, *stream.shape)}, or a C-contiguous block "
+            f"{stream.block_shape} as new_tiles() gives, got {array.dtype} of the shape {array.shape}"
+        )
+    return stream.block_of(array)
 
 
 def _name_bytes(name: str) -> bytes:
@@ -871,12 +734,20 @@ def _split(values: Array) -> list[Array]:
     return [values] if values.ndim < 3 else [np.ascontiguousarray(values[:, :, k]) for k in range(values.shape[2])]
 
 
-def _filled(layout: StreamLayout, states: Array) -> Array:
-    tiles = layout.new_tiles()
-    for row in range(len(states)):
-        for member in range(layout.n_members):
-            layout.put(tiles, row, member, states[row, member])
-    return tiles
+def _read_tail(run: Run, start: int) -> Tail:
+    content: dict[str, Array] = {}
+    for name in on_disk.FILTERED:
+        if name in run.axis.streams:
+            stream = run.axis.streams[name]
+            rows = run._read_rows(name, start, run.n_states)
+            content[name] = stream.block_of(rows) if name in ("weights", *on_disk.BESIDE) else rows
+    return Tail(
+        start=start,
+        count=run.n_states - start,
+        step=run.series("step", start, run.n_states),
+        metrics={name: run.metric(name, start) for name in run.metrics},
+        content=content,
+    )
 
 
 def _create_next(path: Path, spec: RunSpec) -> tuple[Path, dict[str, int]]:
@@ -903,9 +774,10 @@ def _refuse_live_writer(path: Path) -> None:
 
 def _require_same(run: Run, spec: RunSpec) -> None:
     """Refuse to resume with another network or other settings."""
-    differences = list(_table_differences("parameter", run.parameters, spec.parameters))
-    differences += _table_differences("optimiser buffer", run.optimizer_parameters, spec.optimizer_parameters)
-    differences += _table_differences("buffer", run.buffer_parameters, spec.buffer_parameters)
+    differences: list[str] = []
+    for table, what in (("parameters", "parameter"), ("optimizer_parameters", "optimiser buffer"),
+                        ("buffer_parameters", "buffer")):  # fmt: skip
+        differences += _table_differences(what, getattr(run, table), spec.tables[table])
     if len(run.members) != len(spec.members):
         differences.append(f"{len(run.members)} members in the file, {len(spec.members)} now")
     else:
@@ -943,3 +815,39 @@ def _table_differences(what: str, ours: tuple[Parameter, ...], theirs: tuple[Par
         for a, b in zip(ours, theirs, strict=True)
         if any(getattr(a, key) != getattr(b, key) for key in keys)
     ]
+
+
+# ---------------------------------------------------------------------------------------------- where a run comes from
+
+
+def origin() -> dict[str, Any]:
+    """Provenance of what this process writes."""
+    return {
+        "software": versions(),
+        "command": list(sys.argv),
+        "start_time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "host": platform.node(),
+            "system": f"{platform.system()} {platform.release()}",
+            "cpus": os.cpu_count(),
+        },
+        "seeds": seeds(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that are loaded in this process; imports none."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in SOFTWARE}
+    installed = {name: str(version) for name, version in loaded.items() if version is not None}
+    return {"python": platform.python_version(), **installed}
+
+
+def seeds() -> dict[str, int]:
+    """Seeds that can be read without touching a generator: PYTHONHASHSEED, and the seed of a loaded torch."""
+    result = {}
+    if os.environ.get("PYTHONHASHSEED", "").isdigit():
+        result["PYTHONHASHSEED"] = int(os.environ["PYTHONHASHSEED"])
+    initial = getattr(sys.modules.get("torch"), "initial_seed", None)
+    if initial is not None:
+        result["torch"] = int(initial())
+    return result

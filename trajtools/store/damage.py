@@ -1,0 +1,702 @@
+"""What is wrong with a file, and what can be made of it: check it, repair it, copy what is whole to a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from trajtools.errors import DamagedError, FileBusyError, FormatError, TrajtoolsError, UnsafeFileError
+from trajtools.results import Shown
+from trajtools.store import layout as on_disk
+from trajtools.store.chunks import Blocks
+from trajtools.store.files import (
+    SUPERBLOCK_BYTES,
+    WAY_OUT,
+    Owner,
+    RawFile,
+    bytes_missing,
+    check_head,
+    has_writer,
+    lock_for_life,
+    one_line,
+    open_for_reading,
+    replace_head,
+    seal,
+    sealed,
+)
+from trajtools.store.isolation import in_child
+from trajtools.store.layout import Cells, RunSpec
+from trajtools.store.reading import TEXTS, Run, StoredArray
+from trajtools.store.strangers import Objects, check_storage
+from trajtools.store.writing import RunWriter
+from trajtools.wiring import Member, Parameter
+from trajtools.wording import counted
+
+_TABLES = {name: on_disk.column_names(kind) for name, kind in on_disk.TABLES.items()}
+_REQUIRED = {
+    "": ("step", "metrics", "member_metrics", "metric", "member_metric", "member", "parameters", "members",
+         "plantings", "store"),
+    "plantings": tuple(on_disk.PLANTING_STREAMS),
+    "store": ("cells", "notes", "checksums", "planting_checksums"),
+    **_TABLES,
+}  # fmt: skip
+_OPTIONAL = {
+    "": (*on_disk.FILTERED, *_TABLES, "entry", "number", "optimizer_entry", "buffers_entry"),
+    **dict.fromkeys(_TABLES, ("row",)),
+}
+_ATTRIBUTES = {"": (*TEXTS, "shard", "structure_xxh3"), **{s: (name,) for s, name in on_disk.STREAM_TEXTS.items()}}
+# Of dimension scales and of netCDF.
+_OF_SCALES = (
+    "CLASS",
+    "NAME",
+    "DIMENSION_LIST",
+    "REFERENCE_LIST",
+    "_Netcdf4Dimid",
+    "_Netcdf4Coordinates",
+    "_NCProperties",
+)
+_MOST_STRANGERS = 100
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file.
+
+    Attributes
+    ----------
+    severity : str
+        ``"error"``: a MUST of the format is broken, or data are gone; ``"warning"``: something unknown is there.
+    where : str
+        The dataset, table or attribute.
+    text : str
+        One sentence.
+    """
+
+    severity: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.where}: {self.text}"
+
+
+def validate(path: str | os.PathLike[str]) -> list[Problem]:
+    """Check a file: its structure, and every committed chunk against its checksum.
+
+    Works in a child process, so that a file that crashes HDF5 is a problem like any other.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    list of Problem
+        Empty for a file without problems.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("valid.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> tt.validate("valid.h5")
+    []
+    """
+    place = os.path.abspath(path)
+    if not os.path.exists(place):
+        raise FileNotFoundError(f"{place} does not exist")
+    ((_, result),) = in_child(survey, [place])
+    if not isinstance(result, UnsafeFileError):
+        ((_, result),) = in_child(check, [place], patient=True)
+    if isinstance(result, Exception):
+        return [Problem("error", "file", str(result))]
+    return [Problem(*entry) for entry in result]
+
+
+def survey(path: str) -> None:
+    """Touch everything of HDF5 that a check or a salvage touches."""
+    raw = RawFile(path)
+    try:
+        _attempt("structure", lambda: _strangers(raw))
+    finally:
+        raw.close()
+    with Survey(path) as run:
+        run.locate_all()
+
+
+def check(path: str) -> list[tuple[str, ...]]:
+    """Find the problems of a file, in this process."""
+    if not os.path.isfile(path):
+        return [("error", "file", "it is not a regular file")]
+    problems: list[Problem] = []
+    raw = RawFile(path)
+    try:
+        if not check_head(raw):
+            problems.append(Problem("error", "file", f"its last {bytes_missing(raw)} bytes were cut off"))
+        problems += _attempt("structure", lambda: _strangers(raw))
+    except (TrajtoolsError, OSError):
+        pass  # the survey says it
+    finally:
+        raw.close()
+    try:
+        run = Survey(path)
+    except (TrajtoolsError, OSError) as error:
+        problems.append(Problem("error", "structure", _sentence(error)))
+    else:
+        with run:
+            problems += run.problems
+            for where, one in _CHECKS.items():
+                problems += _attempt(where, lambda one=one: one(run))  # type: ignore[misc]
+    return [astuple(problem) for problem in dict.fromkeys(problems)]
+
+
+def _attempt(where: str, one: Callable[[], Iterator[Problem]]) -> list[Problem]:
+    """Run one check; what it raises is a problem, too, and hides no other."""
+    result: list[Problem] = []
+    try:
+        result.extend(one())  # those before an exception count
+    except Exception as error:
+        result.append(Problem("error", where, one_line(error)))
+    return result
+
+
+def _sentence(error: Exception) -> str:
+    return one_line(error).partition(f"; {WAY_OUT}")[0]
+
+
+class Survey(Run):
+    """A run opened as far as its damage lets it be; what a reader would refuse is a problem.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        Of the structure.
+    is_counted : bool
+        The count of committed states is that of the file; else it is what the checksums tell.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.problems: list[Problem] = []
+        self.is_counted = True
+        super().__init__(path)
+        if not self._names_known:
+            self.notes = {"columns": {name: self.stored_names(name) for name in ("metrics", "member_metrics")}}
+            self._names_known = True
+            self._name_columns()
+        if not self.is_counted:
+            self.locate_all()
+            self.n_states = self.blocks.n = self.cells.committed = _count(self.blocks)
+            self.planting_blocks.n = self.cells.plantings = _count(self.planting_blocks)
+
+    def _check_head(self) -> bool:
+        try:
+            return super()._check_head()
+        except FormatError as error:
+            if not replace_head(self._raw):
+                raise
+            self._refuse(error)
+            return True
+
+    def _refuse(self, error: FormatError) -> None:
+        self.problems.append(Problem("error", "structure", _sentence(error)))
+
+    def _read_cells(self) -> tuple[Cells, dict[str, Any] | None]:
+        try:
+            cells, notes = super()._read_cells()
+        except FormatError as error:
+            self._refuse(error)
+            self.is_counted = False
+            cells = Cells(status=on_disk.INTERRUPTED)
+            slots = [self._read_notes(Cells(notes=slot)) for slot in (0, 1)]
+            notes = max(filter(None, slots), key=lambda one: len(str(one.get("columns"))), default=None)
+        if notes is None:
+            self.problems.append(Problem("error", "store/notes", "the notes do not match their checksum"))
+        return cells, notes
+
+    def _read_table(self, objects: Objects, name: str, digest: xxhash.xxh3_64) -> tuple[Any, ...]:
+        try:
+            return super()._read_table(objects, name, digest)
+        except UnsafeFileError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            self.problems.append(Problem("error", name, f"the table cannot be read: {_sentence(error)}"))
+        if name == "nodes":
+            return ()
+        if name == "members":
+            return tuple(Member(text.decode()) for text in objects.dataset("member")[()].tolist())
+        stream = {table: stream for stream, table in on_disk.BESIDE.items()}.get(name, "weights")
+        size = objects.geometry(stream).shape[-1]
+        return (Parameter(name, "other", (size,), "float32", 0, size),)
+
+    def _read_structure(self, objects: Objects, tables: dict[str, tuple[Any, ...]]) -> None:
+        if not self.is_counted:
+            lengths = [objects.geometry(name).shape[0] for name in on_disk.STREAMS if objects.has(name)]
+            self.cells.committed = min(lengths)
+            self.cells.plantings = objects.geometry("plantings/step").shape[0]
+        super()._read_structure(objects, tables)
+
+    def stored_names(self, stream: str) -> list[str]:
+        """Names of the columns of a stream of metrics, as they stand beside it."""
+        place, size = self.places[stream.removesuffix("s")], on_disk.NAME_BYTES
+        data = self._raw.read(place, size * self.axis.streams[stream].shape[0])
+        names = np.frombuffer(data[: len(data) // size * size], f"S{size}").tolist()
+        return [name.decode("utf-8", "replace") for name in names if name]
+
+    def steps(self) -> NDArray[np.int64]:
+        """Step of each state; -1 where it is damaged."""
+        result = np.full(self.n_states, -1)
+        for block in range(self.blocks.n_blocks):
+            first = block * self.axis.rows
+            stop = first + self.blocks.rows_of(block)
+            try:
+                result[first:stop] = self.series("step", first, stop)
+            except FormatError:
+                continue
+        return result
+
+
+def _count(blocks: Blocks) -> int:
+    """Rows up to the last block that has checksums."""
+    for block in reversed(range(blocks.n_blocks)):
+        claims = [n for n in blocks.slots(block)[:, 0].tolist() if 0 < n <= blocks.axis.rows]
+        if claims:
+            return block * blocks.axis.rows + max(claims)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def _strangers(raw: RawFile) -> Iterator[Problem]:
+    """What is missing, what is unknown, and what points outside the file."""
+    with open_for_reading(raw) as file:
+        objects, strangers = Objects(file), 0
+        for group, names in _REQUIRED.items():
+            for name in names if not group or objects.has(group) else ():
+                if not objects.has(f"{group}/{name}".removeprefix("/")):
+                    yield Problem("error", f"{group}/{name}".removeprefix("/"), "it is missing")
+        yield from _unknown_attributes("", file)
+        for place, entry in objects.walk():
+            group, _, name = place.rpartition("/")
+            is_known = name in (*_REQUIRED.get(group, ()), *_OPTIONAL.get(group, ())) or group not in _REQUIRED
+            strangers += not is_known
+            if not is_known and strangers <= _MOST_STRANGERS:
+                yield Problem("warning", place, "the format does not know it, and readers ignore it")
+            try:
+                if isinstance(entry, Exception):
+                    raise entry
+                if isinstance(entry, h5py.h5d.DatasetID):
+                    check_storage(entry.get_create_plist(), f"/{place}")
+            except (OSError, RuntimeError, KeyError, ValueError) as error:
+                yield Problem("error", place, one_line(error))
+                continue
+            if is_known and isinstance(entry, h5py.h5d.DatasetID | h5py.h5g.GroupID):
+                target = h5py.Dataset(entry) if isinstance(entry, h5py.h5d.DatasetID) else h5py.Group(entry)
+                yield from _unknown_attributes(place, target)
+
+
+def _unknown_attributes(place: str, target: Any) -> Iterator[Problem]:
+    known = (*_ATTRIBUTES.get(place, ()), *_OF_SCALES)
+    for name in list(target.attrs)[:_MOST_STRANGERS]:
+        if name not in known:
+            yield Problem("warning", place or "/", f"the format does not know its attribute {name!r}")
+
+
+def _data(run: Survey) -> Iterator[Problem]:
+    """Every chunk of every committed block against its checksum."""
+    steps = run.steps()
+    for name in run.axis.streams:
+        yield from _attempt(name, lambda name=name: _stream(run, run.blocks, name, steps))  # type: ignore[misc]
+    for name in run.planting_axis.streams:
+        none = np.empty(0, np.int64)  # a planting is no state: its rows have no steps of their own
+        yield from _attempt(name, lambda name=name, none=none: _stream(run, run.planting_blocks, name, none))  # type: ignore[misc]
+
+
+def _stream(run: Survey, blocks: Blocks, name: str, steps: NDArray[np.int64]) -> Iterator[Problem]:
+    run._locate(blocks, name)
+    first, part = 0, ""
+    for block in range(blocks.n_blocks + 1):
+        bad = blocks.damaged(name, block) if block < blocks.n_blocks else []
+        parts = _parts(run, name, bad) if bad else ""
+        if parts != part:
+            if part:
+                rows = (first * blocks.axis.rows, min(block * blocks.axis.rows, blocks.n))
+                where = _range(*rows, steps, "states" if blocks is run.blocks else "plantings")
+                yield Problem("error", name, f"{part}{where} {blocks.loss(name)} and are lost")
+            first, part = block, parts
+
+
+def _parts(run: Survey, name: str, chunks: list[int]) -> str:
+    """The members or metrics that damaged chunks belong to, where not all are."""
+    stream = (run.planting_axis if name.startswith("plantings/") else run.axis).streams[name]
+    if name in run.column_names:
+        names = [n for at, n in enumerate(run.column_names[name]) if at in chunks]
+        return f"{', '.join(names) or 'unused columns'} of "
+    if len(stream.grid) == 2 and stream.grid[0] > 1:
+        members = sorted({chunk // stream.grid[1] for chunk in chunks})
+        if len(members) < run.n_members:
+            return f"member{'s' * (len(members) > 1)} {', '.join(run.members[m].name for m in members)} in "
+    return "all of "
+
+
+def _range(start: int, stop: int, steps: NDArray[np.int64], rows: str = "states") -> str:
+    known = steps[start:stop][steps[start:stop] >= 0]
+    return f"the {rows} {start} to {stop - 1}" + (f" (steps {known[0]} to {known[-1]})" if len(known) else "")
+
+
+def _order(run: Survey) -> Iterator[Problem]:
+    steps = run.steps()
+    known = steps[steps >= 0]
+    falls = np.flatnonzero(np.diff(known) <= 0)
+    if len(falls):
+        pair = known[falls[0] : falls[0] + 2]
+        yield Problem("error", "step", f"steps must increase, but {pair[1]} follows {pair[0]}")
+    if (steps < -1).any():
+        yield Problem("error", "step", "a step is negative")
+
+
+def _names(run: Survey) -> Iterator[Problem]:
+    for stream, names in run.column_names.items():
+        dataset = stream.removesuffix("s")
+        if run.stored_names(stream)[: len(names)] != names:
+            yield Problem("error", dataset, "the names of metrics are not those of the notes, which readers take")
+        if len(set(names)) < len(names) or len(names) > run.axis.streams[stream].shape[0]:
+            yield Problem("error", dataset, "the names of metrics are not unique, or more than there are columns")
+
+
+def _members(run: Survey) -> Iterator[Problem]:
+    try:
+        on_disk.check_members(run.members)
+        on_disk.check_parameters(run.parameters)
+    except TrajtoolsError as error:
+        yield Problem("error", "members", one_line(error))
+    with open_for_reading(run._raw) as file:
+        scale = Objects(file).dataset("member")
+        if scale.shape != (run.n_members,) or scale.dtype.kind != "S":
+            yield Problem("error", "member", f"needed one text for each of {run.n_members} members")
+        elif [value.decode("utf-8", "replace") for value in scale[()].tolist()] != [m.name for m in run.members]:
+            yield Problem("error", "member", "it differs from members/name")
+
+
+def _datasets(run: Survey) -> Iterator[Problem]:
+    """What other programs rely on."""
+    streams = {**run.axis.streams, **run.planting_axis.streams}
+    with open_for_reading(run._raw) as file:
+        objects = Objects(file)
+        for name, stream in streams.items():
+            dataset = objects.dataset(name)
+            if dataset.maxshape != (None, *stream.shape):
+                yield Problem("error", name, f"it must be able to grow, but its largest shape is {dataset.maxshape}")
+            if stream.sparse and not np.isnan(dataset.fillvalue):
+                yield Problem("error", name, f"its fill value must be NaN, it is {dataset.fillvalue}")
+
+
+def _mark(run: Survey) -> Iterator[Problem]:
+    head = run._raw.read(0, SUPERBLOCK_BYTES)
+    is_marked = not run.is_cut and run._raw.head is None and sealed(head, run._raw.size) != head
+    if is_marked and not has_writer(run._raw, Owner.from_notes(run.notes)):
+        yield Problem("warning", "file", "it has the mark of a writer that is gone; `trajtools repair` clears it")
+
+
+def _planted(run: Survey) -> Iterator[Problem]:
+    member, step = run.plantings["member"], run.plantings["step"]
+    if len(member) and not (member.min() >= 0 and member.max() < run.n_members):
+        yield Problem("error", "plantings/member", f"members must be 0 to {run.n_members - 1}")
+    falling = [m for m in np.unique(member).tolist() if (np.diff(step[member == m]) <= 0).any()]
+    if falling:
+        yield Problem("error", "plantings/step", f"the steps of member {falling[0]} must rise")
+
+
+_CHECKS: dict[str, Callable[[Survey], Iterator[Problem]]] = {
+    "streams": _data,
+    "step": _order,
+    "metric": _names,
+    "members": _members,
+    "plantings": _planted,
+    "datasets": _datasets,
+    "file": _mark,
+}
+
+
+# ---------------------------------------------------------------------------------------------------- repair, salvage
+
+
+@dataclass(frozen=True, repr=False)
+class Repair(Shown):
+    """What a repair did.
+
+    Attributes
+    ----------
+    path : Path
+        The file that was repaired, or the new one.
+    changed : bool
+        Whether anything was written.
+    states : int
+        Committed states in `path`.
+    actions : tuple of str
+        What was done, and what is lost.
+    lost : ndarray of int64
+        Steps of the lost states; -1 for one whose step is damaged, too.
+    """
+
+    path: Path
+    changed: bool
+    states: int
+    actions: tuple[str, ...]
+    lost: NDArray[np.int64]
+
+    def _sentence(self) -> str:
+        return f"{self.path}: {'; '.join(self.actions)}; {counted(self.states, 'state')} committed."
+
+
+def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | None = None) -> Repair:
+    """Repair a file left by a crashed writer, or salvage what is whole of a damaged one.
+
+    Without `salvage`, the file is made one that any HDF5 program opens. A file that needs nothing is left as it is, and
+    a file that is being written is not touched.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    salvage : path-like, optional
+        Make a new file here of all states that are whole, and leave `path` as it is.
+
+    Returns
+    -------
+    Repair
+
+    Raises
+    ------
+    FileBusyError
+        If another process writes the file, or may write it where the file system has no locks.
+    DamagedError
+        If no state is whole.
+    FormatError
+        If it is not a trajtools file, or too damaged to be read.
+    FileExistsError
+        If `salvage` exists.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> from recorders import Recorder
+    >>> with Recorder("whole.h5", {"w": np.ones(3)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+    ...     for step in range(5):
+    ...         recorder.record({"w": np.full(3, 0.9**step)}, loss=0.9**step)
+    >>> result = tt.repair("whole.h5")
+    >>> result.changed, result.states
+    (False, 5)
+    """
+    place = Path(os.path.abspath(path))
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist")
+    ((_, result),) = in_child(survey if salvage is not None else count, [str(place)])
+    if isinstance(result, FormatError) and salvage is not None:
+        raise type(result)(f"nothing can be salvaged: {str(result).partition('; ' + WAY_OUT)[0]}")
+    if isinstance(result, Exception):
+        raise result
+    if salvage is not None:
+        return _salvage(place, Path(os.path.abspath(salvage)))
+    raw = RawFile(place, write=True)
+    try:
+        return _repair(raw)
+    finally:
+        raw.close()
+
+
+def count(path: str) -> int:
+    """Count the committed states of a file that opens."""
+    with Run(path) as run:
+        return run.n_states
+
+
+def _repair(raw: RawFile) -> Repair:
+    actions = []
+    whole_file = check_head(raw)
+    locked = lock_for_life(raw)
+    with Run(raw.path) as run:
+        owner, states = Owner.from_notes(run.notes), run.n_states
+        recording = run.cells.status == on_disk.RECORDING
+        place = run.places["store/cells"]
+    if recording and not locked and not owner.is_gone():
+        raise FileBusyError(
+            f"{raw.path} may be written by process {owner.process} on {owner.host}: the file system has no locks that "
+            "would tell. Make sure that it has ended; salvage= copies what is whole without touching the file."
+        )
+    if not whole_file:
+        raise DamagedError(
+            f"{raw.path}: its last {bytes_missing(raw)} bytes were cut off, which nothing brings back; "
+            f"`trajtools repair {raw.path} --salvage NEW.h5` makes a file of what is whole"
+        )
+    if raw.read(0, SUPERBLOCK_BYTES) != sealed(raw.read(0, SUPERBLOCK_BYTES), raw.size):
+        seal(raw)
+        actions.append("cleared the mark of its writer, so that any HDF5 program opens it")
+    if recording:
+        cells = Cells.unpack(raw.read(place, Cells.BYTES))
+        assert cells is not None
+        cells.status = on_disk.INTERRUPTED
+        raw.write(place, cells.pack())
+        actions.append("marked it as interrupted")
+    changed = recording or bool(actions)
+    if changed:
+        raw.sync()
+    return Repair(
+        raw.path,
+        changed,
+        states,
+        tuple(actions) or ("nothing to repair (`trajtools validate` checks the data)",),
+        np.zeros(0, np.int64),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ salvage
+
+
+def _salvage(path: Path, out: Path) -> Repair:
+    with Survey(path) as run:
+        run.locate_all()
+        whole = _whole(run)
+        if not len(whole):
+            raise DamagedError(f"no state in {path} is whole; nothing can be salvaged")
+        lost = np.setdiff1d(np.arange(run.n_states), whole)
+        steps = run.steps()[lost]
+        actions = [f"copied {len(whole)} states to {out}", *(f"{p.where}: {p.text}" for p in run.problems)]
+        if len(lost):
+            actions.append(f"lost {len(lost)} states: {_spans(lost)}{_named(steps)}")
+        writer = _create(run, out)
+        try:
+            _copy(run, whole, writer)
+            plantings, n = run.planting_blocks, run.cells.plantings
+            copied = _plant(run, writer)
+            if copied < n:
+                actions.append(f"lost {n - copied} of {n} plantings ({plantings.axis.sums})")
+            _finish(run, writer, actions, complete=len(actions) == 1)
+        except BaseException:
+            writer.abort()
+            with contextlib.suppress(OSError):
+                os.unlink(out)
+            raise
+    return Repair(out, True, len(whole), tuple(actions), steps)
+
+
+def _whole(run: Survey) -> NDArray[np.int64]:
+    """States that are whole in all streams."""
+    blocks, parts = run.blocks, [np.zeros(0, np.int64)]
+    for block in range(blocks.n_blocks):
+        if not _is_damaged(blocks, block):
+            parts.append(block * blocks.axis.rows + np.arange(blocks.rows_of(block)))
+    whole = np.concatenate(parts)
+    steps = _series(run, "step", whole)
+    return whole[np.concatenate([[True], np.diff(np.maximum.accumulate(steps)) > 0])[: len(whole)]]
+
+
+def _is_damaged(blocks: Blocks, block: int) -> bool:
+    return any(blocks.damaged(name, block) for name in blocks.axis.streams)
+
+
+def _create(run: Survey, out: Path) -> RunWriter:
+    beside = {
+        stream: {"parameters": getattr(run, table), "dtype": run.texts[f"{stream}.logical_dtype"]}
+        for stream, table in on_disk.BESIDE.items()
+        if stream in run.axis.streams
+    }
+    filters = run.axis.streams[run.stored].filters
+    spec = RunSpec(
+        parameters=run.parameters,
+        members=run.members,
+        dtype=run.logical_dtype,
+        nodes=run.nodes,
+        stored=run.stored,
+        name=run.name,
+        time_unit=run.time_unit,
+        hparams=run.hparams,
+        provenance=run.provenance,
+        reference=run.reference,
+        compress=next(name for name, numbers in on_disk.COMPRESSIONS.items() if numbers == filters),
+        sketch=run.sketch_settings,
+        distance_metric=run.distance_metric,
+        metrics=list(run.metrics),
+        uuid=run.uuid if run.shard else "",
+        shard=run.texts.get("shard", ""),
+        **beside,
+    )
+    return RunWriter.create(out, spec)
+
+
+def _copy(run: Survey, whole: NDArray[np.int64], writer: RunWriter) -> None:
+    rows = writer.layout.rows
+    for start in range(0, len(whole), rows):
+        part = whole[start : start + rows]
+        content: dict[str, Any] = {
+            name: _series(run, name, part) if name == "distances" else StoredArray(run, name).read(part, raw=True)
+            for name in writer.layouts
+        }
+        metrics = {name: np.concatenate([run.metric(name, a, b) for a, b in _pieces(part)]) for name in run.metrics}
+        final = start + rows >= len(whole)
+        writer.write(start, len(part), step=_series(run, "step", part), metrics=metrics, final=final, **content)
+
+
+def _plant(run: Survey, writer: RunWriter) -> int:
+    """Copy the plantings of whole blocks; returns how many."""
+    blocks, done = run.planting_blocks, 0
+    for block in range(blocks.n_blocks):
+        if _is_damaged(blocks, block):
+            continue
+        count = blocks.rows_of(block)
+        first = block * blocks.axis.rows
+        columns = [blocks.series(f"plantings/{n}", None, first, first + count) for n in on_disk.PLANTING_STREAMS]
+        for row in zip(*(c.reshape(-1).tolist() for c in columns), strict=True):
+            writer.plant(*row)
+        done += count
+    return done
+
+
+def _finish(run: Survey, writer: RunWriter, actions: list[str], *, complete: bool) -> None:
+    notes = {name: run.notes[name] for name in ("resumed", "overhead") if name in run.notes}
+    writer.note(**notes, salvaged={"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]})
+    if writer.unstored:
+        actions.append(f"metrics without a free column: {', '.join(writer.unstored)}")
+    is_complete = complete and run.cells.status == on_disk.COMPLETE
+    writer.close(on_disk.STATUS[on_disk.COMPLETE if is_complete else on_disk.INTERRUPTED])
+
+
+def _series(run: Survey, name: str, states: NDArray[np.int64]) -> NDArray[Any]:
+    empty = run.axis.streams[name]
+    parts = [run.series(name, a, b) for a, b in _pieces(states)]
+    return np.concatenate(parts) if parts else np.zeros((0, *empty.shape), empty.dtype)
+
+
+def _pieces(states: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Intervals of consecutive states."""
+    for part in np.split(states, np.flatnonzero(np.diff(states) != 1) + 1):
+        if len(part):
+            yield int(part[0]), int(part[-1]) + 1
+
+
+def _spans(states: NDArray[np.int64]) -> str:
+    return ", ".join(f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in _pieces(states))
+
+
+def _named(steps: NDArray[np.int64]) -> str:
+    known = steps[steps >= 0]
+    return f" (steps {known[0]} to {known[-1]})" if len(known) else ""
