@@ -93,6 +93,7 @@ def test_numbers_whose_squares_leave_the_range_take_no_tree(scale, monkeypatch):
 
 def test_the_search_of_a_tree_compiled_equals_interpreted():
     from trajtools._kernels import orbits
+    from trajtools._kernels.neighbors import make_room
     from trajtools.neighbors.search import Strategy, build
     from trajtools.neighbors.states import States
     from trajtools.types import L1, L2, LINF
@@ -103,8 +104,8 @@ def test_the_search_of_a_tree_compiled_equals_interpreted():
         results = []
         for kernel in (orbits.tree_to_orbit, orbits.tree_to_orbit.py_func):
             gap, place = np.full(20, np.inf), np.full(20, -1)
-            arrays = index.leaves, index.times, index.boxes, index.earliest
-            kernel(a, np.ones(20, bool), 0, 20, *arrays, code, gap, place)
+            arrays = index.leaves, index.times, index.groups, code, make_room(3)
+            kernel(a, np.ones(20, bool), 0, 20, *arrays, gap, place)
             results.append((gap, place))
         assert_allclose(results[0][0], results[1][0], rtol=1e-14)
         assert_array_equal(results[0][1], results[1][1])

@@ -16,8 +16,9 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
-from trajtools._kernels.neighbors import BUCKET, STACK, ball
-from trajtools.types import ACROSS, L2
+from trajtools._kernels.lanes import FOUR, add_distances
+from trajtools._kernels.neighbors import Room, ball, make_room
+from trajtools.types import ACROSS, L1, L2, LINF
 
 MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 
@@ -25,7 +26,7 @@ MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 class Rings(NamedTuple):
     """Workspace: the neighbours of one state, by the smallest radius that contains them, and their sums.
 
-    `gaps` are those of one pair after each step, `gap_bits` their integer view; searches use `bucket` and `stack`.
+    `gaps` are those of one pair after each step, `gap_bits` their integer view; searches use `room`.
     """
 
     near: np.ndarray
@@ -41,8 +42,7 @@ class Rings(NamedTuple):
     weights: np.ndarray
     gaps: np.ndarray
     gap_bits: np.ndarray
-    bucket: np.ndarray
-    stack: np.ndarray
+    room: Room
 
 
 class Sums(NamedTuple):
@@ -92,7 +92,7 @@ class Balls(NamedTuple):
     stride: int
 
 
-@kernel(_nrt=False)
+@kernel(_nrt=False, forceinline=True)
 def ration(rings: Any, cap: Any, count: Any) -> Any:
     """Limit the neighbours to `cap`: each ring in turn gets an equal share of the rest, evenly spaced."""
     left = cap
@@ -133,21 +133,6 @@ def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
 
 
 @kernel(_nrt=False, forceinline=True)
-def add_pair(total: Any, i: Any, j: Any, lags: Any) -> Any:
-    """Add the Euclidean distances of one pair of states of two or three dimensions to the sums of a ring."""
-    width = total.shape[0]
-    a, b, u, v = lags[0, i : i + width], lags[0, j : j + width], lags[1, i : i + width], lags[1, j : j + width]
-    if lags.shape[0] == 2:
-        for k in range(width):
-            total[k] += np.sqrt((a[k] - b[k]) * (a[k] - b[k]) + (u[k] - v[k]) * (u[k] - v[k]))
-        return
-    p, q = lags[2, i : i + width], lags[2, j : j + width]
-    for k in range(width):
-        gap = (a[k] - b[k]) * (a[k] - b[k]) + (u[k] - v[k]) * (u[k] - v[k])
-        total[k] += np.sqrt(gap + (p[k] - q[k]) * (p[k] - q[k]))
-
-
-@kernel(_nrt=False)
 def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
     """Find the neighbours of one state and their rings; return their number, and whether one is at zero."""
     if balls.lists.shape[0] > 0:
@@ -160,36 +145,45 @@ def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
         return count, False
     n_rings = balls.limits.shape[0]
     widest = balls.limits[n_rings - 1]
-    count, repeat = ball(index, time, balls.theiler, widest, rings.bucket, rings.near, rings.gap, rings.stack)
-    for b in range(n_rings):
-        rings.sizes[b] = 0
+    count, repeat = ball(index, time, balls.theiler, widest, rings.room, rings.near, rings.gap)
+    gap, ring = rings.gap, rings.ring
     for m in range(count):
-        b = 0
-        for r in range(n_rings - 1):
-            b += rings.gap[m] > balls.limits[r]
-        rings.ring[m] = b
-        rings.sizes[b] += 1
+        ring[m] = 0
+    left = count
+    for b in range(n_rings):
+        beyond: Any = 0
+        if b < n_rings - 1:
+            for m in range(count):
+                outside = np.int64(gap[m] > balls.limits[b])
+                ring[m] += outside
+                beyond += outside
+        rings.sizes[b] = left - beyond
+        left = beyond
     return count, repeat
 
 
-@kernel(_nrt=False)
+@kernel(_nrt=False, forceinline=True)
 def sum_rings(index: Any, balls: Any, rings: Any, time: Any, count: Any, split: Any, mantissas: Any) -> Any:
     """Follow the neighbours of one state and sum over each ring; return the number not followed."""
     metric = index.metric
     followed_by = ACROSS if balls.across else metric
     gaps, bits = rings.gaps, rings.gap_bits
     width = gaps.shape[0]
-    rings.totals[:] = 1.0 if balls.average == MEAN_LOG else 0.0
+    rings.totals[:] = 1.0
     rings.powers[:] = 0
     rings.zeros[:] = 0
+    if balls.average != MEAN_LOG:
+        # Only as many steps as needed: square roots are the cost.
+        steps = -(-(balls.horizon + 1) // FOUR) * FOUR
+        rings.totals[:, :steps] = 0.0
+        if followed_by in (L1, L2, LINF):
+            lags, near, ring, totals, squared = balls.lags, rings.near, rings.ring, rings.totals, balls.average == RMS
+            for m in range(count):
+                if ring[m] >= 0:
+                    add_distances(totals[ring[m]], steps, lags, time, near[m], metric, squared)
+            return 0
     missing = 0
     followed = 0
-    if balls.average == LOG_MEAN and followed_by == L2 and (balls.lags.shape[0] == 2 or balls.lags.shape[0] == 3):
-        lags, near, ring, totals = balls.lags, rings.near, rings.ring, rings.totals
-        for m in range(count):
-            if ring[m] >= 0:
-                add_pair(totals[ring[m]], time, near[m], lags)
-        return missing
     for m in range(count):
         b = rings.ring[m]
         if b < 0:
@@ -209,24 +203,26 @@ def sum_rings(index: Any, balls: Any, rings: Any, time: Any, count: Any, split: 
     return missing
 
 
-@kernel(_nrt=False)
+@kernel(_nrt=False, forceinline=True)
 def add_ring(metric: Any, balls: Any, rings: Any, b: Any) -> Any:
     """Add the sums of ring b, weighted with its true size, to those of the rings inside it; return that size."""
     if rings.taken[b] == 0:
         return 0
     share = rings.sizes[b] / rings.taken[b]
+    weighted, totals = rings.weighted, rings.totals[b]
+    if balls.average != MEAN_LOG:
+        for k in range(totals.shape[0]):
+            weighted[k] += share * totals[k]
+        return rings.sizes[b]
     half = 0.5 if metric == L2 else 1.0
     for k in range(balls.horizon + 1):
-        if balls.average == MEAN_LOG:
-            logs = rings.powers[b, k] * LN2 + np.log(rings.totals[b, k])
-            rings.weighted[k] += share * half * logs
-            rings.weights[k] += share * (rings.taken[b] - rings.zeros[b, k])
-        else:
-            rings.weighted[k] += share * rings.totals[b, k]
+        logs = rings.powers[b, k] * LN2 + np.log(totals[k])
+        weighted[k] += share * half * logs
+        rings.weights[k] += share * (rings.taken[b] - rings.zeros[b, k])
     return rings.sizes[b]
 
 
-def make_work(n_times: int, n_rings: int, width: int) -> tuple[Rings, Sums]:
+def make_work(n_times: int, n_rings: int, width: int, dimension: int) -> tuple[Rings, Sums]:
     """Allocate the workspace of one thread, outside the kernels to save compilation."""
 
     def whole(*shape: int) -> np.ndarray:
@@ -247,8 +243,7 @@ def make_work(n_times: int, n_rings: int, width: int) -> tuple[Rings, Sums]:
         weights=np.zeros(width),
         gaps=gaps,
         gap_bits=gaps.view(np.int64),
-        bucket=np.empty(BUCKET),
-        stack=whole(STACK),
+        room=make_room(dimension),
     )
     sums = Sums(
         logs=np.zeros((n_rings, width)),
@@ -264,7 +259,7 @@ def make_work(n_times: int, n_rings: int, width: int) -> tuple[Rings, Sums]:
     return rings, sums
 
 
-@kernel(_nrt=False)
+@kernel(_nrt=False, forceinline=True)
 def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, rows: Any, block: Any) -> Any:
     """Add the logarithms of the averages of one state, radius by radius, to the sums of the block."""
     rings.weighted[:] = 0.0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.neighbors import BUCKET, FAR, STACK, leaf_gaps
+from trajtools._kernels.neighbors import BUCKET, FAR, STACK, leaf_gaps, load_point
 from trajtools.types import L1, L2, L2_SCALED
 
 SHIFT = 47  # leaves the sign, 11 bits of exponent and 5 of the mantissa
@@ -78,6 +78,7 @@ def _count_leaf(
     start: Any,
     limits: Any,
     logged: Any,
+    point: Any,
     gaps: Any,
     bits: Any,
     lanes: Any,
@@ -86,7 +87,8 @@ def _count_leaf(
     """Bins of all pairs of two leaves, one row per lane of the home leaf."""
     last = limits.shape[0] - 1
     for lane in range(filled):
-        leaf_gaps(gaps, leaves, leaf, home, lane, metric)
+        load_point(leaves, home, lane, point)
+        leaf_gaps(gaps, 0, leaves, leaf, point, metric)
         for k in range(BUCKET):
             if gaps[k] <= FAR:
                 at = _bin(gaps[k], bits[k], start, limits)
@@ -106,6 +108,7 @@ def _count_home(
     start: Any,
     limits: Any,
     logged: Any,
+    point: Any,
     gaps: Any,
     bits: Any,
     whole: Any,
@@ -131,7 +134,9 @@ def _count_home(
         if low == _bin(ends[1], end_bits[1], start, limits) and (low == 0 or low > logged):
             whole[low] += sizes[node]
         elif node >= n_leaves:
-            _count_leaf(leaves, node - n_leaves, home, filled, metric, start, limits, logged, gaps, bits, lanes, logs)
+            _count_leaf(
+                leaves, node - n_leaves, home, filled, metric, start, limits, logged, point, gaps, bits, lanes, logs
+            )
         else:
             stack[depth] = 2 * node + 1
             stack[depth + 1] = 2 * node
@@ -160,6 +165,7 @@ def tree_counts(
     lanes = np.zeros((BUCKET, bins), dtype=np.int64)
     sums = np.zeros((BUCKET, bins))
     stack = np.empty(STACK, dtype=np.int64)
+    point = np.empty(leaves.shape[1])
     gaps = np.empty(BUCKET)
     bits = gaps.view(np.int64)
     ends = np.empty(2)
@@ -181,6 +187,7 @@ def tree_counts(
                 start,
                 limits,
                 logged,
+                point,
                 gaps,
                 bits,
                 whole,

@@ -15,7 +15,8 @@ import numpy as np
 from numba import prange
 
 from trajtools._kernels._jit import kernel
-from trajtools.types import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
+from trajtools._kernels.lanes import multiply_distances
+from trajtools.types import ACROSS, L1, L2, L2_SCALED, LINF, PRECOMPUTED
 
 # Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
 # the searches three times slower.
@@ -189,6 +190,7 @@ class Product(NamedTuple):
     """Sums of logarithms as products, one per step, with workspace for a pair and integer views."""
 
     mantissa: np.ndarray
+    other: np.ndarray
     exponent: np.ndarray
     zeros: np.ndarray
     gaps: np.ndarray
@@ -203,9 +205,9 @@ def make_product(width: int) -> Product:
     Integer views cost more than a pair, so they are created once.
     """
     gaps, split, zeros = np.ones(width), np.ones(width), np.zeros(width, dtype=np.int64)
-    return Product(
-        np.ones(width), np.zeros(width, dtype=np.int64), zeros, gaps, gaps.view(np.int64), split, split.view(np.int64)
-    )
+    exponent = np.zeros(width, dtype=np.int64)
+    bits = gaps.view(np.int64), split, split.view(np.int64)
+    return Product(np.ones(width), np.ones(width), exponent, zeros, gaps, *bits)
 
 
 @kernel(_nrt=False)
@@ -215,22 +217,32 @@ def _multiply_pairs(
     """Follow the pairs of the references first .. last; return their number, and that of the skipped ones."""
     pairs = 0
     missing = 0
-    for k in range(product.gaps.shape[0]):
+    width = product.gaps.shape[0]
+    for k in range(width):
         product.mantissa[k] = 1.0
         product.exponent[k] = 0
         product.zeros[k] = 0
+    mantissa, other = product.mantissa, product.other
+    plain = metric in (L1, L2, LINF)
     for i in range(first, last):
         for at in range(neighbors.shape[1]):
             j = neighbors[i, at]
             if j < 0:
                 break
-            if not follow(product.gaps, product.split, i, j, lags, matrix, metric, product.gaps.shape[0], horizon):
+            if plain and multiply_distances(mantissa, other, lags, i, j, metric) == 0:
+                mantissa, other = other, mantissa
+                pairs += 1
+                continue
+            # Exponents are split off only where a gap or a product leaves the middle of the range.
+            if not follow(product.gaps, product.split, i, j, lags, matrix, metric, width, horizon):
                 missing += 1
                 continue
-            multiply(product.mantissa, product.exponent, product.zeros, product.bits, product.split_bits, product.split)
+            renormalise(mantissa, product.exponent)
+            multiply(mantissa, product.exponent, product.zeros, product.bits, product.split_bits, product.split)
             pairs += 1
-            if pairs % TERMS == 0:
-                renormalise(product.mantissa, product.exponent)
+    renormalise(mantissa, product.exponent)
+    for k in range(width):
+        product.mantissa[k] = mantissa[k]
     return pairs, missing
 
 

@@ -1,8 +1,9 @@
 """A balanced k-d tree over buckets of states, and the searches in it. See trajtools.neighbors.
 
 Points lie in buckets of `BUCKET` lanes, one coordinate after the other: `leaves[leaf, coordinate, lane]`. Empty lanes
-are +inf, so no distance to them passes a test. Node 1 is the root, node n has the children 2n and 2n + 1, the last half
-of the nodes are the leaves. `gap` is the distance, squared for the Euclidean metric.
+are +inf, so no distance to them passes a test. The tree is binary: node 1 is the root, node n has the children 2n and
+2n + 1, the last half of the nodes are the leaves. Searches descend three levels at once: the boxes of eight nodes are
+a group, whose lanes are compared together. `gap` is the distance, squared for the Euclidean metric.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajtools._kernels._jit import kernel
+from trajtools._kernels.lanes import LANES, apart, box_gaps, bucket_gaps, lowest, within
 from trajtools.types import L1, L2, L2_SCALED
 
 # Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
@@ -19,12 +21,40 @@ from trajtools.types import L1, L2, L2_SCALED
 # ruff: noqa: PLR0917
 
 
-BUCKET = 8
+BUCKET = LANES
 BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 # Above every gap between finite points, below the gap to an empty lane.
 FAR = 1.7976931348623157e308
-STACK = 128
+STACK = 256
+HELD = 8  # leaves compared before their points are taken
+_BOXES = HELD * BUCKET  # place of the gaps to boxes, behind those to points
 _SPREAD_SAMPLE = 64
+_PER_BIN, _MOST_SHIFTS = 4, 32  # values per bin, and shifts per value up to which bins are sorted by insertion
+
+
+class Groups(NamedTuple):
+    """Nodes of a tree, eight by eight, from the leaves up; the last group is the root.
+
+    `boxes` (groups, d, 2, lanes): lower and upper sides of the nodes, +inf and -inf for lanes without a node. `first`:
+    the first node of a group, a leaf in the first groups, then another group. `flat`: nodes with copies of one point.
+    `earliest`: the earliest time in each node.
+    """
+
+    boxes: np.ndarray
+    first: np.ndarray
+    flat: np.ndarray
+    earliest: np.ndarray
+
+
+class Room(NamedTuple):
+    """Workspace of a search: gaps to points and boxes, leaves compared, the point searched for, nodes to visit."""
+
+    gaps: np.ndarray
+    held: np.ndarray
+    point: np.ndarray
+    stack: np.ndarray
+    stack_time: np.ndarray
+    stack_gap: np.ndarray
 
 
 class Index(NamedTuple):
@@ -37,8 +67,7 @@ class Index(NamedTuple):
     times: np.ndarray
     slots: np.ndarray
     boxes: np.ndarray
-    flat: np.ndarray
-    earliest: np.ndarray
+    groups: Groups
     matrix: np.ndarray
     usable: np.ndarray
 
@@ -148,6 +177,100 @@ def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any
 
 
 @kernel()
+def sort_order(values: Any) -> Any:
+    """Order of values by their size, equal ones as they stand; empty if they are too uneven for equal bins.
+
+    Bins of equal width are sorted by insertion, which is fast where each holds a few values.
+    """
+    n = values.shape[0]
+    low, high = values.min(), values.max()
+    bins = max(n // _PER_BIN, 1)
+    scale = bins / (high - low) if high > low else 0.0
+    if scale == np.inf:  # the spread is below the normal numbers
+        scale = 0.0
+    starts = np.zeros(bins + 1, dtype=np.int64)
+    place = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        place[i] = min(int((values[i] - low) * scale), bins - 1)
+        starts[place[i] + 1] += 1
+    squares = 0
+    for b in range(bins):
+        squares += starts[b + 1] * starts[b + 1]
+        starts[b + 1] += starts[b]
+    if squares > _MOST_SHIFTS * n:
+        return place[:0]
+    order = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        order[starts[place[i]]] = i
+        starts[place[i]] += 1
+    begin = 0
+    for b in range(bins):
+        for m in range(begin + 1, starts[b]):
+            i = order[m]
+            v = values[i]
+            at = m
+            while at > begin and values[order[at - 1]] > v:
+                order[at] = order[at - 1]
+                at -= 1
+            order[at] = i
+        begin = starts[b]
+    return order
+
+
+@kernel(_nrt=False)
+def _sample_gaps(gaps: Any, columns: Any, point: Any, metric: Any) -> Any:
+    """Gaps between a point and the points of a sample, given as columns."""
+    gaps[:] = 0.0
+    for c in range(columns.shape[0]):
+        column, v = columns[c], point[c]
+        if metric == L2:
+            for k in range(gaps.shape[0]):
+                gaps[k] += (column[k] - v) * (column[k] - v)
+        elif metric == L1:
+            for k in range(gaps.shape[0]):
+                gaps[k] += abs(column[k] - v)
+        else:
+            for k in range(gaps.shape[0]):
+                step = abs(column[k] - v)
+                gaps[k] = step if step > gaps[k] else gaps[k]
+
+
+@kernel()
+def count_candidates(
+    columns: Any, times: Any, queries: Any, query_times: Any, metric: Any, theiler: Any, radius: Any
+) -> Any:
+    """Mean number of points of a sample that a sweep along each axis compares with a query, and that within `radius`.
+
+    Points and queries are given as columns (d, n). An infinite radius means the nearest point of the sample. Points at
+    distance zero and, for the nearest, those in the Theiler window do not count. Scaled distances are taken as largest
+    differences, which suffices for an estimate.
+    """
+    d, n = columns.shape
+    counts = np.zeros(d)
+    inside = 0.0
+    gaps = np.empty(n)
+    for q in range(query_times.shape[0]):
+        _sample_gaps(gaps, columns, queries[:, q], metric)
+        reach = radius
+        if radius == np.inf:
+            for k in range(n):
+                if 0.0 < gaps[k] < reach and abs(times[k] - query_times[q]) >= theiler:
+                    reach = gaps[k]
+            reach = np.sqrt(reach) if metric == L2 else reach
+        else:
+            limit = radius * radius if metric == L2 else radius
+            for k in range(n):
+                inside += (gaps[k] <= limit) & (gaps[k] > 0.0)
+        for c in range(d):
+            column, low, high = columns[c], queries[c, q] - reach, queries[c, q] + reach
+            count: Any = 0
+            for k in range(n):
+                count += np.int64(column[k] >= low) & np.int64(column[k] <= high)
+            counts[c] += count
+    return counts / query_times.shape[0], inside / query_times.shape[0]
+
+
+@kernel()
 def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
     """Boxes (nodes, 2, d) of all nodes from the leaves up, nodes with copies of one point, earliest times."""
     n_leaves, d = leaves.shape[0], leaves.shape[1]
@@ -175,6 +298,44 @@ def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
     return boxes, flat, earliest
 
 
+@kernel()
+def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
+    """Arrays of `Groups` from those of `bound_tree`."""
+    d = boxes.shape[2]
+    count = boxes.shape[0] // 2
+    size = 0
+    while True:
+        count = max(count // LANES, 1)
+        size += count
+        if count == 1:
+            break
+    sides = np.empty((size, d, 2, LANES))
+    first = np.empty(size, dtype=np.int64)
+    copies = np.zeros((size, LANES), dtype=np.bool_)
+    soonest = np.zeros((size, LANES), dtype=np.int64)
+    count = boxes.shape[0] // 2
+    group = 0
+    child = 0
+    while True:
+        begun = group
+        for start in range(0, count, LANES):
+            first[group] = child + start
+            for k in range(LANES):
+                node = count + start + k
+                here = start + k < count
+                for c in range(d):
+                    sides[group, c, 0, k] = boxes[node, 0, c] if here else np.inf
+                    sides[group, c, 1, k] = boxes[node, 1, c] if here else -np.inf
+                if here:
+                    copies[group, k] = flat[node]
+                    soonest[group, k] = earliest[node]
+            group += 1
+        if group == begun + 1:
+            return sides, first, copies, soonest
+        child = begun
+        count = group - begun
+
+
 @kernel(nogil=True)
 def fill_leaves(
     points: Any, rows: Any, order: Any, starts: Any, first: Any, last: Any, leaves: Any, times: Any, slots: Any
@@ -195,68 +356,54 @@ def fill_leaves(
 
 
 @kernel(_nrt=False)
-def lengthen(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any) -> Any:
+def _lengthen(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any) -> Any:
     """Convert the largest difference to the Euclidean distance without squaring numbers above one."""
     for k in range(BUCKET):
-        if 0.0 < gaps[k] <= FAR:
+        largest = gaps[at + k]
+        if 0.0 < largest <= FAR:
             total = 0.0
             for c in range(leaves.shape[1]):
-                step = (leaves[leaf, c, k] - leaves[home, c, lane]) / gaps[k]
+                step = (leaves[leaf, c, k] - point[c]) / largest
                 total += step * step
-            gaps[k] *= np.sqrt(total)
+            gaps[at + k] = largest * np.sqrt(total)
 
 
 @kernel(_nrt=False, forceinline=True)
-def leaf_gaps(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any, metric: Any) -> Any:
-    """Gaps between one point (a lane of the leaf `home`) and all lanes of a leaf."""
-    for k in range(BUCKET):
-        gaps[k] = 0.0
-    if metric == L2:
-        for c in range(leaves.shape[1]):
-            v = leaves[home, c, lane]
-            for k in range(BUCKET):
-                step = leaves[leaf, c, k] - v
-                gaps[k] += step * step
-    elif metric == L1:
-        for c in range(leaves.shape[1]):
-            v = leaves[home, c, lane]
-            for k in range(BUCKET):
-                gaps[k] += abs(leaves[leaf, c, k] - v)
-    else:
-        for c in range(leaves.shape[1]):
-            v = leaves[home, c, lane]
-            for k in range(BUCKET):
-                step = abs(leaves[leaf, c, k] - v)
-                gaps[k] = step if step > gaps[k] else gaps[k]
-        if metric == L2_SCALED:
-            lengthen(gaps, leaves, leaf, home, lane)
+def leaf_gaps(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any, metric: Any) -> Any:
+    """Write the gaps between a point and all lanes of a leaf into gaps[at : at + 8]."""
+    bucket_gaps(gaps, at, leaves, leaf, point, metric)
+    if metric == L2_SCALED:
+        _lengthen(gaps, at, leaves, leaf, point)
+
+
+def make_room(dimension: int) -> Room:
+    """Allocate the workspace of one thread, outside the kernels to save compilation."""
+    return Room(
+        gaps=np.empty(_BOXES + LANES),
+        held=np.empty(HELD, dtype=np.int64),
+        point=np.empty(dimension),
+        stack=np.empty(STACK, dtype=np.int64),
+        stack_time=np.empty(STACK, dtype=np.int64),
+        stack_gap=np.empty(STACK),
+    )
 
 
 @kernel(_nrt=False, forceinline=True)
-def box_gap(boxes: Any, node: Any, leaves: Any, home: Any, lane: Any, metric: Any) -> Any:
-    """Lower bound of the gap to points in the box of a node, also with rounding."""
-    total = 0.0
-    for c in range(boxes.shape[2]):
-        v = leaves[home, c, lane]
-        below = boxes[node, 0, c] - v
-        above = v - boxes[node, 1, c]
-        step = below if below > above else above
-        step = step if step > 0.0 else 0.0
-        if metric == L2:
-            total += step * step
-        elif metric == L1:
-            total += step
-        else:
-            total = step if step > total else total
-    return total
+def load_point(leaves: Any, home: Any, lane: Any, point: Any) -> Any:
+    """Copy the point in one lane of a leaf."""
+    for c in range(leaves.shape[1]):
+        point[c] = leaves[home, c, lane]
 
 
 @kernel(_nrt=False)
 def insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
-    """Insert a point into a sorted row of nearest ones; ties are ordered by time."""
+    """Insert a point into a sorted row of nearest ones, unless it is there; ties are ordered by time."""
     at = best.shape[1] - 1
     if gap == best[row, at] and other > neighbors[row, at]:
         return
+    for k in range(at + 1):
+        if neighbors[row, k] == other:
+            return
     while at > 0 and (best[row, at - 1] > gap or (best[row, at - 1] == gap and neighbors[row, at - 1] > other)):
         best[row, at] = best[row, at - 1]
         neighbors[row, at] = neighbors[row, at - 1]
@@ -270,165 +417,106 @@ def offer_leaf(
     leaves: Any,
     times: Any,
     leaf: Any,
-    home: Any,
-    lane: Any,
+    point: Any,
+    time: Any,
     metric: Any,
     theiler: Any,
     gaps: Any,
     best: Any,
-    neighbors: Any,
+    near: Any,
 ) -> Any:
     """Insert the points of a leaf into the list of nearest ones; return whether one is at distance zero."""
-    leaf_gaps(gaps, leaves, leaf, home, lane, metric)
-    time = times[home, lane]
+    leaf_gaps(gaps, 0, leaves, leaf, point, metric)
     last = best.shape[1] - 1
-    worst = best[time, last]
-    hit = False
-    for k in range(BUCKET):
-        hit |= gaps[k] <= worst
+    inside = within(gaps, 0, best[time, last]) & apart(times, leaf, time, theiler)
     repeat = False
-    if hit:
-        for k in range(BUCKET):
-            if gaps[k] <= best[time, last] and abs(times[leaf, k] - time) >= theiler:
-                if gaps[k] > 0.0:
-                    insert(best, neighbors, time, gaps[k], times[leaf, k])
-                else:
-                    repeat = True
-    return repeat
-
-
-@kernel(_nrt=False)
-def tree_nearest(
-    leaves: Any,
-    times: Any,
-    boxes: Any,
-    flat: Any,
-    earliest: Any,
-    home: Any,
-    lane: Any,
-    metric: Any,
-    theiler: Any,
-    gaps: Any,
-    best: Any,
-    neighbors: Any,
-    stack: Any,
-    stack_gap: Any,
-) -> Any:
-    """Nearest points of one point: its own leaf, then siblings on the way up, nearer or earlier children first."""
-    n_leaves = leaves.shape[0]
-    time = times[home, lane]
-    last = best.shape[1] - 1
-    depth = 0
-    node = 1
-    bit = n_leaves >> 1
-    while bit > 0:
-        node = 2 * node + ((home & bit) > 0)
-        stack[depth] = node ^ 1
-        stack_gap[depth] = box_gap(boxes, node ^ 1, leaves, home, lane, metric)
-        depth += 1
-        bit >>= 1
-    stack[depth] = node
-    stack_gap[depth] = 0.0
-    depth += 1
-    repeat = False
-    while depth > 0:
-        depth -= 1
-        node = stack[depth]
-        gap = stack_gap[depth]
-        # Ties go to the earliest point; otherwise all copies of a few points would be visited.
-        if gap > best[time, last] or (gap == best[time, last] and earliest[node] > neighbors[time, last]):
-            continue
-        if gap == 0.0 and flat[node]:
-            repeat = True
-        elif node >= n_leaves:
-            repeat |= offer_leaf(leaves, times, node - n_leaves, home, lane, metric, theiler, gaps, best, neighbors)
-        else:
-            for side in range(2):
-                stack[depth + side] = 2 * node + side
-                stack_gap[depth + side] = box_gap(boxes, 2 * node + side, leaves, home, lane, metric)
-            left = 2 * node
-            if stack_gap[depth] < stack_gap[depth + 1] or (
-                stack_gap[depth] == stack_gap[depth + 1] and earliest[left] < earliest[left + 1]
-            ):
-                stack[depth], stack[depth + 1] = stack[depth + 1], stack[depth]
-                stack_gap[depth], stack_gap[depth + 1] = stack_gap[depth + 1], stack_gap[depth]
-            depth += 2
+    while inside != 0:
+        k = lowest(inside)
+        inside &= inside - np.uint64(1)
+        if gaps[k] <= best[time, last]:
+            if gaps[k] > 0.0:
+                insert(best, near, time, gaps[k], times[leaf, k])
+            else:
+                repeat = True
     return repeat
 
 
 @kernel(_nrt=False, forceinline=True)
-def take_leaf(
-    leaves: Any,
-    times: Any,
-    leaf: Any,
-    home: Any,
-    lane: Any,
-    metric: Any,
-    theiler: Any,
-    limit: Any,
-    gaps: Any,
-    near: Any,
-    near_gap: Any,
-    count: Any,
+def push_nodes(
+    groups: Any, group: Any, bottom: Any, skip: Any, limit: Any, latest: Any, metric: Any, room: Any, depth: Any
 ) -> Any:
-    """Append the points of a leaf that lie within `limit`; return the new count, and whether one is at zero."""
-    leaf_gaps(gaps, leaves, leaf, home, lane, metric)
-    time = times[home, lane]
-    repeat = False
-    for k in range(BUCKET):
-        apart = (gaps[k] <= limit) & (abs(times[leaf, k] - time) >= theiler)
-        near[count] = times[leaf, k]
-        near_gap[count] = gaps[k]
-        repeat |= apart & (gaps[k] == 0.0)
-        count += apart & (gaps[k] > 0.0)
-    return count, repeat
+    """Push the nodes of a group that may hold a nearer point, the nearest or earliest one last.
 
-
-@kernel(_nrt=False)
-def tree_ball(
-    leaves: Any,
-    times: Any,
-    boxes: Any,
-    flat: Any,
-    home: Any,
-    lane: Any,
-    metric: Any,
-    theiler: Any,
-    limit: Any,
-    gaps: Any,
-    near: Any,
-    near_gap: Any,
-    stack: Any,
-) -> Any:
-    """Find all points within `limit` of one point, in the order of the leaves."""
-    n_leaves = leaves.shape[0]
-    count = 0
+    Leaves are pushed as their numbers, groups as -1 - number. Returns the new depth of the stack, and whether a node
+    with copies of the point itself was left out.
+    """
+    gaps, stack, stack_time, stack_gap = room.gaps, room.stack, room.stack_time, room.stack_gap
+    box_gaps(gaps, _BOXES, groups.boxes, group, room.point, metric)
+    inside = within(gaps, _BOXES, limit) & ~skip
+    base = depth
     repeat = False
-    stack[0] = 1
-    depth = 1
-    while depth > 0:
-        depth -= 1
-        node = stack[depth]
-        gap = box_gap(boxes, node, leaves, home, lane, metric)
-        if gap > limit:
+    while inside != 0:
+        k = lowest(inside)
+        inside &= inside - np.uint64(1)
+        gap, time = gaps[_BOXES + k], groups.earliest[group, k]
+        # Ties go to the earliest point; otherwise all copies of a few points would be visited.
+        if gap == limit and time > latest:
             continue
-        if gap == 0.0 and flat[node]:
+        if gap == 0.0 and groups.flat[group, k]:
             repeat = True
-        elif node >= n_leaves:
-            count, again = take_leaf(
-                leaves, times, node - n_leaves, home, lane, metric, theiler, limit, gaps, near, near_gap, count
-            )
-            repeat |= again
-        else:
-            stack[depth] = 2 * node + 1
-            stack[depth + 1] = 2 * node
-            depth += 2
-    return count, repeat
+            continue
+        at = depth
+        while at > base and (stack_gap[at - 1] < gap or (stack_gap[at - 1] == gap and stack_time[at - 1] < time)):
+            stack[at], stack_time[at], stack_gap[at] = stack[at - 1], stack_time[at - 1], stack_gap[at - 1]
+            at -= 1
+        node = groups.first[group] + k
+        stack[at], stack_time[at], stack_gap[at] = node if group < bottom else -1 - node, time, gap
+        depth += 1
+    return depth, repeat
 
 
-# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
-# the searches three times slower.
-# ruff: noqa: PLR0917
+@kernel(_nrt=False, forceinline=True)
+def tree_nearest(
+    leaves: Any,
+    times: Any,
+    groups: Any,
+    home: Any,
+    time: Any,
+    metric: Any,
+    theiler: Any,
+    room: Any,
+    best: Any,
+    neighbors: Any,
+) -> Any:
+    """Nearest points of one point: its own leaf, then the nodes beside it on the way up, the nearest ones first."""
+    stack, stack_time, stack_gap, point, gaps = room.stack, room.stack_time, room.stack_gap, room.point, room.gaps
+    bottom = max(leaves.shape[0] // LANES, 1)
+    last = best.shape[1] - 1
+    repeat = offer_leaf(leaves, times, home, point, time, metric, theiler, gaps, best, neighbors)
+    start, count, child = 0, bottom, home
+    depth = 0
+    while True:
+        skip = np.uint64(1) << np.uint64(child % LANES)
+        child //= LANES
+        depth, again = push_nodes(
+            groups, start + child, bottom, skip, best[time, last], neighbors[time, last], metric, room, depth
+        )
+        repeat |= again
+        while depth > 0:
+            depth -= 1
+            node, gap = stack[depth], stack_gap[depth]
+            if gap > best[time, last] or (gap == best[time, last] and stack_time[depth] > neighbors[time, last]):
+                continue
+            if node >= 0:
+                repeat |= offer_leaf(leaves, times, node, point, time, metric, theiler, gaps, best, neighbors)
+            else:
+                limit, latest = best[time, last], neighbors[time, last]
+                depth, again = push_nodes(groups, -1 - node, bottom, np.uint64(0), limit, latest, metric, room, depth)
+                repeat |= again
+        if count == 1:
+            return repeat
+        start += count
+        count = max(count // LANES, 1)
 
 
 @kernel(_nrt=False, forceinline=True)
@@ -443,23 +531,22 @@ def sweep_nearest(
     times: Any,
     axis: Any,
     home: Any,
-    lane: Any,
+    time: Any,
     metric: Any,
     theiler: Any,
-    gaps: Any,
+    room: Any,
     best: Any,
     neighbors: Any,
 ) -> Any:
     """Nearest points of one point among points sorted along an axis: outwards until the axis alone exceeds the gap."""
     n_leaves = leaves.shape[0]
-    time = times[home, lane]
     last = best.shape[1] - 1
-    v = leaves[home, axis, lane]
+    v = room.point[axis]
     leaf = home
     step = 1
     repeat = False
     while True:
-        repeat |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, neighbors)
+        repeat |= offer_leaf(leaves, times, leaf, room.point, time, metric, theiler, room.gaps, best, neighbors)
         leaf += step
         if step > 0 and (leaf == n_leaves or axis_gap(leaves[leaf, axis, 0] - v, metric) > best[time, last]):
             leaf = home - 1
@@ -468,7 +555,7 @@ def sweep_nearest(
             return repeat
 
 
-@kernel(_nrt=False)
+@kernel(_nrt=False, forceinline=True)
 def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any, neighbors: Any) -> Any:
     """Nearest points of one state, from a row of a distance matrix."""
     last = best.shape[1] - 1
@@ -484,84 +571,170 @@ def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any,
     return repeat
 
 
+@kernel(_nrt=False, forceinline=True)
+def _offer_shifted(index: Any, time: Any, before: Any, theiler: Any, point: Any, best: Any, neighbors: Any) -> Any:
+    """Offer the neighbours of an earlier query, moved on with the time: close for points of one stretch of an orbit.
+
+    They only bound the search from the start, so the result does not depend on the order of the queries.
+    """
+    leaves, slots = index.leaves, index.slots
+    for k in range(best.shape[1]):
+        if neighbors[before, k] < 0:
+            return
+        other = neighbors[before, k] + time - before
+        if other < 0 or other >= slots.shape[0] or slots[other] < 0:
+            continue
+        leaf, lane = slots[other] // BUCKET, slots[other] % BUCKET
+        gap = 0.0
+        for c in range(leaves.shape[1]):  # term by term as in the leaves
+            step = abs(leaves[leaf, c, lane] - point[c])
+            if index.metric == L2:
+                gap += step * step
+            elif index.metric == L1:
+                gap += step
+            else:
+                gap = step if step > gap else gap
+        if 0.0 < gap <= best[time, best.shape[1] - 1] and abs(other - time) >= theiler:
+            insert(best, neighbors, time, gap, other)
+
+
 @kernel(nogil=True)
-def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, neighbors: Any, repeats: Any) -> Any:
+def nearest(index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any) -> Any:
     """Fill `best` (gaps), `neighbors` (times) and `repeats` for the points of buckets (or matrix rows) first .. last.
 
     `best` is initially `FAR`, `neighbors` -1.
     """
-    leaves, times, metric = index.leaves, index.times, index.metric
-    boxes, flat, earliest = index.boxes, index.flat, index.earliest
-    gaps = np.empty(BUCKET)
-    stack = np.empty(STACK, dtype=np.int64)
-    stack_gap = np.empty(STACK)
+    leaves, times, metric, point = index.leaves, index.times, index.metric, room.point
     if index.kind == MATRIX:
         for time in range(first, last):
             if index.usable[time]:
                 repeats[time] = matrix_nearest(index.matrix, index.usable, time, theiler, best, neighbors)
         return
+    before = -1
     for home in range(first, last):
         for lane in range(BUCKET):
             time = times[home, lane]
             if time < 0:
                 continue
+            load_point(leaves, home, lane, point)
             if index.kind == TREE:
+                if before >= 0 and metric != L2_SCALED:
+                    _offer_shifted(index, time, before, theiler, point, best, neighbors)
                 repeats[time] = tree_nearest(
-                    leaves,
-                    times,
-                    boxes,
-                    flat,
-                    earliest,
-                    home,
-                    lane,
-                    metric,
-                    theiler,
-                    gaps,
-                    best,
-                    neighbors,
-                    stack,
-                    stack_gap,
+                    leaves, times, index.groups, home, time, metric, theiler, room, best, neighbors
                 )
+                before = time
             elif index.kind == SWEEP:
                 repeats[time] = sweep_nearest(
-                    leaves, times, index.axis, home, lane, metric, theiler, gaps, best, neighbors
+                    leaves, times, index.axis, home, time, metric, theiler, room, best, neighbors
                 )
             else:
                 for leaf in range(leaves.shape[0]):
-                    repeats[time] |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, neighbors)
+                    repeats[time] |= offer_leaf(
+                        leaves, times, leaf, point, time, metric, theiler, room.gaps, best, neighbors
+                    )
 
 
-@kernel(_nrt=False)
-def sweep_ball(
+@kernel(_nrt=False, forceinline=True)
+def _take(word: Any, held: Any, gaps: Any, times: Any, near: Any, near_gap: Any, count: Any) -> Any:
+    """Append the marked points of the leaves held; return the new count, and whether one is at zero."""
+    repeat = False
+    while word != 0:
+        k = lowest(word)
+        word &= word - np.uint64(1)
+        near[count] = times[held[k // BUCKET], k % BUCKET]
+        near_gap[count] = gaps[k]
+        repeat |= gaps[k] == 0.0
+        count += gaps[k] > 0.0
+    return count, repeat
+
+
+@kernel(_nrt=False, forceinline=True)
+def tree_ball(
     leaves: Any,
     times: Any,
-    axis: Any,
-    home: Any,
-    lane: Any,
+    groups: Any,
+    time: Any,
     metric: Any,
     theiler: Any,
     limit: Any,
-    gaps: Any,
+    room: Any,
     near: Any,
     near_gap: Any,
 ) -> Any:
-    """Find all points within `limit` of one point among points sorted along an axis, in that order."""
-    n_leaves = leaves.shape[0]
-    v = leaves[home, axis, lane]
-    first = home
-    while first > 0 and axis_gap(v - leaves[first - 1, axis, BUCKET - 1], metric) <= limit:
-        first -= 1
+    """Find all points within `limit` of one point, in the order of the leaves."""
+    gaps, held, point, stack = room.gaps, room.held, room.point, room.stack
+    bottom = max(leaves.shape[0] // LANES, 1)
+    count, kept = 0, 0
+    word = np.uint64(0)
+    repeat = False
+    stack[0] = groups.first.shape[0] - 1
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        group = stack[depth]
+        box_gaps(gaps, _BOXES, groups.boxes, group, point, metric)
+        inside = within(gaps, _BOXES, limit)
+        if group >= bottom:
+            for k in range(LANES - 1, -1, -1):
+                if (inside >> np.uint64(k)) & np.uint64(1):
+                    if gaps[_BOXES + k] == 0.0 and groups.flat[group, k]:
+                        repeat = True
+                    else:
+                        stack[depth] = groups.first[group] + k
+                        depth += 1
+            continue
+        while inside != 0:
+            k = lowest(inside)
+            inside &= inside - np.uint64(1)
+            if gaps[_BOXES + k] == 0.0 and groups.flat[group, k]:
+                repeat = True
+                continue
+            leaf = groups.first[group] + k
+            leaf_gaps(gaps, kept * BUCKET, leaves, leaf, point, metric)
+            marked = within(gaps, kept * BUCKET, limit) & apart(times, leaf, time, theiler)
+            word |= marked << np.uint64(kept * BUCKET)
+            held[kept] = leaf
+            kept += 1
+            if kept == HELD:
+                count, again = _take(word, held, gaps, times, near, near_gap, count)
+                repeat |= again
+                word, kept = np.uint64(0), 0
+    count, again = _take(word, held, gaps, times, near, near_gap, count)
+    return count, repeat | again
+
+
+@kernel(_nrt=False, forceinline=True)
+def span_ball(
+    leaves: Any,
+    times: Any,
+    first: Any,
+    last: Any,
+    time: Any,
+    metric: Any,
+    theiler: Any,
+    limit: Any,
+    room: Any,
+    near: Any,
+    near_gap: Any,
+) -> Any:
+    """Find all points of the leaves first .. last within `limit` of one point."""
+    gaps, held, point = room.gaps, room.held, room.point
     count = 0
     repeat = False
-    for leaf in range(first, n_leaves):
-        if leaf > home and axis_gap(leaves[leaf, axis, 0] - v, metric) > limit:
-            break
-        count, again = take_leaf(leaves, times, leaf, home, lane, metric, theiler, limit, gaps, near, near_gap, count)
+    for start in range(first, last, HELD):
+        word = np.uint64(0)
+        for kept in range(min(HELD, last - start)):
+            leaf_gaps(gaps, kept * BUCKET, leaves, start + kept, point, metric)
+            marked = within(gaps, kept * BUCKET, limit) & apart(times, start + kept, time, theiler)
+            word |= marked << np.uint64(kept * BUCKET)
+            held[kept] = start + kept
+        count, again = _take(word, held, gaps, times, near, near_gap, count)
         repeat |= again
     return count, repeat
 
 
-@kernel(_nrt=False)
+@kernel(_nrt=False, forceinline=True)
 def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, near: Any, near_gap: Any) -> Any:
     """Find all states within `limit` of one state, from a row of a distance matrix."""
     count = 0
@@ -578,23 +751,22 @@ def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, n
     return count, repeat
 
 
-@kernel(_nrt=False)
-def ball(index: Any, time: Any, theiler: Any, limit: Any, gaps: Any, near: Any, near_gap: Any, stack: Any) -> Any:
+@kernel(_nrt=False, forceinline=True)
+def ball(index: Any, time: Any, theiler: Any, limit: Any, room: Any, near: Any, near_gap: Any) -> Any:
     """Find all states within `limit` of one state; return their number, and whether one is at zero."""
     if index.kind == MATRIX:
         return matrix_ball(index.matrix, index.usable, time, theiler, limit, near, near_gap)
     leaves, times, metric = index.leaves, index.times, index.metric
     home = index.slots[time] // BUCKET
-    lane = index.slots[time] % BUCKET
+    load_point(leaves, home, index.slots[time] % BUCKET, room.point)
     if index.kind == TREE:
-        return tree_ball(
-            leaves, times, index.boxes, index.flat, home, lane, metric, theiler, limit, gaps, near, near_gap, stack
-        )
+        return tree_ball(leaves, times, index.groups, time, metric, theiler, limit, room, near, near_gap)
+    first, last = 0, leaves.shape[0]
     if index.kind == SWEEP:
-        return sweep_ball(leaves, times, index.axis, home, lane, metric, theiler, limit, gaps, near, near_gap)
-    count = 0
-    repeat = False
-    for leaf in range(leaves.shape[0]):
-        count, again = take_leaf(leaves, times, leaf, home, lane, metric, theiler, limit, gaps, near, near_gap, count)
-        repeat |= again
-    return count, repeat
+        v, axis = room.point[index.axis], index.axis
+        first, last = home, home + 1
+        while first > 0 and axis_gap(v - leaves[first - 1, axis, BUCKET - 1], metric) <= limit:
+            first -= 1
+        while last < leaves.shape[0] and axis_gap(leaves[last, axis, 0] - v, metric) <= limit:
+            last += 1
+    return span_ball(leaves, times, first, last, time, metric, theiler, limit, room, near, near_gap)

@@ -8,7 +8,8 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.distances import root_l2
-from trajtools._kernels.neighbors import BUCKET, FAR, STACK
+from trajtools._kernels.lanes import LANES, lowest, within
+from trajtools._kernels.neighbors import BUCKET, FAR, leaf_gaps, push_nodes
 from trajtools.types import L1, L2
 
 # Arrays are passed one by one to functions called for every state: numba copies a tuple of them at each call.
@@ -25,9 +26,9 @@ def tree_to_orbit(
     last: Any,
     leaves: Any,
     times: Any,
-    boxes: Any,
-    earliest: Any,
+    groups: Any,
     metric: Any,
+    room: Any,
     gap: Any,
     place: Any,
 ) -> Any:
@@ -35,82 +36,48 @@ def tree_to_orbit(
 
     Returns the number of distances computed. See trajtools.neighbors.to_orbit.
     """
-    n_leaves = leaves.shape[0]
-    stack = np.empty(STACK, dtype=np.int64)
-    stack_gap = np.empty(STACK)
-    gaps = np.empty(BUCKET)
+    stack, stack_time, stack_gap = room.stack, room.stack_time, room.stack_gap
+    bottom = max(leaves.shape[0] // LANES, 1)
+    root, none = groups.first.shape[0] - 1, np.uint64(0)
     computed = 0
     home = 0  # the leaf of the previous nearest state, which is close to this one's
     for i in range(first, last):
         if not usable[i]:
             continue
-        point = points[i]
-        best, who = FAR, -1
-        best, who, _ = _offer(leaves, times, home, point, metric, gaps, best, who)
+        for c in range(points.shape[1]):
+            room.point[c] = points[i, c]
+        best, who, _ = _offer(leaves, times, home, metric, room, FAR, -1)
         computed += BUCKET
-        stack[0] = 1
-        stack_gap[0] = _box_gap(boxes, 1, point, metric)
-        depth = 1
         begun = home
+        depth, _ = push_nodes(groups, root, bottom, none, best, who, metric, room, 0)
         while depth > 0:
             depth -= 1
             node = stack[depth]
-            if stack_gap[depth] > best or (stack_gap[depth] == best and earliest[node] > who):
+            if stack_gap[depth] > best or (stack_gap[depth] == best and stack_time[depth] > who):
                 continue
-            if node >= n_leaves:
-                if node - n_leaves != begun:
-                    best, who, better = _offer(leaves, times, node - n_leaves, point, metric, gaps, best, who)
-                    home = node - n_leaves if better else home
-                    computed += BUCKET
-                continue
-            near, far = 2 * node, 2 * node + 1
-            near_gap, far_gap = _box_gap(boxes, near, point, metric), _box_gap(boxes, far, point, metric)
-            if far_gap < near_gap or (far_gap == near_gap and earliest[far] < earliest[near]):
-                near, far = far, near
-                near_gap, far_gap = far_gap, near_gap
-            stack[depth], stack_gap[depth] = far, far_gap
-            stack[depth + 1], stack_gap[depth + 1] = near, near_gap
-            depth += 2
+            if node < 0:
+                depth, _ = push_nodes(groups, -1 - node, bottom, none, best, who, metric, room, depth)
+            elif node != begun:
+                best, who, better = _offer(leaves, times, node, metric, room, best, who)
+                home = node if better else home
+                computed += BUCKET
         gap[i], place[i] = best, who
     return computed
 
 
 @kernel(_nrt=False)
-def _offer(leaves: Any, times: Any, leaf: Any, point: Any, metric: Any, gaps: Any, best: Any, who: Any) -> Any:
+def _offer(leaves: Any, times: Any, leaf: Any, metric: Any, room: Any, best: Any, who: Any) -> Any:
     """Compare a point with the states of a leaf; returns the best gap, its time, and whether it is new."""
-    for k in range(BUCKET):
-        gaps[k] = 0.0
-    for c in range(leaves.shape[1]):
-        value = point[c]
-        if metric == L2:
-            for k in range(BUCKET):
-                gaps[k] += (leaves[leaf, c, k] - value) * (leaves[leaf, c, k] - value)
-        elif metric == L1:
-            for k in range(BUCKET):
-                gaps[k] += abs(leaves[leaf, c, k] - value)
-        else:
-            for k in range(BUCKET):
-                gaps[k] = max(gaps[k], abs(leaves[leaf, c, k] - value))
+    gaps = room.gaps
+    leaf_gaps(gaps, 0, leaves, leaf, room.point, metric)
+    inside = within(gaps, 0, best)
     better = False
-    for k in range(BUCKET):
+    while inside != 0:
+        k = lowest(inside)
+        inside &= inside - np.uint64(1)
         if gaps[k] < best or (gaps[k] == best and times[leaf, k] < who):
             best, who, better = gaps[k], times[leaf, k], True
     return best, who, better
-
-
-@kernel(_nrt=False)
-def _box_gap(boxes: Any, node: Any, point: Any, metric: Any) -> Any:
-    """Lower bound of the gap from a point to the states of a node."""
-    total = 0.0
-    for c in range(point.shape[0]):
-        step = max(boxes[node, 0, c] - point[c], point[c] - boxes[node, 1, c], 0.0)
-        if metric == L2:
-            total += step * step
-        elif metric == L1:
-            total += step
-        else:
-            total = max(total, step)
-    return total
 
 
 @kernel(nogil=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
+from trajtools._kernels.lanes import lowest
 from trajtools._kernels.recurrence_lines import (
     BEFORE,
     across,
@@ -15,7 +16,6 @@ from trajtools._kernels.recurrence_lines import (
     bits_between,
     count,
     is_void,
-    lowest,
     recurrence_words,
 )
 from trajtools.types import L1, L2

@@ -193,10 +193,8 @@ def kantz(
         missing=np.zeros(shape[0], dtype=np.int64),
         repeats=np.zeros(len(states), dtype=np.bool_),
     )
-    width = padded(states.horizon)
-    in_parts(
-        lambda a, b: kantz_rows(index, balls, edges, a, b, *make_work(len(states), len(radii), width), rows), shape[0]
-    )
+    size = len(states), len(radii), padded(states.horizon), states.points.shape[1]
+    in_parts(lambda a, b: kantz_rows(index, balls, edges, a, b, *make_work(*size), rows), shape[0])
     references = int(np.count_nonzero(is_reference))
     skips = rows.skipped.sum(axis=0)
     at = int(np.argmax((references - skips) * 2 >= references))

@@ -39,6 +39,11 @@ _SWEEP_SHARE = 0.3
 _TOP_LEVELS = 4
 
 
+# Boxes and groups of searches without a tree.
+_NO_BOXES = np.empty((0, 2, 0))
+_NO_GROUPS = np.empty((0, 0, 2, 0)), np.empty(0, np.int64), np.empty((0, 0), np.bool_), np.empty((0, 0), np.int64)
+
+
 # Fewer values are sorted at once; more in parts between quantiles of a sample.
 _SORTED_WHOLE, _SORTED_SAMPLE, _SORTED_PARTS = 2**15, 1000, 4
 
@@ -170,7 +175,9 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
     times = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
     repeats = np.zeros(len(states), dtype=np.bool_)
     in_parts(
-        lambda first, last: search(index, first, last, states.theiler, gaps, times, repeats),
+        lambda first, last: search(
+            index, first, last, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
+        ),
         len(states) if index.kind == neighbors.MATRIX else len(index.leaves),
     )
     distance = np.sqrt(gaps, out=gaps) if states.root else gaps
@@ -192,8 +199,7 @@ def build(states: States, strategy: Strategy) -> Any:
     order = np.flatnonzero(states.usable)
     if strategy.name == "sweep":
         order = order[sorted_along(states.points[:, strategy.axis][order])]
-    boxes = np.empty((0, 2, 0))
-    flat, earliest = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64)
+    boxes, groups = _NO_BOXES, neighbors.Groups(*_NO_GROUPS)
     leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
     if strategy.name != "matrix":
         # The kernels are compiled for one array layout.
@@ -213,9 +219,10 @@ def build(states: States, strategy: Strategy) -> Any:
             least=_SORTED_WHOLE // neighbors.BUCKET,
         )
         if strategy.name == "tree":
-            boxes, flat, earliest = neighbors.bound_tree(leaves, times, np.diff(starts))
+            boxes, *rest = neighbors.bound_tree(leaves, times, np.diff(starts))
+            groups = neighbors.Groups(*neighbors.group_nodes(boxes, *rest))
     return neighbors.Index(
-        kind, states.code, strategy.axis, leaves, times, slots, boxes, flat, earliest, states.matrix, states.usable
+        kind, states.code, strategy.axis, leaves, times, slots, boxes, groups, states.matrix, states.usable
     )
 
 
@@ -224,7 +231,7 @@ def sorted_along(values: Floats) -> Ints:
     from trajtools._kernels._jit import in_parts
 
     if len(values) < _SORTED_WHOLE:
-        return np.asarray(np.argsort(values))
+        return _order(values)
     edges = np.quantile(values[:: len(values) // _SORTED_SAMPLE], np.arange(1, _SORTED_PARTS) / _SORTED_PARTS)
     bounds = np.concatenate([[-np.inf], edges, [np.inf]])
     parts: list[Ints] = [np.empty(0, dtype=np.int64)] * _SORTED_PARTS
@@ -232,10 +239,17 @@ def sorted_along(values: Floats) -> Ints:
     def sort(first: int, last: int) -> None:
         for part in range(first, last):
             here = np.flatnonzero((values >= bounds[part]) & (values < bounds[part + 1]))
-            parts[part] = here[np.argsort(values[here])]
+            parts[part] = here[_order(values[here])]
 
     in_parts(sort, _SORTED_PARTS)
     return np.concatenate(parts)
+
+
+def _order(values: Floats) -> Ints:
+    from trajtools._kernels.neighbors import sort_order
+
+    order = sort_order(np.ascontiguousarray(values))
+    return order if len(order) == len(values) else np.argsort(values)
 
 
 def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
@@ -322,28 +336,21 @@ def quick_strategy(count: int, dimension: int) -> str | None:
 
 def probe(states: States, radius: float | None) -> tuple[Floats, float]:
     """Estimate from a sample the number of candidates per state of a sweep along each coordinate."""
+    from trajtools._kernels.neighbors import count_candidates
+
     times = np.flatnonzero(states.usable)
     sample = evenly(times, _SAMPLE)
-    queries = evenly(sample, _QUERIES)
+    asked = evenly(sample, _QUERIES)
     grown = len(times) / len(sample)
+    columns, queries = states.points[sample].T.copy(), states.points[asked].T.copy()
+    rest = queries, asked, states.code, states.theiler, np.inf if radius is None else float(radius)
+    counts, inside = count_candidates(columns, sample, *rest)
     if radius is not None:
-        distance = states.between(queries, sample)
-        # Copies of a state are not neighbours; a tree skips them, a sweep does not.
-        inside = float(np.mean(np.count_nonzero((distance <= radius) & (distance > 0), axis=1)))
-        return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
-    counts = []
-    distance = states.between(queries, sample)
-    distance[distance == 0] = np.inf
-    window = max(states.theiler, 1)
-    first = np.searchsorted(sample, queries - window, side="right")
-    last = np.searchsorted(sample, queries + window, side="left")
-    for row, (a, b) in enumerate(zip(first, last, strict=True)):
-        distance[row, a:b] = np.inf  # closer in time than the window
-    for every in (4, 1):
-        counts.append(_along(states, queries, sample[::every], distance[:, ::every].min(axis=1)))
+        return counts * grown, inside * grown
     # Extrapolate the growth of the candidates with a fourfold record to the whole record.
-    factor = np.clip(counts[1] / np.maximum(counts[0], 1.0), 1.0, 4.0)
-    return counts[1] * factor ** (np.log(grown) / np.log(4.0)), 0.0
+    few, _ = count_candidates(columns[:, ::4].copy(), sample[::4].copy(), *rest)
+    factor = np.clip(counts / np.maximum(few, 1.0), 1.0, 4.0)
+    return counts * factor ** (np.log(grown) / np.log(4.0)), 0.0
 
 
 def evenly(times: Ints, most: int) -> Ints:
@@ -351,14 +358,3 @@ def evenly(times: Ints, most: int) -> Ints:
     if len(times) <= most:
         return times
     return times[(np.arange(most) * len(times)) // most]
-
-
-def _along(states: States, queries: Ints, sample: Ints, reach: Floats) -> Floats:
-    """Mean number of sampled states within reach of the queries along each coordinate."""
-    counts = []
-    for at in range(states.points.shape[1]):
-        values = np.sort(states.points[sample, at])
-        centre = states.points[queries, at]
-        upper = np.searchsorted(values, centre + reach, side="right")
-        counts.append(float(np.mean(upper - np.searchsorted(values, centre - reach))))
-    return np.array(counts)

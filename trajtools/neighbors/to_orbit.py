@@ -251,6 +251,7 @@ def _by_tree(x: Trajectory, y: Trajectory, metric: Metric) -> tuple[Nearest, Boo
         return None
     from trajtools._kernels import orbits
     from trajtools._kernels._jit import in_parts
+    from trajtools._kernels.neighbors import make_room
 
     path, orbit = (np.ascontiguousarray(each.read(), dtype=np.float64) for each in (x, y))
     usable: Bools = np.logical_and.reduce(np.isfinite(path), axis=1)
@@ -266,9 +267,12 @@ def _by_tree(x: Trajectory, y: Trajectory, metric: Metric) -> tuple[Nearest, Boo
     gap, place = np.full(len(path), np.inf), np.full(len(path), -1, dtype=np.int64)
     computed: list[int] = []
 
+    # Searches among neighbours leave out copies of a point; here they are the nearest.
+    groups = index.groups._replace(flat=np.zeros_like(index.groups.flat))
+
     def work(first: int, last: int) -> None:
-        arrays = index.leaves, index.times, index.boxes, index.earliest
-        computed.append(orbits.tree_to_orbit(path, usable, first, last, *arrays, code, gap, place))
+        arrays = index.leaves, index.times, groups, code, make_room(path.shape[1])
+        computed.append(orbits.tree_to_orbit(path, usable, first, last, *arrays, gap, place))
 
     in_parts(work, len(path))
     rows = np.flatnonzero(usable)
