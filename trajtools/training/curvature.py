@@ -323,8 +323,8 @@ def stability_threshold(
     Examples
     --------
     >>> import trajtools as tt
-    >>> tt.training.stability_threshold(0.1), tt.training.stability_threshold(0.1, 0.9)
-    (20.0, 38.0)
+    >>> tt.training.stability_threshold(0.25), tt.training.stability_threshold(0.25, 0.5)
+    (8.0, 12.0)
     """
     if not rate > 0:
         return float("nan")
