@@ -71,7 +71,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             if "no locator available" not in str(error):
                 raise
         _warn_of_no_cache()
-        return njit(error_model="numpy", **options)(function)
+        return njit(error_model="numpy", no_cfunc_wrapper=True, **options)(function)
 
     return decorate
 
