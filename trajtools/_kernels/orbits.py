@@ -47,7 +47,7 @@ def tree_to_orbit(
             continue
         for c in range(points.shape[1]):
             point[c] = points[i, c]
-        best, who, begun = FAR, np.int64(-1), np.int64(-1)
+        best, who, begun = FAR, np.int64(-1), -1
         stack[0], stack_time[0], stack_gap[0] = root, -1, 0.0
         stack[1], stack_time[1], stack_gap[1] = home, -1, 0.0
         depth = np.int64(2)
