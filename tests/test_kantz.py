@@ -81,6 +81,16 @@ def test_every_search_equals_the_slow_twin(force, search, average):
 
 
 @pytest.mark.parametrize("search", ["brute", "sweep", "tree"])
+def test_a_radius_whose_square_overflows_takes_all_states(force, search):
+    force(search)
+    wide, all_states = (
+        kantz(walk(), neighbors=WithinRadius(radius), theiler=5, horizon=9) for radius in (1e200, 1e100)
+    )
+    assert_array_equal(wide.log_distance, all_states.log_distance)
+    assert_array_equal(wide.settings["pairs"], all_states.settings["pairs"])
+
+
+@pytest.mark.parametrize("search", ["brute", "sweep", "tree"])
 def test_at_most_so_many_neighbors_are_used_with_their_rings_weight(force, search):
     force(search)
     x = np.random.default_rng(2).normal(size=(120, 2))

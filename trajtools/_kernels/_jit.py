@@ -66,12 +66,12 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return njit(cache=True, error_model="numpy", **options)(function)
+            return njit(cache=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
         except RuntimeError as error:
             if "no locator available" not in str(error):
                 raise
         _warn_of_no_cache()
-        return njit(error_model="numpy", **options)(function)
+        return njit(error_model="numpy", no_cfunc_wrapper=True, **options)(function)
 
     return decorate
 

@@ -108,7 +108,7 @@ def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any,
             gap[k] = rest if rest > ROUNDING * gap[k] else 0.0
 
 
-@kernel(_nrt=False, forceinline=True)
+@kernel(_nrt=False)
 def _follow_few(gaps: Any, i: Any, j: Any, lags: Any, width: Any) -> Any:
     """Squared gaps in two or three dimensions, in one pass over the first two: half the traffic of one by one."""
     a, b, u, v = lags[0, i : i + width], lags[0, j : j + width], lags[1, i : i + width], lags[1, j : j + width]
@@ -120,7 +120,7 @@ def _follow_few(gaps: Any, i: Any, j: Any, lags: Any, width: Any) -> Any:
             gaps[k] += (p[k] - q[k]) * (p[k] - q[k])
 
 
-@kernel(_nrt=False, forceinline=True)
+@kernel(_nrt=False)
 def follow(  # noqa: PLR0912
     gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any
 ) -> Any:
@@ -157,7 +157,7 @@ def follow(  # noqa: PLR0912
     return True
 
 
-@kernel(_nrt=False, forceinline=True)
+@kernel(_nrt=False)
 def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any, split: Any) -> Any:
     """Multiply values into products of mantissas and exponents; zeros are skipped and counted.
 
@@ -210,42 +210,6 @@ def make_product(width: int) -> Product:
     return Product(np.ones(width), np.ones(width), exponent, zeros, gaps, *bits)
 
 
-@kernel(_nrt=False)
-def _multiply_pairs(
-    product: Any, neighbors: Any, first: Any, last: Any, lags: Any, matrix: Any, metric: Any, horizon: Any
-) -> Any:
-    """Follow the pairs of the references first .. last; return their number, and that of the skipped ones."""
-    pairs = 0
-    missing = 0
-    width = product.gaps.shape[0]
-    for k in range(width):
-        product.mantissa[k] = 1.0
-        product.exponent[k] = 0
-        product.zeros[k] = 0
-    mantissa, other = product.mantissa, product.other
-    plain = metric in (L1, L2, LINF)
-    for i in range(first, last):
-        for at in range(neighbors.shape[1]):
-            j = neighbors[i, at]
-            if j < 0:
-                break
-            if plain and multiply_distances(mantissa, other, lags, i, j, metric) == 0:
-                mantissa, other = other, mantissa
-                pairs += 1
-                continue
-            # Exponents are split off only where a gap or a product leaves the middle of the range.
-            if not follow(product.gaps, product.split, i, j, lags, matrix, metric, width, horizon):
-                missing += 1
-                continue
-            renormalise(mantissa, product.exponent)
-            multiply(mantissa, product.exponent, product.zeros, product.bits, product.split_bits, product.split)
-            pairs += 1
-    renormalise(mantissa, product.exponent)
-    for k in range(width):
-        product.mantissa[k] = mantissa[k]
-    return pairs, missing
-
-
 @kernel(nogil=True, _nrt=False)
 def rosenstein_rows(
     neighbors: Any,
@@ -263,13 +227,36 @@ def rosenstein_rows(
     """Fill one row per block of references: sums of logs, counts, pairs skipped for a missing distance."""
     half = 0.5 if metric in (L2, ACROSS) else 1.0
     horizon = logs.shape[1] - 1
+    plain = metric in (L1, L2, LINF)
+    mantissa, other, exponent, zeros = product.mantissa, product.other, product.exponent, product.zeros
+    gaps, bits, split, split_bits = product.gaps, product.bits, product.split, product.split_bits
+    width = gaps.shape[0]
     for block in range(first, last):
-        pairs, missing[block] = _multiply_pairs(
-            product, neighbors, edges[block], edges[block + 1], lags, matrix, metric, horizon
-        )
+        pairs = 0
+        for k in range(width):
+            mantissa[k] = 1.0
+            exponent[k] = 0
+            zeros[k] = 0
+        for i in range(edges[block], edges[block + 1]):
+            for at in range(neighbors.shape[1]):
+                j = neighbors[i, at]
+                if j < 0:
+                    break
+                if plain and multiply_distances(mantissa, other, lags, i, j, metric) == 0:
+                    mantissa, other = other, mantissa
+                    pairs += 1
+                    continue
+                # Exponents are split off only where a gap or a product leaves the middle of the range.
+                if not follow(gaps, split, i, j, lags, matrix, metric, width, horizon):
+                    missing[block] += 1
+                    continue
+                renormalise(mantissa, exponent)
+                multiply(mantissa, exponent, zeros, bits, split_bits, split)
+                pairs += 1
+        renormalise(mantissa, exponent)
         for k in range(horizon + 1):
-            logs[block, k] = half * (product.exponent[k] * LN2 + np.log(product.mantissa[k]))
-            counts[block, k] = pairs - product.zeros[k]
+            logs[block, k] = half * (exponent[k] * LN2 + np.log(mantissa[k]))
+            counts[block, k] = pairs - zeros[k]
 
 
 @kernel()

@@ -183,7 +183,10 @@ def sort_order(values: Any) -> Any:
     Bins of equal width are sorted by insertion, which is fast where each holds a few values.
     """
     n = values.shape[0]
-    low, high = values.min(), values.max()
+    low, high = values[0], values[0]
+    for v in values:
+        low = v if v < low else low
+        high = v if v > high else high
     bins = max(n // _PER_BIN, 1)
     scale = bins / (high - low) if high > low else 0.0
     if scale == np.inf:  # the spread is below the normal numbers
@@ -443,80 +446,50 @@ def offer_leaf(
 
 @kernel(_nrt=False, forceinline=True)
 def push_nodes(
-    groups: Any, group: Any, bottom: Any, skip: Any, limit: Any, latest: Any, metric: Any, room: Any, depth: Any
+    gaps: Any,
+    point: Any,
+    boxes: Any,
+    first: Any,
+    flat: Any,
+    earliest: Any,
+    group: Any,
+    bottom: Any,
+    skip: Any,
+    limit: Any,
+    latest: Any,
+    metric: Any,
+    stack: Any,
+    stack_time: Any,
+    stack_gap: Any,
+    depth: Any,
 ) -> Any:
     """Push the nodes of a group that may hold a nearer point, the nearest or earliest one last.
 
     Leaves are pushed as their numbers, groups as -1 - number. Returns the new depth of the stack, and whether a node
     with copies of the point itself was left out.
     """
-    gaps, stack, stack_time, stack_gap = room.gaps, room.stack, room.stack_time, room.stack_gap
-    box_gaps(gaps, _BOXES, groups.boxes, group, room.point, metric)
+    box_gaps(gaps, _BOXES, boxes, group, point, metric)
     inside = within(gaps, _BOXES, limit) & ~skip
     base = depth
     repeat = False
     while inside != 0:
         k = lowest(inside)
         inside &= inside - np.uint64(1)
-        gap, time = gaps[_BOXES + k], groups.earliest[group, k]
+        gap, time = gaps[_BOXES + k], earliest[group, k]
         # Ties go to the earliest point; otherwise all copies of a few points would be visited.
         if gap == limit and time > latest:
             continue
-        if gap == 0.0 and groups.flat[group, k]:
+        if gap == 0.0 and flat[group, k]:
             repeat = True
             continue
         at = depth
         while at > base and (stack_gap[at - 1] < gap or (stack_gap[at - 1] == gap and stack_time[at - 1] < time)):
             stack[at], stack_time[at], stack_gap[at] = stack[at - 1], stack_time[at - 1], stack_gap[at - 1]
             at -= 1
-        node = groups.first[group] + k
+        node = first[group] + k
         stack[at], stack_time[at], stack_gap[at] = node if group < bottom else -1 - node, time, gap
         depth += 1
     return depth, repeat
-
-
-@kernel(_nrt=False, forceinline=True)
-def tree_nearest(
-    leaves: Any,
-    times: Any,
-    groups: Any,
-    home: Any,
-    time: Any,
-    metric: Any,
-    theiler: Any,
-    room: Any,
-    best: Any,
-    neighbors: Any,
-) -> Any:
-    """Nearest points of one point: its own leaf, then the nodes beside it on the way up, the nearest ones first."""
-    stack, stack_time, stack_gap, point, gaps = room.stack, room.stack_time, room.stack_gap, room.point, room.gaps
-    bottom = max(leaves.shape[0] // LANES, 1)
-    last = best.shape[1] - 1
-    repeat = offer_leaf(leaves, times, home, point, time, metric, theiler, gaps, best, neighbors)
-    start, count, child = 0, bottom, home
-    depth = 0
-    while True:
-        skip = np.uint64(1) << np.uint64(child % LANES)
-        child //= LANES
-        depth, again = push_nodes(
-            groups, start + child, bottom, skip, best[time, last], neighbors[time, last], metric, room, depth
-        )
-        repeat |= again
-        while depth > 0:
-            depth -= 1
-            node, gap = stack[depth], stack_gap[depth]
-            if gap > best[time, last] or (gap == best[time, last] and stack_time[depth] > neighbors[time, last]):
-                continue
-            if node >= 0:
-                repeat |= offer_leaf(leaves, times, node, point, time, metric, theiler, gaps, best, neighbors)
-            else:
-                limit, latest = best[time, last], neighbors[time, last]
-                depth, again = push_nodes(groups, -1 - node, bottom, np.uint64(0), limit, latest, metric, room, depth)
-                repeat |= again
-        if count == 1:
-            return repeat
-        start += count
-        count = max(count // LANES, 1)
 
 
 @kernel(_nrt=False, forceinline=True)
@@ -525,59 +498,91 @@ def axis_gap(step: Any, metric: Any) -> Any:
     return step * step if metric == L2 else abs(step)
 
 
-@kernel(_nrt=False, forceinline=True)
-def sweep_nearest(
+@kernel(nogil=True, _nrt=False)
+def tree_nearest(
+    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
+) -> Any:
+    """Fill `best` (gaps), `neighbors` (times) and `repeats` for the points of the buckets first .. last of a tree.
+
+    The leaf of a point comes first, then the nodes beside it on the way up, the nearest ones first. `best` is initially
+    `FAR`, `neighbors` -1.
+    """
+    leaves, times, slots, metric = index.leaves, index.times, index.slots, index.metric
+    boxes, firsts, flat, earliest = index.groups.boxes, index.groups.first, index.groups.flat, index.groups.earliest
+    gaps, point, stack, stack_time, stack_gap = room.gaps, room.point, room.stack, room.stack_time, room.stack_gap
+    bottom = max(leaves.shape[0] // LANES, 1)
+    worst = best.shape[1] - 1
+    # Plain integers from the start: numba would compile the helpers once more for a literal.
+    depth, before = np.int64(0), np.int64(-1)
+    for place in range(first * BUCKET, last * BUCKET):
+        home, lane = place // BUCKET, place % BUCKET
+        time = times[home, lane]
+        if time < 0:
+            continue
+        load_point(leaves, home, lane, point)
+        if before >= 0 and metric != L2_SCALED:
+            _offer_shifted(leaves, slots, metric, time, before, theiler, point, best, neighbors)
+        before = time
+        repeat = False
+        start, count, child = 0, bottom, home
+        stack[0], stack_time[0], stack_gap[0] = home, -1, 0.0
+        depth += 1
+        while True:
+            if depth > 0:
+                depth -= 1
+                node, gap = stack[depth], stack_gap[depth]
+                if gap > best[time, worst] or (gap == best[time, worst] and stack_time[depth] > neighbors[time, worst]):
+                    continue
+                if node >= 0:
+                    repeat |= offer_leaf(leaves, times, node, point, time, metric, theiler, gaps, best, neighbors)
+                    continue
+                group, skip = -1 - node, np.uint64(0)
+            elif count == 0:
+                break
+            else:  # one level up
+                group, skip = start + child // LANES, np.uint64(1) << np.uint64(child % LANES)
+                child //= LANES
+                start += count
+                count = max(count // LANES, 1) if count > 1 else 0
+            limit, latest = best[time, worst], neighbors[time, worst]
+            depth, again = push_nodes(
+                gaps,
+                point,
+                boxes,
+                firsts,
+                flat,
+                earliest,
+                group,
+                bottom,
+                skip,
+                limit,
+                latest,
+                metric,
+                stack,
+                stack_time,
+                stack_gap,
+                depth,
+            )
+            repeat |= again
+        repeats[time] = repeat
+
+
+@kernel(_nrt=False)
+def _offer_shifted(
     leaves: Any,
-    times: Any,
-    axis: Any,
-    home: Any,
-    time: Any,
+    slots: Any,
     metric: Any,
+    time: Any,
+    before: Any,
     theiler: Any,
-    room: Any,
+    point: Any,
     best: Any,
     neighbors: Any,
 ) -> Any:
-    """Nearest points of one point among points sorted along an axis: outwards until the axis alone exceeds the gap."""
-    n_leaves = leaves.shape[0]
-    last = best.shape[1] - 1
-    v = room.point[axis]
-    leaf = home
-    step = 1
-    repeat = False
-    while True:
-        repeat |= offer_leaf(leaves, times, leaf, room.point, time, metric, theiler, room.gaps, best, neighbors)
-        leaf += step
-        if step > 0 and (leaf == n_leaves or axis_gap(leaves[leaf, axis, 0] - v, metric) > best[time, last]):
-            leaf = home - 1
-            step = -1
-        if step < 0 and (leaf < 0 or axis_gap(v - leaves[leaf, axis, BUCKET - 1], metric) > best[time, last]):
-            return repeat
-
-
-@kernel(_nrt=False, forceinline=True)
-def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any, neighbors: Any) -> Any:
-    """Nearest points of one state, from a row of a distance matrix."""
-    last = best.shape[1] - 1
-    repeat = False
-    for other in range(usable.shape[0]):
-        gap = matrix[time, other]
-        if not gap < best[time, last] or abs(other - time) < theiler or not usable[other]:
-            continue
-        if gap > 0.0:
-            insert(best, neighbors, time, gap, other)
-        else:
-            repeat = True
-    return repeat
-
-
-@kernel(_nrt=False, forceinline=True)
-def _offer_shifted(index: Any, time: Any, before: Any, theiler: Any, point: Any, best: Any, neighbors: Any) -> Any:
     """Offer the neighbours of an earlier query, moved on with the time: close for points of one stretch of an orbit.
 
     They only bound the search from the start, so the result does not depend on the order of the queries.
     """
-    leaves, slots = index.leaves, index.slots
     for k in range(best.shape[1]):
         if neighbors[before, k] < 0:
             return
@@ -588,9 +593,9 @@ def _offer_shifted(index: Any, time: Any, before: Any, theiler: Any, point: Any,
         gap = 0.0
         for c in range(leaves.shape[1]):  # term by term as in the leaves
             step = abs(leaves[leaf, c, lane] - point[c])
-            if index.metric == L2:
+            if metric == L2:
                 gap += step * step
-            elif index.metric == L1:
+            elif metric == L1:
                 gap += step
             else:
                 gap = step if step > gap else gap
@@ -598,41 +603,60 @@ def _offer_shifted(index: Any, time: Any, before: Any, theiler: Any, point: Any,
             insert(best, neighbors, time, gap, other)
 
 
-@kernel(nogil=True)
-def nearest(index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any) -> Any:
-    """Fill `best` (gaps), `neighbors` (times) and `repeats` for the points of buckets (or matrix rows) first .. last.
+@kernel(nogil=True, _nrt=False)
+def sweep_nearest(
+    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
+) -> Any:
+    """`tree_nearest` for points sorted along an axis, outwards until the axis alone exceeds the gap; or for all points.
 
-    `best` is initially `FAR`, `neighbors` -1.
+    Without an axis (brute force), every leaf is compared.
     """
-    leaves, times, metric, point = index.leaves, index.times, index.metric, room.point
-    if index.kind == MATRIX:
-        for time in range(first, last):
-            if index.usable[time]:
-                repeats[time] = matrix_nearest(index.matrix, index.usable, time, theiler, best, neighbors)
-        return
-    before = -1
-    for home in range(first, last):
-        for lane in range(BUCKET):
-            time = times[home, lane]
-            if time < 0:
+    leaves, times, axis, metric = index.leaves, index.times, index.axis, index.metric
+    point, gaps = room.point, room.gaps
+    n_leaves = leaves.shape[0]
+    worst = best.shape[1] - 1
+    for place in range(first * BUCKET, last * BUCKET):
+        home, lane = place // BUCKET, place % BUCKET
+        time = times[home, lane]
+        if time < 0:
+            continue
+        load_point(leaves, home, lane, point)
+        repeat = False
+        leaf, step = home, 1
+        while True:
+            repeat |= offer_leaf(leaves, times, leaf, point, time, metric, theiler, gaps, best, neighbors)
+            leaf += step
+            if step > 0 and (
+                leaf == n_leaves
+                or (axis >= 0 and axis_gap(leaves[leaf, axis, 0] - point[axis], metric) > best[time, worst])
+            ):
+                leaf = home - 1
+                step = -1
+            if step < 0 and (
+                leaf < 0
+                or (axis >= 0 and axis_gap(point[axis] - leaves[leaf, axis, BUCKET - 1], metric) > best[time, worst])
+            ):
+                break
+        repeats[time] = repeat
+
+
+@kernel(nogil=True, _nrt=False)
+def matrix_nearest(
+    matrix: Any, usable: Any, first: Any, last: Any, theiler: Any, best: Any, neighbors: Any, repeats: Any
+) -> Any:
+    """`tree_nearest` for the rows first .. last of a distance matrix."""
+    worst = best.shape[1] - 1
+    for time in range(first, last):
+        if not usable[time]:
+            continue
+        for other in range(usable.shape[0]):
+            gap = matrix[time, other]
+            if not gap < best[time, worst] or abs(other - time) < theiler or not usable[other]:
                 continue
-            load_point(leaves, home, lane, point)
-            if index.kind == TREE:
-                if before >= 0 and metric != L2_SCALED:
-                    _offer_shifted(index, time, before, theiler, point, best, neighbors)
-                repeats[time] = tree_nearest(
-                    leaves, times, index.groups, home, time, metric, theiler, room, best, neighbors
-                )
-                before = time
-            elif index.kind == SWEEP:
-                repeats[time] = sweep_nearest(
-                    leaves, times, index.axis, home, time, metric, theiler, room, best, neighbors
-                )
+            if gap > 0.0:
+                insert(best, neighbors, time, gap, other)
             else:
-                for leaf in range(leaves.shape[0]):
-                    repeats[time] |= offer_leaf(
-                        leaves, times, leaf, point, time, metric, theiler, room.gaps, best, neighbors
-                    )
+                repeats[time] = True
 
 
 @kernel(_nrt=False, forceinline=True)

@@ -36,40 +36,59 @@ def tree_to_orbit(
 
     Returns the number of distances computed. See trajtools.neighbors.to_orbit.
     """
-    stack, stack_time, stack_gap = room.stack, room.stack_time, room.stack_gap
+    gaps, point, stack, stack_time, stack_gap = room.gaps, room.point, room.stack, room.stack_time, room.stack_gap
+    boxes, firsts, flat, earliest = groups.boxes, groups.first, groups.flat, groups.earliest
     bottom = max(leaves.shape[0] // LANES, 1)
-    root, none = groups.first.shape[0] - 1, np.uint64(0)
+    root = -firsts.shape[0]  # as on the stack
     computed = 0
     home = 0  # the leaf of the previous nearest state, which is close to this one's
     for i in range(first, last):
         if not usable[i]:
             continue
         for c in range(points.shape[1]):
-            room.point[c] = points[i, c]
-        best, who, _ = _offer(leaves, times, home, metric, room, FAR, -1)
-        computed += BUCKET
-        begun = home
-        depth, _ = push_nodes(groups, root, bottom, none, best, who, metric, room, 0)
+            point[c] = points[i, c]
+        best, who, begun = FAR, np.int64(-1), -1
+        stack[0], stack_time[0], stack_gap[0] = root, -1, 0.0
+        stack[1], stack_time[1], stack_gap[1] = home, -1, 0.0
+        depth = np.int64(2)
         while depth > 0:
             depth -= 1
             node = stack[depth]
-            if stack_gap[depth] > best or (stack_gap[depth] == best and stack_time[depth] > who):
+            if stack_gap[depth] > best or (stack_gap[depth] == best and stack_time[depth] > who) or node == begun:
                 continue
-            if node < 0:
-                depth, _ = push_nodes(groups, -1 - node, bottom, none, best, who, metric, room, depth)
-            elif node != begun:
-                best, who, better = _offer(leaves, times, node, metric, room, best, who)
+            if node >= 0:
+                best, who, better = _offer(leaves, times, node, metric, point, gaps, best, who)
+                if begun < 0:
+                    begun = home
                 home = node if better else home
                 computed += BUCKET
+                continue
+            depth, _ = push_nodes(
+                gaps,
+                point,
+                boxes,
+                firsts,
+                flat,
+                earliest,
+                -1 - node,
+                bottom,
+                np.uint64(0),
+                best,
+                who,
+                metric,
+                stack,
+                stack_time,
+                stack_gap,
+                depth,
+            )
         gap[i], place[i] = best, who
     return computed
 
 
 @kernel(_nrt=False)
-def _offer(leaves: Any, times: Any, leaf: Any, metric: Any, room: Any, best: Any, who: Any) -> Any:
+def _offer(leaves: Any, times: Any, leaf: Any, metric: Any, point: Any, gaps: Any, best: Any, who: Any) -> Any:
     """Compare a point with the states of a leaf; returns the best gap, its time, and whether it is new."""
-    gaps = room.gaps
-    leaf_gaps(gaps, 0, leaves, leaf, room.point, metric)
+    leaf_gaps(gaps, 0, leaves, leaf, point, metric)
     inside = within(gaps, 0, best)
     better = False
     while inside != 0:

@@ -64,8 +64,11 @@ def tangent_logs(maps: Any, linked: Any, planes: Any, k: Any) -> Any:
             multiply(planes[t], frame, inside)
             orthonormalise(inside, discarded)
             multiply(planes[t].T, inside, frame)
-        frames[t] = frame.T
+        # Not by slices: the error for unequal shapes takes numba seconds to compile.
+        for c in range(k):
+            for a in range(size):
+                frames[t, c, a] = frame[a, c]
         multiply(maps[t], frame, moved)
         orthonormalise(moved, logs[t])
-        frame[:] = moved
+        frame, moved = moved, frame
     return logs, frames

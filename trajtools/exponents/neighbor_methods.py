@@ -148,6 +148,7 @@ def kantz(
     """
     from trajtools._kernels._jit import in_parts
     from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
+    from trajtools._kernels.neighbors import FAR
 
     code = check_average(average)
     x, embedding = delay_vectors(x, dim, delay)
@@ -183,7 +184,10 @@ def kantz(
     radii, lists, strategy, index = _neighborhoods(states, rule)
     edges = block_edges(states)
     cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
-    balls = Balls(lists, states.gap(radii), lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
+    with np.errstate(over="ignore"):
+        # An infinite limit would reach the empty lanes of the index.
+        limits = np.minimum(states.gap(radii), FAR)
+    balls = Balls(lists, limits, lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
     shape = (len(edges) - 1, len(radii))
     rows = Rows(
         logs=np.zeros((*shape, states.horizon + 1)),

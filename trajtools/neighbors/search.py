@@ -167,19 +167,28 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
     """`find_nearest` for prepared states."""
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
-    from trajtools._kernels.neighbors import nearest as search
 
     chosen = requested(states, strategy) if strategy else choose(states, None)
     index = build(states, chosen)
     gaps = np.full((len(states), int(rule.k)), neighbors.FAR)
     times = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
     repeats = np.zeros(len(states), dtype=np.bool_)
-    in_parts(
-        lambda first, last: search(
-            index, first, last, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
-        ),
-        len(states) if index.kind == neighbors.MATRIX else len(index.leaves),
-    )
+    if index.kind == neighbors.MATRIX:
+        in_parts(
+            lambda a, b: neighbors.matrix_nearest(
+                states.matrix, states.usable, a, b, states.theiler, gaps, times, repeats
+            ),
+            len(states),
+        )
+    else:
+        # One kernel per search: only the one used is compiled.
+        search = neighbors.tree_nearest if index.kind == neighbors.TREE else neighbors.sweep_nearest
+        in_parts(
+            lambda a, b: search(
+                index, a, b, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
+            ),
+            len(index.leaves),
+        )
     distance = np.sqrt(gaps, out=gaps) if states.root else gaps
     distance[times < 0] = np.nan
     n_references = int(np.count_nonzero(times[:, 0] >= 0))
