@@ -437,7 +437,9 @@ class Recorder(Adapter):
     def _keep_numbers(self, values: Mapping[str, Any]) -> None:
         """Keep numbers for `live`: those of the first member where there are several."""
         for name, value in values.items():
-            if np.ndim(value) < 2:
+            if type(value) is float:
+                self._numbers[name] = value
+            elif np.ndim(value) < 2:
                 self._numbers[name] = float(value if np.ndim(value) == 0 else value[0])
 
     def _take(
