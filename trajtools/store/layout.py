@@ -13,7 +13,7 @@ import secrets
 import struct
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -329,6 +329,14 @@ class Axis:
 def checksum(chunk: memoryview | bytes, block: int, index: int) -> int:
     """xxh3-64 of the committed rows of a chunk, seeded by its place; never 0, which stands for no chunk."""
     return xxhash.xxh3_64_intdigest(chunk, seed=(block << 24) + index) or 1
+
+
+def checksum_of_parts(parts: Iterable[Any], block: int, index: int) -> int:
+    """`checksum` of bytes that lie in parts."""
+    digest = xxhash.xxh3_64(seed=(block << 24) + index)
+    for part in parts:
+        digest.update(part)
+    return digest.intdigest() or 1
 
 
 # ----------------------------------------------------------------------------------------------------- cells and notes
