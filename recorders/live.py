@@ -158,59 +158,6 @@ def over_threshold(metrics: Mapping[str, float], thresholds: Mapping[str, float]
     }
 
 
-def stability_threshold(
-    rate: float,
-    momentum: float = 0.0,
-    *,
-    nesterov: bool = False,
-    is_average: bool = False,
-    decay: float = 0.0,
-    decoupled: bool = False,
-) -> float:
-    r"""Largest curvature at which gradient descent with momentum is stable on a quadratic.
-
-    Parameters
-    ----------
-    rate, momentum : float
-        eta and beta.
-    nesterov : bool
-        Gradient at the point ahead.
-    is_average : bool
-        False: Polyak's heavy ball as torch has it, m <- beta m + g. True: m <- beta m + (1 - beta) g, as in Adam.
-    decay : float
-        Weight decay lambda.
-    decoupled : bool
-        False: the gradient gets lambda w (an L2 penalty). True: w <- (1 - eta lambda) w, as in AdamW.
-
-    Returns
-    -------
-    float
-        NaN where the rate is not positive.
-
-    Notes
-    -----
-    Heavy ball: :math:`2 (1 + \beta) / \eta` ([1]_); Nesterov: :math:`2 (1 + \beta) / ((1 + 2 \beta) \eta)`; an
-    average: :math:`2 (1 + \beta) / ((1 - \beta) \eta)`, which is :math:`38 / \eta` at beta = .9 ([2]_, for the
-    curvature :math:`P^{-1} H` of Adam at full batch with a preconditioner that changes slowly). An L2 penalty is
-    curvature itself and is subtracted. Decoupled decay puts :math:`2 - \eta \lambda` for 2: the step
-    :math:`w' = (1 - \eta \lambda) w - \eta m'` then has the multiplier -1.
-
-    References
-    ----------
-    .. [1] J. Cohen et al., ICLR 2021, arXiv:2103.00065
-    .. [2] J. Cohen et al., Adaptive gradient methods at the edge of stability (2022), arXiv:2207.14484
-    """
-    if not rate > 0:
-        return nan
-    shrunk = rate * decay if decoupled else 0.0
-    threshold = (2 - shrunk) * (1 + momentum) / rate
-    if is_average:
-        threshold /= 1 - momentum
-    if nesterov:
-        threshold /= 1 + 2 * momentum
-    return threshold if decoupled else threshold - decay
-
-
 class Line:
     """One line that follows a training, for ``Recorder(progress=True)``.
 

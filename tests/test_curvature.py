@@ -52,6 +52,7 @@ def test_the_entry_into_the_edge_of_stability_is_found(tmp_path):
         ({"lr": 0.1}, 2.0),
         ({"lr": 0.1, "momentum": 0.9}, 3.8),
         ({"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}, 3.8 / 2.8),
+        ({"lr": 0.1, "optimizer": "sgd", "weight_decay": 2.0}, 1.8),
     ],
 )
 def test_the_threshold_is_that_of_the_optimiser(tmp_path, hparams, threshold):
@@ -59,12 +60,60 @@ def test_the_threshold_is_that_of_the_optimiser(tmp_path, hparams, threshold):
     assert found.threshold == pytest.approx(threshold)
     assert found.verdict == "at the edge"
     # A quadratic that is trained at just this curvature neither grows nor shrinks.
-    h, beta = threshold / 0.1, hparams.get("momentum", 0.0)
+    h, beta = threshold / 0.1 + hparams.get("weight_decay", 0.0), hparams.get("momentum", 0.0)
     if hparams.get("nesterov"):
         step = np.array([[1 + beta - 0.1 * h * (1 + beta), -beta * (1 - 0.1 * h)], [1, 0]])
     else:
         step = np.array([[1 + beta - 0.1 * h, -beta], [1, 0]])
     assert np.abs(np.linalg.eigvals(step)).max() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("hparams", "name", "threshold"),
+    [
+        ({"lr": 0.1, "optimizer": "Adam", "betas": [0.9, 0.999]}, "preconditioned_h_max_full", 38.0),
+        ({"lr": 0.1, "optimizer": "adam", "betas": [0.9, 0.999]}, "h_max_full", None),  # no preconditioner
+        ({"lr": 0.1, "optimizer": "adam"}, "preconditioned_h_max_full", None),  # beta_1 is unknown
+        ({"lr": 0.1, "optimizer": "Adam", "betas": [0.9, 0.999], "weight_decay": 0.1}, "h_max_full", None),
+        ({"lr": 0.1, "optimizer": "LBFGS"}, "h_max_full", None),
+    ],
+)
+def test_adaptive_optimisers_have_a_threshold_in_units_of_their_preconditioner_only(tmp_path, hparams, name, threshold):
+    found = measured(write(tmp_path / "a.h5", rising(threshold or 2.0), hparams=hparams, name=name))
+    assert np.isnan(found.predicted).all()
+    if threshold:
+        assert found.threshold == pytest.approx(threshold)
+        assert (found.verdict, found.sources["h_max"]) == ("at the edge", name)
+    else:
+        assert np.isnan(found.threshold)
+        assert (found.verdict, codes(found.reasons)) == ("inconclusive", ("no-threshold",))
+        assert "nan" not in str(found)
+        found.plot()
+
+
+@pytest.mark.torch
+def test_the_optimiser_is_read_from_the_recorder_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    from recorders.torch import Recorder as TorchRecorder
+
+    def threshold(name, optimizer, **settings):
+        model = torch.nn.Linear(1, 1)
+        stepped = optimizer(model.parameters(), lr=0.1, **settings)
+        with TorchRecorder(
+            tmp_path / "a.h5", model, optimizer=stepped, hparams={"lr": 0.1}, mode="w", quiet=True
+        ) as rec:
+            for _ in range(12):
+                stepped.step()
+                rec.record(**{name: 1.0})
+        return measured(tmp_path / "a.h5").threshold
+
+    class Mine(torch.optim.Adam):
+        pass
+
+    assert threshold("h_max_full", torch.optim.SGD, momentum=0.9) == pytest.approx(3.8)
+    assert threshold("preconditioned_h_max_full", Mine) == pytest.approx(38.0)
+    assert threshold("preconditioned_h_max_full", torch.optim.AdamW, weight_decay=1.0) == pytest.approx(1.9 * 19)
+    assert np.isnan(threshold("h_max_full", Mine))
 
 
 @pytest.mark.parametrize(("level", "verdict"), [(1.0, "below the edge"), (3.0, "beyond the edge")])

@@ -291,20 +291,3 @@ def test_params_of_nnx_are_the_state_and_statistics_are_not(tmp_path, jax):
     np.testing.assert_array_equal(found[:, 4:16], wanted)
     with tt.open(tmp_path / "a.h5") as run:
         assert {p.name: p.kind for p in run.parameters}["norm.scale"] == "norm"
-
-
-@pytest.mark.jax
-def test_attention_of_equinox_is_no_chain_of_layers(tmp_path, jax):
-    eqx = pytest.importorskip("equinox")
-    from recorders.jax import Recorder
-
-    block = {
-        "attention": eqx.nn.MultiheadAttention(2, 8, key=jax.random.key(0)),
-        "out": eqx.nn.Linear(8, 8, key=jax.random.key(1)),
-    }
-    with Recorder(tmp_path / "a.h5", block, quiet=True):
-        pass
-    with tt.open(tmp_path / "a.h5") as run:
-        ends = {p.name: (p.source, p.target) for p in run.parameters}
-    assert ends["attention.key_proj.weight"] == ("attention.key_proj:in", "attention.key_proj")
-    assert ends["out.weight"] == ("out:in", "out")

@@ -211,9 +211,10 @@ def test_numbers_of_twins_stand_in_the_file_of_tensorboard(tmp_path, trainer):
 
 
 def test_numbers_of_twins_stand_in_the_files_of_mlflow(tmp_path, trainer, monkeypatch):
-    pytest.importorskip("mlflow")
+    mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())  # of this process, whatever a test before has left
     options = {"report_to": ["mlflow"]}
     if trainer.name == "lightning":
         logger = trainer.module.pytorch.loggers.MLFlowLogger(tracking_uri=(tmp_path / "mlruns").as_uri())

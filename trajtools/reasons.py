@@ -211,6 +211,7 @@ CODES: dict[str, str] = {
     "scales-fixed": "hidden units whose signs or scales are fixed",
     # curvature, and the order-chaos transition
     "threshold-reached": "rate times curvature reaches the threshold and stays there",
+    "no-threshold": "no threshold is known for this curvature under this optimiser",
     "below-threshold": "rate times curvature stays below the threshold",
     "above-threshold": "rate times curvature stays above the threshold",
     "batch-curvature": "the curvature is that of mini-batches",

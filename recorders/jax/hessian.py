@@ -229,6 +229,15 @@ def preconditioner(opt_state: Any, *, b1: float = 0.9, b2: float = 0.999, eps: f
     -----
     Adam steps by :math:`-\eta P^{-1} m`, :math:`P = (1 - b_1^t) (\sqrt{v / (1 - b_2^t)} + \epsilon)`, so that P^-1 H is
     compared with :math:`2 (1 + b_1) / ((1 - b_1) \eta)` (Cohen et al. 2022, arXiv:2207.14484).
+
+    Examples
+    --------
+    >>> import optax
+    >>> optimizer = optax.adam(0.1)
+    >>> state = optimizer.init({"w": jnp.ones(2)})
+    >>> _, state = optimizer.update({"w": jnp.array([0.5, 4.0])}, state)
+    >>> [round(float(p), 6) for p in preconditioner(state)["w"]]
+    [0.05, 0.4]
     """
 
     def is_adam(node: Any) -> bool:

@@ -15,7 +15,6 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from recorders import recorder as framework_free
 from recorders.adapter import Beside, Pending
-from recorders.live import stability_threshold
 from recorders.opening import member_table
 from recorders.shards import OtherRank
 from recorders.torch.modules import (
@@ -197,6 +196,8 @@ class Recorder(framework_free.Recorder):
             self._origin = _provenance(first)
             if n_ranks() > 1 and self._shards is None:
                 self._origin["torch"]["ranks"] = _of_ranks(mean_loss, every_rank)
+        if len(self._optimizers) == 1 or isinstance(state, ModuleTwins):
+            self._origin = {**self._origin, "optimizer": _settings(self._optimizers[0])}
         if isinstance(state, ModuleTwins):
             self._twins = state
             options["members"] = list(state.members)
@@ -334,29 +335,13 @@ class Recorder(framework_free.Recorder):
         return all(now.get(place, count) == count for place, count in self._writes.items())
 
     def _thresholds(self) -> dict[str, float]:
-        """Largest curvatures at which the first group of parameters is stable, see `stability_threshold`.
+        """Largest curvatures at which the first group of parameters is stable."""
+        from trajtools.training.curvature import thresholds
 
-        SGD: of the Hessian. Adam, AdamW and RMSprop: of the Hessian in units of their preconditioner.
-        """
         if not self._optimizers:
             return {}
-        optimizer = self._optimizers[0]
-        group = optimizer.param_groups[0]
-        rate, decay = float(group["lr"]), float(group.get("weight_decay", 0.0))
-        if isinstance(optimizer, torch.optim.SGD) and not group["dampening"]:
-            momentum, nesterov = float(group["momentum"]), bool(group["nesterov"])
-            return {"h_max": stability_threshold(rate, momentum, nesterov=nesterov, decay=decay)}
-        decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
-        if decay and not decoupled:  # the penalty has the units of H, and the curvature those of P^-1 H
-            return {}
-        if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-            beta = float(group["betas"][0])
-            return {
-                "preconditioned_h_max": stability_threshold(rate, beta, is_average=True, decay=decay, decoupled=True)
-            }
-        if isinstance(optimizer, torch.optim.RMSprop):
-            return {"preconditioned_h_max": stability_threshold(rate, float(group["momentum"]))}
-        return {}
+        settings = _settings(self._optimizers[0])
+        return thresholds(settings, settings["lr"])
 
     def _busy_cores(self) -> int:
         """Number of cores used by the training."""
@@ -554,6 +539,16 @@ def _provenance(model: nn.Module) -> dict[str, Any]:
             **describe(model),
         }
     }
+
+
+def _settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Name of an optimiser of torch, and the settings of its first group of parameters."""
+    kinds = [kind for kind in type(optimizer).__mro__ if kind.__module__.startswith("torch.optim")]
+    name = kinds[0].__name__ if kinds[:1] != [Optimizer] else type(optimizer).__name__
+    group = optimizer.param_groups[0]
+    plain = {key: value for key, value in group.items() if isinstance(value, bool | int | float | str)}
+    pairs = {"betas": list(group["betas"])} if "betas" in group else {}
+    return {"name": name, **plain, **pairs, "lr": float(group["lr"])}
 
 
 def _of_ranks(mean_loss: bool, every_rank: bool) -> dict[str, Any]:

@@ -248,7 +248,7 @@ def sorted_along(values: Floats) -> Ints:
 def _order(values: Floats) -> Ints:
     from trajtools._kernels.neighbors import sort_order
 
-    order = sort_order(np.ascontiguousarray(values))
+    order = sort_order(np.ascontiguousarray(values)) if len(values) else np.empty(0, dtype=np.int64)
     return order if len(order) == len(values) else np.argsort(values)
 
 

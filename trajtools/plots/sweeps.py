@@ -340,15 +340,16 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
     style = "." if finite.sum() < 200 else "-"
     source = literal(result.sources["h_max"])
     ax.plot(result.step[finite], result.product[finite], style, color=BLUE, label=source)
-    for level in dict.fromkeys((1.0, 2.0, result.threshold)):
-        if level == result.threshold:
+    limits = [result.threshold] if np.isfinite(result.threshold) else []
+    for level in dict.fromkeys((1.0, 2.0, *limits)):
+        if level in limits:
             ax.axhline(level, color=RED, linewidth=1, label=f"stable below {level:.3g}")
         else:
             ax.axhline(level, color="0.5", linewidth=1, linestyle=":")
     if np.isfinite(result.entry):
         label = f"edge of stability from step {result.entry:.0f}"
         ax.axvline(result.entry, color=GREEN, linewidth=1, label=label)
-    ax.set_ylim(0, 1.2 * max(result.threshold, float(np.nanquantile(result.product, 0.99)) if finite.any() else 0.0))
+    ax.set_ylim(0, 1.2 * max(*limits, 1.0, float(np.nanquantile(result.product, 0.99)) if finite.any() else 0.0))
     ax.set_xlabel("step")
     ax.set_ylabel("learning rate x largest curvature")
     legend_above(ax)

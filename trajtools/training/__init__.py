@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from trajtools.training.curvature import Curvature as Curvature, curvature as curvature
+from trajtools.training.curvature import (
+    Curvature as Curvature,
+    curvature as curvature,
+    stability_threshold as stability_threshold,
+)
 from trajtools.training.order_chaos import (
     OrderChaos as OrderChaos,
     TrunkStability as TrunkStability,

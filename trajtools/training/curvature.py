@@ -56,10 +56,11 @@ class Curvature(Result):
     product : ndarray of float64, shape (T,)
         Rate times h_max.
     threshold : float
-        Product at which the optimiser becomes unstable on a quadratic: 2 for gradient descent, different with momentum.
+        Product at which the optimiser becomes unstable on a quadratic: 2 for gradient descent, see
+        `stability_threshold`; NaN where none is known.
     predicted : ndarray of float64, shape (T,)
         Local exponent of plain gradient descent, ``ln max(|1 - rate h_min|, |1 - rate h_max|)``, per step; NaN for
-        momentum, and where a curvature is missing.
+        other optimisers, and where a curvature is missing.
     measured : ndarray of float64, shape (T,)
         Recorded growth of a forward shadow, per step; NaN without one.
     entry : float
@@ -126,7 +127,8 @@ class Curvature(Result):
         }
         text = texts.get(self.verdict, "The data do not decide; the reasons say what is missing")
         known = self.product[np.isfinite(self.product)]
-        last = f"; rate x curvature ends at {known[-1]:.3g} of {self.threshold:.3g}" if len(known) else ""
+        level = f" of {self.threshold:.3g}" if np.isfinite(self.threshold) else ""
+        last = f"; rate x curvature ends at {known[-1]:.3g}{level}" if len(known) else ""
         return f"{text}{last}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -162,9 +164,10 @@ def curvature(
         were recorded, a shadow that is known at more states stands for `sharpness` if they differ by at most 10 %
         (median).
     rate, momentum : float or None
-        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` if recorded, else the `hparams`.
+        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` if recorded, else the `hparams`; the
+        momentum otherwise that of the optimiser that the recorder of torch followed.
     nesterov : bool or None
-        Nesterov's momentum; None: from the `hparams`, else False.
+        Nesterov's momentum; None: from the `hparams` or the optimiser, else False.
     rng : int, numpy.random.Generator or None
         Generator of the resampling; None is the seed 0.
 
@@ -183,8 +186,11 @@ def curvature(
     Notes
     -----
     Gradient descent on a quadratic is stable while rate x h_max < 2, with momentum beta while it is below 2 + 2 beta,
-    with Nesterov's below (2 + 2 beta) / (1 + 2 beta). A training run that reaches this threshold and stays near it is
-    at the edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate
+    with Nesterov's below (2 + 2 beta) / (1 + 2 beta). Adam, AdamW and RMSprop have a threshold for the curvature in
+    units of their preconditioner (``preconditioned_h_max_full``, ...), and none for the Hessian; see
+    `stability_threshold`. The optimiser is that of the recorder (``run.provenance["optimizer"]``), else the entry
+    ``optimizer`` of the `hparams`, else gradient descent. A training run that reaches this threshold and stays near it
+    is at the edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate
     h_max\|): at small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
 
     A warning reports a forward shadow that starts to grow much later than the threshold is passed. Neither is in error,
@@ -215,9 +221,12 @@ def curvature(
     if not run.n_states:
         raise DataError(f"run {run.name!r} has no states")
     metrics = run.metrics
+    optimizer = _optimizer(run, momentum, nesterov)
+    adaptive = optimizer["name"] != "SGD"
     sources = {}
     for name in ("h_max", "h_min"):
-        source = _source(metrics, name, of)
+        units = ("preconditioned_", "") if adaptive else ("",)
+        source = next(filter(None, (_source(metrics, unit + name, of) for unit in units)), None)
         if source:
             sources[name] = source
     if "h_max" not in sources:
@@ -231,17 +240,23 @@ def curvature(
     h_max, h_min = (_series(metrics, sources.get(name), T) for name in ("h_max", "h_min"))
     measured = _series(metrics, growth, T)
     rates, rate_source = _rates(run, rate)
-    beta = _beta(run.hparams, momentum)
-    ahead = bool(run.hparams.get("nesterov", False)) if nesterov is None else nesterov
-    threshold = (2 + 2 * beta) / (1 + 2 * beta) if ahead else 2 + 2 * beta
+    middle = float(np.median(rates[np.isfinite(rates)])) if np.isfinite(rates).any() else float("nan")
+    limits = thresholds(optimizer, middle)
+    limit = next(
+        (value for stem, value in limits.items() if sources["h_max"].startswith((stem, "shadow_" + stem))), None
+    )
+    threshold = float("nan") if limit is None else middle * limit
+    beta, ahead = float(optimizer["momentum"] or 0.0), bool(optimizer["nesterov"])
     product = rates * h_max
-    predicted = np.full(T, np.nan) if beta else _local(rates, h_min, h_max)
+    predicted = _local(rates, h_min, h_max) if not adaptive and not beta else np.full(T, np.nan)
     at, after, interval = _entry(run.step, product, threshold, random_generator(rng))
     agreement = _agreement(measured, predicted)
     calm = np.where(np.isnan(product), np.nan, 0.0)
-    waiting = np.where(product > threshold, _flipping(product, beta, ahead), calm)
+    waiting = calm if adaptive else np.where(product > threshold, _flipping(product, beta, ahead), calm)
     verdict, reasons = _judge(product, threshold, at, after, interval)
-    settings = {"of": of, "rate": rate_source, "momentum": beta, "nesterov": ahead, "near": NEAR, "level": LEVEL}
+    if limit is None:
+        verdict, reasons = "inconclusive", (_no_threshold(optimizer, limits, sources["h_max"]),)
+    settings = {"of": of, "rate": rate_source, "optimizer": optimizer, "near": NEAR, "level": LEVEL}
     return Curvature(
         step=run.step,
         rate=rates,
@@ -261,6 +276,86 @@ def curvature(
         settings=settings,
         warnings=_warnings(sources, h_max, metrics) + _late(run, (sources["h_max"], growth), measured, waiting),
     )
+
+
+def stability_threshold(
+    rate: float,
+    momentum: float = 0.0,
+    *,
+    nesterov: bool = False,
+    is_average: bool = False,
+    decay: float = 0.0,
+    decoupled: bool = False,
+) -> float:
+    r"""Largest curvature at which gradient descent with momentum is stable on a quadratic.
+
+    Parameters
+    ----------
+    rate, momentum : float
+        eta and beta.
+    nesterov : bool
+        Gradient at the point ahead.
+    is_average : bool
+        False: Polyak's heavy ball as torch has it, m <- beta m + g. True: m <- beta m + (1 - beta) g, as in Adam.
+    decay : float
+        Weight decay lambda.
+    decoupled : bool
+        False: the gradient gets lambda w (an L2 penalty). True: w <- (1 - eta lambda) w, as in AdamW.
+
+    Returns
+    -------
+    float
+        NaN where the rate is not positive.
+
+    Notes
+    -----
+    Heavy ball: :math:`2 (1 + \beta) / \eta` ([1]_); Nesterov: :math:`2 (1 + \beta) / ((1 + 2 \beta) \eta)`; an
+    average: :math:`2 (1 + \beta) / ((1 - \beta) \eta)`, which is :math:`38 / \eta` at beta = .9 ([2]_, for the
+    curvature :math:`P^{-1} H` of Adam at full batch with a preconditioner that changes slowly). An L2 penalty is
+    curvature itself and is subtracted. Decoupled decay puts :math:`2 - \eta \lambda` for 2: the step
+    :math:`w' = (1 - \eta \lambda) w - \eta m'` then has the multiplier -1.
+
+    References
+    ----------
+    .. [1] J. Cohen et al., ICLR 2021, arXiv:2103.00065
+    .. [2] J. Cohen et al., Adaptive gradient methods at the edge of stability (2022), arXiv:2207.14484
+
+    Examples
+    --------
+    >>> import trajtools as tt
+    >>> tt.training.stability_threshold(0.25), tt.training.stability_threshold(0.25, 0.5)
+    (8.0, 12.0)
+    """
+    if not rate > 0:
+        return float("nan")
+    shrunk = rate * decay if decoupled else 0.0
+    threshold = (2 - shrunk) * (1 + momentum) / rate
+    if is_average:
+        threshold /= 1 - momentum
+    if nesterov:
+        threshold /= 1 + 2 * momentum
+    return threshold if decoupled else threshold - decay
+
+
+def thresholds(optimizer: Mapping[str, Any], rate: float) -> dict[str, float]:
+    """Largest stable curvatures of an optimiser, by the beginning of their metrics; empty where none is known.
+
+    SGD: of the Hessian. Adam, AdamW and RMSprop: of the Hessian in units of their preconditioner.
+    """
+    name, decay = optimizer.get("name"), float(optimizer.get("weight_decay") or 0.0)
+    momentum = float(optimizer.get("momentum") or 0.0)
+    if name == "SGD" and not optimizer.get("dampening"):
+        nesterov = bool(optimizer.get("nesterov"))
+        return {"h_max": stability_threshold(rate, momentum, nesterov=nesterov, decay=decay)}
+    decoupled = name == "AdamW" or bool(optimizer.get("decoupled_weight_decay"))
+    if decay and not decoupled:  # the penalty has the units of H, and the curvature those of P^-1 H
+        return {}
+    if name in ("Adam", "AdamW") and optimizer.get("betas"):
+        beta = float(optimizer["betas"][0])
+        return {"preconditioned_h_max": stability_threshold(rate, beta, is_average=True, decay=decay, decoupled=True)}
+    if name == "RMSprop":
+        return {"preconditioned_h_max": stability_threshold(rate, momentum)}
+    return {}
 
 
 def _series(metrics: Mapping[str, Any], name: str | None, T: int) -> Floats:
@@ -287,12 +382,37 @@ def _rates(run: Any, rate: float | None) -> tuple[Floats, str]:
     raise DataError(f"run {run.name!r} has no learning rate: record it as a metric or in hparams, or pass rate=")
 
 
-def _beta(hparams: Mapping[str, Any], momentum: float | None) -> float:
-    value = hparams.get("momentum", 0.0) if momentum is None else momentum
-    beta = float(value) if isinstance(value, (int, float)) else 0.0
-    if not 0 <= beta < 1:
-        raise DataError(f"momentum={value!r} must lie between 0 and 1")
-    return beta
+def _optimizer(run: Any, momentum: float | None, nesterov: bool | None) -> dict[str, Any]:
+    """What is known of the optimiser: from the recorder, else from the hparams; gradient descent if nothing is."""
+    names = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}
+    hparams, recorded = run.hparams, run.provenance.get("optimizer")
+    if not isinstance(recorded, Mapping):
+        name = hparams.get("optimizer")
+        name = names.get(name.lower(), name) if isinstance(name, str) else "SGD"
+        recorded = {"name": name, "betas": hparams.get("betas"), "weight_decay": hparams.get("weight_decay")}
+    optimizer = {"momentum": 0.0, "nesterov": False, **recorded}
+    for key, value in (("momentum", hparams.get("momentum")), ("nesterov", hparams.get("nesterov"))):
+        optimizer[key] = value if isinstance(value, (int, float)) else optimizer[key]
+    if momentum is not None:
+        optimizer["momentum"] = momentum
+    if nesterov is not None:
+        optimizer["nesterov"] = nesterov
+    if not 0 <= float(optimizer["momentum"] or 0.0) < 1:
+        raise DataError(f"momentum={optimizer['momentum']!r} must lie between 0 and 1")
+    return optimizer
+
+
+def _no_threshold(optimizer: Mapping[str, Any], limits: Mapping[str, float], source: str) -> Reason:
+    """Why the recorded curvature has no threshold."""
+    name = str(optimizer["name"])
+    if limits:
+        text = (
+            "{optimizer} divides its steps by a preconditioner, and {source} is the curvature without it: record "
+            "sharpness(..., preconditioner=...)"
+        )
+    else:
+        text = "no threshold of the curvature is known for {optimizer} as it was used; rate x {source} is shown only"
+    return Reason.of("no-threshold", text, optimizer=name, source=source)
 
 
 def _entry(
