@@ -24,7 +24,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from measure import Growth, Item, Maker, Row, installed
+from measure import Growth, Item, Maker, Row, Skipped, installed
 from series import power
 
 import trajtools as tt
@@ -49,8 +49,8 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def write_recorder(folder: Path, states: list[dict[str, np.ndarray]]) -> None:
-    with Recorder(emptied(folder) / "run.h5", states[0], quiet=True, metrics=("loss",)) as recorder:
+def write_recorder(folder: Path, states: list[dict[str, Any]], recorder_of: Any = Recorder) -> None:
+    with recorder_of(emptied(folder) / "run.h5", states[0], quiet=True, metrics=("loss",)) as recorder:
         for step, state in enumerate(states):
             recorder.record(state, step=step, loss=0.0)
 
@@ -119,6 +119,20 @@ def write_zarr(folder: Path, states: list[dict[str, np.ndarray]]) -> Any:
     return write
 
 
+def torch_way(folder: Path, states: list[dict[str, np.ndarray]]) -> Any:
+    """Weights of torch on the CPU, in one place, as an optimiser leaves them."""
+    torch, recorder = installed("torch"), installed("recorders.torch").Recorder
+    state = {name: torch.from_numpy(a) for name, a in states[0].items()}
+    return partial(write_recorder, folder, [state] * len(states), recorder)
+
+
+def jax_way(folder: Path, states: list[dict[str, np.ndarray]]) -> Any:
+    """New arrays of JAX at every step."""
+    jax, recorder = installed("jax"), installed("recorders.jax").Recorder
+    new = {id(state): {name: jax.numpy.asarray(a) for name, a in state.items()} for state in states}
+    return partial(write_recorder, folder, [new[id(state)] for state in states], recorder)
+
+
 def layers(size: int) -> list[tuple[int, ...]]:
     """Six arrays of about so many numbers together."""
     hidden = max(1, (size - 1) // 200)
@@ -141,6 +155,24 @@ def recording_row(folder: Path, weights: int, count: int) -> Row:
         peers,
         ("raw write and a copy", lambda: partial(write_raw, out, states)),
     )
+
+
+def framework_rows(folder: Path, weights: int, count: int) -> Iterator[Row]:
+    """States of torch and JAX against a raw write of the same bytes."""
+    rng = np.random.default_rng(0)
+    few = [{str(k): rng.standard_normal(shape, dtype="f4") for k, shape in enumerate(layers(weights))} for _ in "ab"]
+    states = [few[i % 2] for i in range(count)]
+    size = sum(a.size for a in states[0].values())
+    for name, way in (("torch", torch_way), ("JAX", jax_way)):
+        try:
+            ours = way(folder / "out", states)
+        except Skipped:
+            continue
+        yield Row(
+            f"record {count} states of {size:,} float32 in six arrays of {name}",
+            ours,
+            limit=("raw write and a copy", lambda: partial(write_raw, folder / "out", states)),
+        )
 
 
 def create(path: Path, n_members: int, size: int) -> RunWriter:
@@ -335,6 +367,8 @@ def items(quick: bool = False) -> Iterator[Item]:
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         folder = Path(name)
         yield recording_row(folder, 100_000, 32 if quick else 256)
+        yield from framework_rows(folder, 100_000, 32 if quick else 256)
+        yield from framework_rows(folder, 200, 1000 if quick else 10_000)
         if not quick:
             yield recording_row(folder, 10_000_000, 8)
         yield from small_run_rows(folder)

@@ -11,8 +11,7 @@ import os
 import time
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -313,8 +312,10 @@ class Recorder(Adapter):
             return
         values = tape.metrics.parse(metrics) if metrics else metrics
         if state is not None:
-            with self._unless_changed():
+            try:
                 self._place(self._beside(state, buffers), step, values)
+            except ArchitectureError as error:
+                tape.stop(str(error), error)
         elif buffers is not None:
             raise RecordingError("buffers= without a state: pass the state that they belong to")
         elif step is not None and operator.index(step) != self.step:
@@ -345,17 +346,11 @@ class Recorder(Adapter):
             return
         self._steps.fresh = False
         step = self.step + 1 if step is None else self._steps.check(step)
-        with self._unless_changed():
-            self._take(self._arrays, self._beside(state, buffers), step)
-        self._tape.meter.record_seconds += time.perf_counter() - began
-
-    @contextmanager
-    def _unless_changed(self) -> Iterator[None]:
-        """Let a network that has changed end the recording, and not the training; raise if strict."""
         try:
-            yield
+            self._take(self._arrays, self._beside(state, buffers), step)
         except ArchitectureError as error:
             self._tape.stop(str(error), error)
+        self._tape.meter.record_seconds += time.perf_counter() - began
 
     def plant(self, plantings: Iterable[Planting]) -> None:
         """Say that members were placed anew beside their references; `Twins` do so by themselves.
@@ -393,9 +388,11 @@ class Recorder(Adapter):
         began = time.perf_counter()
         if not self._tape.check():
             return
-        with self._unless_changed():
+        try:
             self._record_states(states, step, buffers, metrics)
             self._end_block(states)
+        except ArchitectureError as error:
+            self._tape.stop(str(error), error)
         self._tape.meter.record_seconds += time.perf_counter() - began
 
     def _record_states(self, states: Any, step: Any, buffers: Any, metrics: Mapping[str, Any]) -> None:
@@ -437,7 +434,9 @@ class Recorder(Adapter):
     def _keep_numbers(self, values: Mapping[str, Any]) -> None:
         """Keep numbers for `live`: those of the first member where there are several."""
         for name, value in values.items():
-            if np.ndim(value) < 2:
+            if type(value) is float:
+                self._numbers[name] = value
+            elif np.ndim(value) < 2:
                 self._numbers[name] = float(value if np.ndim(value) == 0 else value[0])
 
     def _take(

@@ -25,6 +25,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK = 2**16
 _CACHED = 2**27
+_PAGE = 4096  # bytes that the system hands out at once, at least
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Weights:
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
         tiles = self._layout.new_tiles()
-        tiles.fill(0)  # the system hands out the memory now, not at the first states
+        tiles.reshape(-1).view(np.uint8)[::_PAGE] = 0  # the system hands out the memory now, not at the first states
         return Block(start, np.zeros(self._layout.rows, np.int64), {"weights": tiles}, self._plan.places(tiles))
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:

@@ -176,6 +176,12 @@ def test_wide_states_are_cut_into_even_chunks(tmp_path):
             weights[[55]]
         with pytest.raises(IndexError, match="not by"):
             weights["a"]
+    columns = writer.layout.columns
+    flip(path, place_of(path, "weights", 0, 1, columns) + 4 * 40 * columns)  # rows of such chunks are read one by one
+    with Run(path) as run:
+        with pytest.raises(DamagedError, match=r"weights of the states 0 to 54 \(member 1\)"):
+            run.states[:]
+        np.testing.assert_array_equal(run.states[:, [0, 2]].view(np.uint32), truth[:, [0, 2]].view(np.uint32))
 
 
 def test_blocks_of_one_state(tmp_path):

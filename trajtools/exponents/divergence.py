@@ -361,26 +361,27 @@ class Record:
 
 def clean(step: Any, distance: Floats, floor: Floats) -> Record:
     """Cut a curve to what follows its perturbation; NaN from where it is not finite."""
-    apart = np.flatnonzero(distance != 0)
-    if len(apart) == 0:
+    apart = distance != 0
+    if not apart.any():
         return Record(step, distance, floor, unperturbed=True, zeros=len(distance))
-    first = int(apart[0])
+    first = int(apart.argmax())
     step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
-    broken = np.flatnonzero(~np.isfinite(distance))
-    if len(broken):
-        distance[broken[0] :] = np.nan
+    finite = np.isfinite(distance)
+    diverged = not finite.all()
+    if diverged:
+        distance[finite.argmin() :] = np.nan
     zero = distance == 0
-    return Record(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
+    return Record(step, distance, floor, diverged, bool(zero[-1]), False, int(np.count_nonzero(zero)))
 
 
 def align_records(records: Sequence[Record]) -> tuple[Any, Floats, Floats]:
     """Put the curves on the time since their perturbations: times (K + 1,), distances and floors (U, K + 1)."""
-    grid = max((one.step - one.step[0] for one in records), key=len)
+    times = [one.step - one.step[0] for one in records]
+    grid = max(times, key=len)
     distances = np.full((len(records), len(grid)), np.nan)
     floor = np.full_like(distances, np.nan)
-    for u, one in enumerate(records):
-        own = one.step - one.step[0]
-        if not np.array_equal(own, grid[: len(own)]):
+    for u, (one, own) in enumerate(zip(records, times, strict=True)):
+        if (own != grid[: len(own)]).any():
             raise DataError(
                 "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
                 "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "

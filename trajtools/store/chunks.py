@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
 from trajtools.store.files import RawFile, open_for_reading
-from trajtools.store.layout import SHUFFLE, SLOTS, Axis, Stream, checksum
+from trajtools.store.layout import SHUFFLE, SLOTS, Axis, Stream, checksum, checksum_of_parts
 from trajtools.store.strangers import ZSTD
 
 Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
 FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
+ROW_BYTES = 2**13  # rows of a chunk from here on are read to their places one by one
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
 _GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
@@ -91,14 +92,14 @@ class Blocks:
         for name, stream in self.axis.streams.items():
             for chunk in range(stream.n_chunks):
                 index, here = self.axis.first[name] + chunk, np.array([chunk])
-                view = self._read(stream, np.array([block]), here, slice(0, stream.rows))[0].data.cast("B")
+                rows = self._read(stream, np.array([block]), here, slice(0, stream.rows))[0]
                 exists = self._offsets[name][block, chunk] >= 0
                 for slot, (count, value) in enumerate(slots[:, [0, index]].tolist()):
                     if needed <= count <= stream.rows:
-                        whole = exists and _is_whole(stream, view, count, value, block=block, index=index)
+                        whole = exists and _is_whole(rows, count, value, block=block, index=index)
                         matching[slot, index - 1] = whole or (stream.sparse and not value)
                         if whole:
-                            current[index] = checksum(view[: needed * stream.row_bytes], block, index)
+                            current[index] = checksum(rows[:needed].data.cast("B"), block, index)
         return matching, current
 
     def fetch(
@@ -111,7 +112,7 @@ class Blocks:
     ) -> Sequence[NDArray[Any]]:
         """Rows of chunks of some blocks, each (rows, entries): in `rooms`, or valid until the next call in this thread.
 
-        `rooms` are contiguous arrays that take whole chunks; the span is then the whole block.
+        `rooms` are arrays of contiguous rows that take whole chunks; the span is then the whole block.
         """
         stream, verified = self.axis.streams[name], self._verified[name]
         at, index = np.asarray(blocks, np.int64), np.asarray(chunks, np.int64)
@@ -186,7 +187,7 @@ class Blocks:
             data = self._scratch(len(offsets) * size)[: len(offsets) * size]
             views = [data[at : at + size] for at in range(0, len(data), size)] if len(offsets) > 1 else [data]
         else:
-            views = [room.reshape(-1).view(np.uint8) for room in rooms]
+            views = [(room.reshape(-1) if room.flags.c_contiguous else room).view(np.uint8) for room in rooms]
         if stream.filters:
             sizes = self._sizes[stream.name][blocks, chunks].tolist()
             for view, offset, length in zip(views, offsets, sizes, strict=True):
@@ -214,8 +215,8 @@ class Blocks:
                 if parts:
                     self._raw.read_parts(start, parts)
                 parts, start = [], offset + skipped
-            parts.append(view)
-            end = offset + skipped + len(view)
+            parts.extend(view if view.ndim == 2 else [view])
+            end = offset + skipped + view.nbytes
         if parts:
             self._raw.read_parts(start, parts)
 
@@ -224,13 +225,12 @@ class Blocks:
     ) -> NDArray[np.bool_]:
         first, offsets = self.axis.first[stream.name], self._offsets[stream.name][blocks, chunks].tolist()
         bad = np.zeros(len(blocks), bool)
-        for at, (block, chunk) in enumerate(zip(blocks.tolist(), chunks.tolist(), strict=True)):
+        slots = {block: self._claims(block) for block in np.unique(blocks).tolist()}  # after the data, which they cover
+        for at, (block, chunk, offset) in enumerate(zip(blocks.tolist(), chunks.tolist(), offsets, strict=True)):
             index = first + chunk
-            claims = [(count, int(sums[index])) for count, sums in self._claims(block)]
-            view = data[at].data.cast("B")
-            if offsets[at] >= 0 and any(
-                _is_whole(stream, view, count, value, block=block, index=index) for count, value in claims
-            ):
+            claims = [(count, int(sums[index])) for count, sums in slots[block]]
+            if offset >= 0 and any(_is_whole(data[at], count, value, block=block, index=index)
+                                   for count, value in claims):  # fmt: skip
                 continue
             # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
             if stream.sparse and any(value == 0 for _, value in claims):
@@ -294,6 +294,7 @@ class Blocks:
         targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
                    for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
         whole, most = (stream.rows, stream.chunk[1]), min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        has_long_rows = stream.row_bytes >= ROW_BYTES and stream.rows <= MOST_AT_ONCE
         waiting: list[tuple[int, int, NDArray[Any]]] = []  # whole chunks that go to where they belong without a copy
         every = np.array([chunk for _, _, chunk in targets])
         for row in _pieces(rows, stream.rows):
@@ -306,7 +307,9 @@ class Blocks:
                 chunks = [chunk for _, _, chunk in part]
                 if isinstance(row.part, slice) and not stream.filters:
                     rooms = [band[:, place, piece.place] for place, piece, _ in part if isinstance(piece.part, slice)]
-                    if len(rooms) == len(part) and all(r.shape == whole and r.flags.c_contiguous for r in rooms):
+                    if len(rooms) == len(part) and all(
+                        room.shape == whole and (room.flags.c_contiguous or has_long_rows) for room in rooms
+                    ):
                         if len(waiting) + len(part) > most:
                             self._fetch_whole(name, waiting)
                         waiting += zip([row.chunk] * len(part), chunks, rooms, strict=True)
@@ -341,9 +344,14 @@ class Blocks:
         return True
 
 
-def _is_whole(stream: Stream, view: memoryview, count: int, value: int, *, block: int, index: int) -> bool:
+def _is_whole(rows: NDArray[Any], count: int, value: int, *, block: int, index: int) -> bool:
     """Whether the first `count` rows of a chunk have the checksum `value`; 0 stands for no chunk."""
-    return value != 0 and checksum(view[: count * stream.row_bytes], block, index) == value
+    if value == 0:
+        return False
+    used = rows[:count]
+    if used.flags.c_contiguous:
+        return checksum(used.data.cast("B"), block, index) == value
+    return checksum_of_parts(used, block, index) == value
 
 
 def _places(

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,7 @@ def bytes_missing(file: RawFile) -> int:
     return int(_FIELDS.unpack_from(file.read(0, SUPERBLOCK_BYTES))[7]) - file.size
 
 
+@lru_cache(maxsize=8)  # a flush asks twice for the same head
 def lookup3(data: bytes) -> int:
     """Checksum of HDF5 metadata (Bob Jenkins' lookup3, HDF5 file format specification)."""
     a = b = c = (0xDEADBEEF + len(data)) & _MASK

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import secrets
 import struct
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -100,7 +99,7 @@ def promote(names: Sequence[str]) -> str:
 
 def digest(arrays: Sequence[NDArray[Any]]) -> bytes:
     """16 bytes that tell states apart, bit for bit."""
-    hasher = hashlib.blake2b(digest_size=16)
+    hasher = xxhash.xxh3_128()
     for array in arrays:
         hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return hasher.digest()
@@ -330,6 +329,14 @@ class Axis:
 def checksum(chunk: memoryview | bytes, block: int, index: int) -> int:
     """xxh3-64 of the committed rows of a chunk, seeded by its place; never 0, which stands for no chunk."""
     return xxhash.xxh3_64_intdigest(chunk, seed=(block << 24) + index) or 1
+
+
+def checksum_of_parts(parts: Iterable[Any], block: int, index: int) -> int:
+    """`checksum` of bytes that lie in parts."""
+    digest = xxhash.xxh3_64(seed=(block << 24) + index)
+    for part in parts:
+        digest.update(part)
+    return digest.intdigest() or 1
 
 
 # ----------------------------------------------------------------------------------------------------- cells and notes
