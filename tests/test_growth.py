@@ -1,5 +1,7 @@
 """The house procedure on systems whose answer is known, and on those that have none."""
 
+from dataclasses import replace
+
 import naive
 import numpy as np
 import pytest
@@ -237,6 +239,29 @@ def test_shapes_without_growth_are_called_regular():
     for name in ("constant", "decay", "ballistic", "accelerated", "walk with drift"):
         exponent = from_distances(NULLS[name](np.random.default_rng(0), 10, 2), np.repeat(np.arange(10), 2)).fit()
         assert exponent.verdict == "regular", (name, exponent.reasons)
+
+
+def test_slow_growth_is_not_called_none():
+    rng = np.random.default_rng(0)
+    noise = 0.02 * rng.standard_normal((10, 41))
+    slow, still = (from_distances(1e-6 * np.exp(rate * np.arange(41) + noise)).fit() for rate in (0.012, 0.0))
+    assert slow.interval[0] > 0
+    for found in (slow, still):
+        assert (found.verdict, found.growth) == ("regular", "none")
+        assert codes(found.reasons) == ("bounded", "no-exponential-regime")
+    assert "grows slowly" in slow.reasons[1].text
+    assert "there is no growth" in still.reasons[1].text
+
+
+def test_curves_that_end_when_twins_are_planted_anew_ask_for_fewer_plantings():
+    rng = np.random.default_rng(0)
+    curves = 1e-6 * np.exp(0.025 * np.arange(60) + 0.02 * rng.standard_normal((12, 60)))
+    once = from_distances(curves)
+    anew = replace(once, start=np.repeat([0, 60, 120, 180], 3))
+    for growth, way in ((once, ": record longer"), (anew, ": leave more steps between plantings")):
+        found = growth.fit()
+        assert found.reasons[0].code == "too-little-growth", found.reasons
+        assert way in found.reasons[0].text
 
 
 def test_too_few_e_folds_are_inconclusive_and_name_the_way_out():

@@ -1,5 +1,7 @@
 """The growth phase of twins between two first passages: its rate, its shape, its starts, and the decay of others."""
 
+from dataclasses import replace
+
 import naive
 import numpy as np
 import pytest
@@ -246,8 +248,12 @@ def test_many_starts_are_listed_by_their_range():
 
 
 def test_starts_that_were_not_followed_long_enough_do_not_vote():
-    persistence, _ = judge_persistence(starts_of(True, True, True, False, votes=(True, True, True, False)), "step")
+    starts = starts_of(True, True, True, False, votes=(True, True, True, False))
+    persistence, reason = judge_persistence(starts, "step")
     assert persistence == "shown"
+    assert "; no vote at step 300: not followed for long enough" in reason.text
+    late = (*starts[:3], replace(starts[3], late=True))
+    assert "; no vote at step 300: grew too late" in judge_persistence(late, "step")[1].text
 
 
 def planted_at(starts, length, *, rng, epsilon=1e-10):

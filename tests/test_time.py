@@ -1,5 +1,7 @@
 """One exponent in several units: per step, per epoch, per unit of integrated learning rate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_divergences import divergence, exponent
@@ -114,6 +116,19 @@ def test_a_schedule_is_integrated_over_the_fitted_steps_alone(tmp_path):
     assert_allclose(whole.value, expected, rtol=1e-12)
     assert found.settings["conversion"]["over_steps"] == (20, 60)
     assert "metric learning_rate of run 'a'" in found.reasons[-1].text
+
+
+def test_twins_planted_late_are_integrated_up_to_the_end_of_their_record():
+    growth = growing()
+    distances = growth.distances.copy()
+    distances[3:, 20:] = np.nan
+    growth = replace(growth, distances=distances, start=np.repeat([0, 40], 3))
+    rates = np.linspace(0.1, 0.2, 60)
+    found = growth.fit(region=(10, 50)).per("learning-rate", learning_rate=rates)
+    high = round(growth.fit(region=(10, 50)).window[1])
+    conversion = found.settings["conversion"]
+    assert conversion["over_steps"] == (10, 59)
+    assert_allclose(conversion["learning_rates"], [rates[10:high].mean(), rates[50:59].mean()])
 
 
 def test_rates_between_recorded_states_are_interpolated(tmp_path):

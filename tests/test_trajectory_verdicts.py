@@ -202,6 +202,9 @@ def test_too_few_surrogates_are_said_to_be_too_few(henon):
 def test_jacobians_are_least_squares_of_the_nearest_states(henon):
     x = henon[:500]
     found = local_jacobian(x, rng=np.random.default_rng(0))
+    said = found.reason(0.5, "time")
+    assert said.numbers["first"] == 2 * found.values[0]  # the unit of the exponent
+    assert "per time, and" in said.text
     standard = (x - x.mean(axis=0)) / x.std(axis=0)
     assert found.span == 1
     for value, inflation, count in zip(found.values, found.inflation, found.neighbors, strict=True):

@@ -1,6 +1,7 @@
 """Exponents of windows, held to systems whose rate changes at a known time."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,24 @@ def test_saturated_twins_say_nothing():
     assert np.isnan(found.value[5:]).all()
     assert set(found.verdict[5:]) == {"inconclusive"}
     assert found.exponents[-1].reasons[0].code == "twins-saturated"
+
+
+def test_twins_planted_anew_when_they_saturate_are_cut_at_the_level_of_other_starts():
+    # Only the first start is followed long enough to show a plateau; the others end 5 steps after they reach it.
+    time, rate = np.arange(150), 0.6
+    start = np.repeat([0, 150, 195, 240, 285], 3)
+    distances = np.minimum(1e-10 * np.exp(rate * time), 1.0) * np.tile([0.9, 1.0, 1.1], 5)[:, None]
+    distances[3:, 45:] = np.nan
+    growth = replace(from_distances(distances), start=start)
+    found = tt.lyapunov_windows(growth, window=50)
+    levels = found.settings["saturation_levels"]
+    assert np.isfinite(list(levels.values())).all(), levels
+    assert_allclose(found.value[[0, 3, 4]], rate, rtol=1e-9)
+    assert_allclose(found.by_start[np.isfinite(found.by_start)], rate, rtol=1e-9)
+    # Twins that end far below the plateau have not saturated.
+    distances[3:, 30:] = np.nan
+    levels = tt.lyapunov_windows(replace(from_distances(distances), start=start)).settings["saturation_levels"]
+    assert list(np.isfinite(list(levels.values()))) == [True, False, False, False, False]
 
 
 def test_largest_gain_is_that_of_the_growing_stretch_and_not_of_the_whole():

@@ -68,6 +68,7 @@ class Settings:
     dt: float | None = None
     per: str | None = None
     steps_per_epoch: float | None = None
+    learning_rate: float | None = None
     steps_per_sample: float | None = None
     windows: tuple[int, int] | None = None
 
@@ -79,6 +80,10 @@ class Settings:
             name: getattr(self, name) for name in ("scale", "neighbors", "theiler", "horizon", "embed", "buffers")
         }
         return [f"--{name}" for name, value in values.items() if value is not None]
+
+    def for_units(self) -> dict[str, Any]:
+        """Return the keyword arguments of `Exponent.per`."""
+        return {"steps_per_epoch": self.steps_per_epoch, "learning_rate": self.learning_rate}
 
     def for_library(self) -> dict[str, Any]:
         """Return the keyword arguments of `tt.lyapunov`."""
@@ -127,6 +132,8 @@ class Settings:
 @click.option(
     "--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="For --per epoch, if the run does not record it."
 )
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
+              help="For --per learning-rate, if the run does not record it: a constant.")  # fmt: skip
 @click.option(
     "--steps-per-sample", type=click.FloatRange(0, min_open=True), help="For --per, of a table: training steps a row."
 )
@@ -186,7 +193,7 @@ def _analyse_run(source: Source, settings: Settings, published: str | None) -> A
         growth = exponent.curve if exponent.curve is not None else _empty_divergence(exponent, run.time_unit)
     windows = _windows(data, settings) if settings.windows is not None else None
     if settings.per is not None:
-        known: dict[str, Any] = {"run": run, "steps_per_epoch": settings.steps_per_epoch}
+        known = {"run": run, **settings.for_units()}
         exponent = exponent.per(settings.per, **known)
         windows = windows.per(settings.per, **known) if windows is not None else None
     return Analysis(str(source.path), run.name, growth, exponent, comparison, _facts(run), dict(run.hparams), windows)
@@ -210,10 +217,7 @@ def _analyse_table(source: Source, settings: Settings) -> Analysis:
     growth = exponent.curve if exponent.curve is not None else _empty_divergence(exponent, exponent.unit[2:])
     windows = _windows(states, settings) if settings.windows is not None else None
     if settings.per is not None:
-        known: dict[str, Any] = {
-            "steps_per_epoch": settings.steps_per_epoch,
-            "steps_per_sample": settings.steps_per_sample,
-        }
+        known = {**settings.for_units(), "steps_per_sample": settings.steps_per_sample}
         exponent = exponent.per(settings.per, **known)
         windows = windows.per(settings.per, **known) if windows is not None else None
     values = source.table.values
@@ -267,8 +271,8 @@ def _analyse_foreign(source: Source, ensemble: Ensemble, settings: Settings) -> 
     exponent = _fit(growth, settings, settings.procedure)
     windows = _windows(growth, settings) if settings.windows is not None else None
     if settings.per is not None:
-        exponent = exponent.per(settings.per, steps_per_epoch=settings.steps_per_epoch)
-        windows = windows.per(settings.per, steps_per_epoch=settings.steps_per_epoch) if windows is not None else None
+        exponent = exponent.per(settings.per, **settings.for_units())
+        windows = windows.per(settings.per, **settings.for_units()) if windows is not None else None
     facts = {
         "states": len(ensemble.step),
         "references": growth.n_references,

@@ -510,7 +510,12 @@ def _fitted_steps(plain: Exponent, growth: Divergence, steps: float) -> tuple[In
             "exponent per step"
         )
     low, high = round(window[0]), round(window[1])
-    return starts + low, starts + max(high, low + 1)
+    # Late starts are followed for less time: the record ends, or twins are planted anew.
+    age = np.round(growth.time * steps).astype(np.int64)
+    last = np.where(np.isfinite(growth.distances), age, 0).max(axis=1)
+    end = np.minimum([last[growth.start == start].max() for start in starts], max(high, low + 1))
+    fitted = end > low
+    return starts[fitted] + low, starts[fitted] + end[fitted]
 
 
 def _mean_rates(begin: Ints, end: Ints, run: Any, override: ArrayLike | None) -> tuple[Floats, str]:

@@ -407,7 +407,8 @@ def _start(
     gain = part.at(window.last[rows]) - part.at(window.first[rows])
     mean = float(gain[fitted].mean()) if fitted.any() else 0.0
     value = ratio.value if fitted.any() else nan
-    return Start(begin, value, ratio.interval, mean, votes, grows, rows)
+    late = not votes and bool(window.reached[rows].any())
+    return Start(begin, value, ratio.interval, mean, votes, grows, rows, late)
 
 
 def _vote(reached: NDArray[np.bool_], passage: Floats, followed: Floats, until: Floats) -> tuple[bool, bool]:

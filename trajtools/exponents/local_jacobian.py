@@ -95,13 +95,12 @@ class LocalJacobian:
         (few, many), (small, large) = self.neighbors, self.unexplained
         return Reason.of("measurement-noise", text, few=few, many=many, small=small, large=large)
 
-    @property
-    def reason(self) -> Reason:
-        """The numbers in one sentence."""
+    def reason(self, dt: float, unit: str) -> Reason:
+        """Put the numbers in one sentence, in the unit of the exponent; `dt` is the time between two samples."""
         text = (
             "{maps} Jacobians over {span} {samples}, each fitted to the {small} or {large} nearest states, stretch a "
             "tangent vector at {first:.3g} (standard error {first_error:.2g}) or {second:.3g} ({second_error:.2g}) per "
-            "sample, and leave {share:.1%} of the variance unexplained: "
+            "{unit}, and leave {share:.1%} of the variance unexplained: "
             + ("the growth is in the dynamics and not in noise" if self.positive else "growth is not shown")
         )
         return Reason.of(
@@ -112,10 +111,11 @@ class LocalJacobian:
             samples="sample" if self.span == 1 else "samples",
             small=self.neighbors[0],
             large=self.neighbors[1],
-            first=self.values[0],
-            first_error=self.errors[0],
-            second=self.values[1],
-            second_error=self.errors[1],
+            first=self.values[0] / dt,
+            first_error=self.errors[0] / dt,
+            second=self.values[1] / dt,
+            second_error=self.errors[1] / dt,
+            unit=unit,
             share=max(self.unexplained),
         )
 

@@ -205,7 +205,7 @@ def _moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple
         fit = replace(fit, settings=fit.settings | back.to_settings())
     if back is not None and not problems and (back.regular or back.contracting):
         return _regular(fit, ready, back, options, clock)
-    return _judged(fit, ready, stats, problems, options)
+    return _judged(fit, ready, stats, problems, options, clock=clock)
 
 
 def rest_of(x: Any) -> tuple[int, float]:
@@ -315,7 +315,15 @@ def _regular(fit: Exponent, ready: Prepared, back: Returning, options: Options, 
     )
 
 
-def _judged(fit: Exponent, ready: Prepared, stats: Probe, problems: tuple[Reason, ...], options: Options) -> Exponent:
+def _judged(
+    fit: Exponent,
+    ready: Prepared,
+    stats: Probe,
+    problems: tuple[Reason, ...],
+    options: Options,
+    *,
+    clock: tuple[float, str],
+) -> Exponent:
     """Verdict on a trajectory that is not regular: chaotic after every test, else inconclusive."""
     reasons, tested, jacobian = fit.reasons, Tested(), None
     measured = codes(reasons) == ("growth", "not-tested")
@@ -336,7 +344,9 @@ def _judged(fit: Exponent, ready: Prepared, stats: Probe, problems: tuple[Reason
         )
     verdict = "inconclusive"
     if measured:
-        verdict, reasons = _judge(fit, stats, options, tested=tested, jacobian=jacobian, missing=ready.no_null)
+        verdict, reasons = _judge(
+            fit, stats, options, clock=clock, tested=tested, jacobian=jacobian, missing=ready.no_null
+        )
     if problems:
         verdict, reasons = "inconclusive", (*problems, *reasons)
     if verdict == "inconclusive":
@@ -507,6 +517,7 @@ def _judge(
     stats: Probe,
     options: Options,
     *,
+    clock: tuple[float, str],
     tested: Tested,
     jacobian: LocalJacobian | None,
     missing: Reason | None,
@@ -523,7 +534,7 @@ def _judge(
         text = "the record is too short to fit Jacobians, which tell growth from noise; record more states"
         return "inconclusive", (growth, Reason("local-jacobian-unknown", text))
     if not jacobian.positive:
-        return "inconclusive", (growth, jacobian.reason)
+        return "inconclusive", (growth, jacobian.reason(*clock))
     if not np.isfinite(tested.p_value):
         return "inconclusive", (growth, Reason("no-surrogate", "no surrogate could be drawn from these data"))
     numbers = {"p": tested.p_value, "surrogates": tested.settings["surrogates"]}
@@ -536,7 +547,7 @@ def _judge(
         few = Reason.of(
             "too-few-surrogates", text, null=tested.description, least=least, needed=FEWEST_SURROGATES, **numbers
         )
-        return "inconclusive", (growth, jacobian.reason, few)
+        return "inconclusive", (growth, jacobian.reason(*clock), few)
     if not tested.p_value <= DECISION:
         text = "{null} is as predictable (p = {p:.3g}, {surrogates} surrogates)"
         return "inconclusive", (growth, Reason.of("null-not-rejected", text, null=tested.description, **numbers))
@@ -552,7 +563,7 @@ def _judge(
         null=tested.description,
         **numbers,
     )
-    return "chaotic", (growth, returns, rejected, jacobian.reason)
+    return "chaotic", (growth, returns, rejected, jacobian.reason(*clock))
 
 
 def _stochastic(ready: Prepared, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:

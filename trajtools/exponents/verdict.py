@@ -62,6 +62,8 @@ class Start:
         Whether most of its curves that vote reach the upper level.
     cells : ndarray of int64
         Its curves.
+    late : bool
+        Whether it reached the upper level, but later than starts that vote may.
     """
 
     step: int
@@ -71,6 +73,7 @@ class Start:
     votes: bool
     grows: bool
     cells: Ints
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
     votes = [start for start in starts if start.votes]
     growing, failing = [s for s in votes if s.grows], [s for s in votes if not s.grows]
     steps, rates = _listed([start.step for start in growing]), _listed([start.value for start in growing])
+    others = _without_vote(starts)
     if len(votes) < 2:
         text = (
             "whether the growth persists was not tested: it takes {needed} separate perturbations, each after the "
@@ -111,19 +115,33 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
         )
         return "not tested", Reason.of("persistence-not-tested", text, needed=STARTS, voting=len(votes))
     if len(votes) >= STARTS and growing and _by_chance(len(failing), len(votes)) > CHANCE:
-        text = "growth follows {growing} of {votes} separate starts (steps {steps}), at {rates} per {unit}"
+        text = "growth follows {growing} of {votes} separate starts (steps {steps}), at {rates} per {unit}{others}"
         values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
+        values["others"] = others
         return "shown", Reason.of("persistent", text, **values)
     if failing and growing and in_order(votes):
-        text = "the growth ended: it follows the starts at steps {steps}, and not those at steps {silent}"
+        text = "the growth ended: it follows the starts at steps {steps}, and not those at steps {silent}{others}"
         silent = _listed([start.step for start in failing])
-        return "ended", Reason.of("not-persistent", text, steps=steps, silent=silent, growing=len(growing))
+        return "ended", Reason.of(
+            "not-persistent", text, steps=steps, silent=silent, growing=len(growing), others=others
+        )
     text = (
         "whether the growth persists is undecided: it follows {growing} of {votes} separate starts (steps {steps}), at "
-        "{rates} per {unit}; {needed} are needed, and nearly all of them must grow"
+        "{rates} per {unit}; {needed} are needed, and nearly all of them must grow{others}"
     )
     values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
+    values["others"] = others
     return "mixed", Reason.of("persistence-mixed", text, needed=STARTS, **values)
+
+
+def _without_vote(starts: tuple[Start, ...]) -> str:
+    """Say which starts have no vote, and why; empty if there are none."""
+    texts = []
+    for late, why in ((False, "not followed for long enough"), (True, "grew too late to count")):
+        steps = [start.step for start in starts if not start.votes and start.late == late]
+        if steps:
+            texts.append(f"; no vote at step{'s' * (len(steps) > 1)} {_listed(steps)}: {why}")
+    return "".join(texts)
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -279,7 +297,8 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
         way = _more_room(fit) or "rounding leaves no room for a smaller one"
         return "undecided", (bounded, Reason.of("no-room", text, room=room, way=way))
     largest, highest = float(np.max(fit.rises)), _upper_bound(fit) * time
-    if largest < BOUNDED:
+    slow = fit.whole.interval[0] > 0  # a rate above zero, which can still be too small to count as growth
+    if largest < BOUNDED and not slow:
         text = "no curve rises by {limit:g} e-fold: there is no growth in the recorded time"
         return "none", (bounded, Reason.of("no-exponential-regime", text, limit=BOUNDED, room=room))
     if highest < BOUNDED:
@@ -287,7 +306,14 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
             "over {time:g} {units} the mean growth is at most {highest:.2g} e-folds (upper bound at the 1 % level): "
             "there is none"
         )
+        if slow:
+            text = (
+                "the distance grows slowly, at {rate:.3g} per {unit}, and by at most {highest:.2g} e-folds in "
+                "{time:g} {units} (upper bound at the 1 % level): less than {limit:g} does not count as growth, and "
+                "only curves that are followed for longer can show whether it goes on"
+            )
         values = {"time": time, "units": time_units(unit), "highest": highest, "room": room}
+        values |= {"rate": fit.whole.value, "unit": unit, "limit": BOUNDED}
         none = Reason.of("no-exponential-regime", text, **values)
         growing = int(np.sum(fit.rises >= FEWEST_EFOLDS))
         text = "{growing} of {curves} curves rise by {needed:g} e-folds or more, and the others stay"
@@ -376,12 +402,20 @@ def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason
     if saturated[fit.cells.known].mean() >= 0.5 and length >= SHORTEST:
         way = _more_room(fit) or "train more initial conditions"
     else:
-        way = f"follow each perturbation for longer than {time:g} {time_units(fit.growth.time_unit)}: record longer"
+        how = "leave more steps between plantings (replant=)" if _replanted(fit) else "record longer"
+        way = f"follow each perturbation for longer than {time:g} {time_units(fit.growth.time_unit)}: {how}"
     text = (
         "the distance rises by {rise:.1f} e-folds above its start, which is too little to tell exponential growth from "
         "slower growth or none; {way}"
     )
     return Reason.of("too-little-growth", text, rise=rise, way=way)
+
+
+def _replanted(fit: TwinFit) -> bool:
+    """Whether most curves end because their twins were planted anew, and not with the record."""
+    growth, cells, rows = fit.growth, fit.cells, fit.cells.known
+    end = cells.start[rows] + cells.time[cells.end[rows]] / float(growth.settings.get("dt", 1.0))
+    return bool(np.mean([np.any(cells.start[rows] >= at) for at in end - 0.5]) >= 0.5)
 
 
 def _more_room(fit: TwinFit, needed: float = FEWEST_EFOLDS) -> str:

@@ -20,7 +20,7 @@ from trajtools.exponents.twins import has_twins, twins
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result, to_plain
-from trajtools.statistics import average_curves, choose_spans, mean_curve
+from trajtools.statistics import SATURATION_MARGIN, average_curves, choose_spans, first_passage, mean_curve
 from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike, TwinsLike
 from trajtools.wording import counted
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_WINDOWS = 10_000
 RETURNED = 0.5  # share of the saturated twins of one start that must be close again before they are used again
+SAME_LEVEL = float(np.log(2.0))  # e-folds: twins this close to the saturation of other starts have saturated
 DELAYED = (
     "{stale} of {total} windows have no fresh twins: those that were perturbed earlier can show growth too late or not "
     "at all (delayed loss of stability); plant twins anew at the start of each window"
@@ -329,7 +330,8 @@ def twin_windows(
 
     where :math:`a_i` is the later of the start of the window and the perturbation of twin i, and :math:`b_i` the
     earlier of the end of the window and the saturation of twin i. The saturation level is estimated separately for the
-    twins of each start, and only if they do not continue to grow after the bend. Saturated twins are used again in
+    twins of each start, and only if they do not continue to grow after the bend; twins that show no saturation of their
+    own but reach that of the other starts (their median) have the same level. Saturated twins are used again in
     windows in which at least half of the twins of their start stay far below saturation: they have converged, and
     their remaining distance is a valid perturbation.
     """
@@ -382,17 +384,26 @@ def _twin_spans(growth: Divergence, per_step: float) -> _TwinSpans:
     )
     index = np.arange(curves.shape[1])
     before, small, large = (np.zeros(curves.shape, dtype=np.bool_) for _ in range(3))
-    levels: dict[int, float] = {}
+    own = {}
     for first_step in np.unique(start):
         rows = np.flatnonzero(start == first_step)
         spans = choose_spans(growth.time, curves[rows], log_floor[rows])
-        known = np.isfinite(curves[rows]) & (index >= spans.begin[:, None]) & (index <= spans.end[:, None])
         saturated = np.isfinite(spans.level) and not _continues(curves[rows], spans.knee, spans.end)
-        last = spans.last if saturated else spans.end
+        own[int(first_step)] = rows, spans, spans.level if saturated else float("inf")
+    known_levels = [level for _, _, level in own.values() if np.isfinite(level)]
+    common = float(np.median(known_levels)) if known_levels else float("inf")
+    levels: dict[int, float] = {}
+    for first_step, (rows, spans, own_level) in own.items():
+        known = np.isfinite(curves[rows]) & (index >= spans.begin[:, None]) & (index <= spans.end[:, None])
+        level, last = own_level, spans.last if np.isfinite(own_level) else spans.end
+        # Twins that are planted anew as soon as they saturate show no plateau: other starts show where it lies.
+        top = np.where(known, curves[rows], -np.inf).max(axis=1)
+        if not np.isfinite(own_level) and np.median(top) >= common + SATURATION_MARGIN - SAME_LEVEL:
+            level, last = common, first_passage(curves[rows], spans.begin, spans.end, common)
         before[rows] = known & (index <= last[:, None])
-        levels[int(first_step)] = spans.level if saturated else float("inf")
+        levels[first_step] = level
         with np.errstate(invalid="ignore"):
-            high = curves[rows] >= levels[int(first_step)]
+            high = curves[rows] >= level
         small[rows], large[rows] = known & ~high, known & high
     step = growth.start[:, None] + np.round(growth.time / per_step).astype(np.int64)[None, :]
     return _TwinSpans(step, before[curve], small[curve], large[curve], levels)
