@@ -200,7 +200,7 @@ class Edge(Result):
                 row[4:] = f"{self.exponents[i]:.4g}", f"[{low:.3g}, {high:.3g}]"
                 row[5] += "" if self.converged[i] else " about zero" if self.flat[i] else " not converged"
             rows.append(row)
-        return columns(["rate", "state", "steps", "late loss", "exponent", "95 % interval"], rows)
+        return columns(["rate", "state", "steps", "late loss", "exponent", "95% interval"], rows)
 
     def plot(self, ax: Sequence[Axes] | None = None) -> Figure:
         """Plot exponents and losses against the rate, with the onset and the recommendation.

@@ -217,10 +217,20 @@ def test_a_walk_that_does_not_return_has_no_dimension(theiler):
     assert found.verdict == "inconclusive"
 
 
-def test_states_that_repeat_exactly_have_dimension_zero():
-    found = tt.correlation_dimension(np.tile([1.0, 2.0, 5.0], 60), dims=1)
-    assert (found.value, found.verdict) == (0.0, "finite")
-    assert found.reasons[0].code == "repeats"
+@pytest.mark.parametrize(
+    "series",
+    [
+        np.tile([1.0, 2.0, 5.0], 60),
+        np.random.default_rng(0).random(300) < 0.5,
+        np.concatenate([np.random.default_rng(1).normal(size=200), np.zeros(300)]),
+    ],
+    ids=["cycle", "coin", "constant tail"],
+)
+def test_states_that_mostly_coincide_are_inconclusive(series):
+    found = tt.correlation_dimension(series)
+    assert (found.verdict, [reason.code for reason in found.reasons]) == ("inconclusive", ["repeats"])
+    assert np.isnan(found.value)
+    assert [warning.code for warning in found.warnings].count("repeats") == 1
 
 
 def test_dimension_of_networks_comes_from_their_distances():

@@ -328,6 +328,23 @@ def test_slow_growth_is_a_drift_and_not_an_instability():
     found = tt.orbital_stability(pairs, metric="l1")
     assert found.verdict == "marginal drift", found
     assert found.reasons[0].code == "power-of-time"
+    assert "drift away" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "sentence"), [(-0.3, "decays", "come a little closer"), (0.3, "grows", "drift away")]
+)
+def test_words_of_a_small_change_agree_with_its_sign(change, word, sentence):
+    t = np.linspace(0, 1, 201)
+    pairs = []
+    for k in range(9):
+        orbit = np.column_stack([np.cos(40 * t + k), np.sin(40 * t + k)])
+        distance = 1e-3 * np.exp(change * (1 + 0.01 * k) * np.minimum(4 * t, 1))
+        pairs.append((orbit, [orbit * (1 + distance)[:, None]]))
+    found = tt.orbital_stability(pairs, metric="l2")
+    assert found.verdict == "marginal drift", found
+    assert sentence in str(found)
+    assert f"it {word}, but by less than 1 e-fold" in found.reasons[0].text
 
 
 def test_a_cycle_of_a_map_has_no_flow_to_remove():

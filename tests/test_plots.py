@@ -159,7 +159,7 @@ def test_the_null_is_a_band_in_the_time_of_the_curve():
     fitted = exponent(growth, 0.3, null_band=curves, dt=0.5, interpolated=4)
     np.testing.assert_allclose(fitted.null_band()["time"], [0, 2, 4])
     ax = plots.divergence(growth, fitted)
-    (band,) = areas(ax, "null, middle 90%")
+    (band,) = areas(ax, "null: 90% of the surrogates")
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.1, 0.6))
     tested = labelled(ax)["tested curve"]
     np.testing.assert_allclose(tested.get_ydata(), [1e-3, 1e-2, 1e-1])
@@ -190,7 +190,7 @@ def test_the_band_of_twins_is_what_the_null_comes_to_for_each_curve():
     assert band["low"][0] > band["record"][0]
     assert band["high"][-1] < band["record"][-1]
     ax = plots.divergence(fitted.curve, fitted)
-    assert len(areas(ax, "null, middle 90%")) == 1
+    assert len(areas(ax, "null: 90% of the surrogates")) == 1
     assert "tested curve" not in labelled(ax)  # of twins it is the mean
     assert tt.twins(pairs).fit(null=None).null_band() is None
 
@@ -326,6 +326,7 @@ def test_numbers_are_written_with_what_they_mean():
     assert number(0.00123) == "0.0012"
     assert number(-0.00001) == "-1.0e-05"
     assert number(0.0) == "0.000"
+    assert (number(90.977), number(1231.114), number(26210.0)) == ("90.98", "1231", "26210")
     assert number(float("nan")) == "unknown"
     growth = divergence()
     assert interval(exponent(growth)) == "[0.280, 0.330]"

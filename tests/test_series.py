@@ -222,8 +222,6 @@ def test_a_state_that_is_no_number_is_left_out(value, index):
 @pytest.mark.parametrize(
     "x",
     [
-        np.empty(0),
-        np.empty((5, 0)),
         [1.0],
         [1.0, 2.0, 3.0],
         np.ones(400),
@@ -248,6 +246,20 @@ def test_poor_data_get_a_verdict_and_a_reason(x, method):
     assert found.verdict in NOT_CHAOS
     assert found.reasons
     assert found.to_json()
+
+
+@pytest.mark.parametrize("shape", [(0,), (5, 0)])
+def test_an_empty_trajectory_is_refused(shape):
+    with pytest.raises(DataError, match="empty"):
+        tt.lyapunov(np.empty(shape))
+
+
+def test_missing_values_that_an_embedding_spreads_over_all_states_are_named():
+    x = trajectory("logistic", 500, 16)[:, 0]
+    x[::3] = np.nan
+    found = tt.lyapunov(x, dim=4, delay=1, null=None)
+    assert "167 of 500 values are missing, and a delay embedding in 4 dimensions spreads each" in found.reasons[0].text
+    assert str(found).startswith("Exponent: unknown: inconclusive")
 
 
 def test_very_many_dimensions_are_no_obstacle():

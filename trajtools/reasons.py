@@ -157,7 +157,7 @@ CODES: dict[str, str] = {
     "growth-undecided": "the distance grew, perhaps exponentially",
     "change": "how much the distance changed",
     "change-undecided": "the change is neither small nor large",
-    "neutral": "the distance neither decays nor grows",
+    "neutral": "the distance to the orbit changed by less than one e-fold",
     "stands-still": "the distance changed and then stayed constant",
     "power-of-time": "the distance grew as a power of time",
     "close-to-orbit": "the distance to the orbit stays a small fraction of the perturbation",
@@ -202,6 +202,7 @@ CODES: dict[str, str] = {
     # projections, spectra, change points, observables
     "equal-spreads": "coordinates of equal spread are determined up to a rotation",
     "not-resolved": "some exponents are not resolved",
+    "neighborhood-bias": "the interval of the most negative exponent leaves out a bias",
     "unexplained": "the local maps leave much of the variance unexplained",
     "averaged": "the signal was averaged, which limits the resolution of change points",
     "no-measure": "a measure could not be computed",

@@ -31,6 +31,7 @@ from trajtools.cli.runner import (
 )
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -196,9 +197,13 @@ def _run_table(run: dict[str, Any]) -> RichTable:
         states += f" (steps {first} to {last})"
     members = f"{run['members']}"
     if run["twins"]:
-        planted = f", planted {run['plantings']} times, at {run['starts']} starts" if run["plantings"] else ""
-        noun = "reference" if run["references"] == 1 else "references"
-        members += f" ({run['references']} {noun}, {run['twins']} perturbed copies{planted})"
+        planted = (
+            f", planted {counted(run['plantings'], 'time')}, at {counted(run['starts'], 'start')}"
+            if run["plantings"]
+            else ""
+        )
+        copies = counted(run["twins"], "perturbed copy", "perturbed copies")
+        members += f" ({counted(run['references'], 'reference')}, {copies}{planted})"
     layers = ", ".join(f"{p['name']} {'x'.join(map(str, p['shape'])) or 'scalar'}" for p in run["layers"][:8])
     if len(run["layers"]) > 8:
         layers += f", and {len(run['layers']) - 8} more"

@@ -385,14 +385,16 @@ def _empty_divergence(exponent: Exponent, unit: str) -> Divergence:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """Describe the run, with the last value of each metric: were the networks learning at all?"""
+    """Describe the run, with the last value of each metric (median of the references): were the networks learning?"""
+    import numpy as np
+
     from trajtools.cli.files import describe_run
 
     facts = {name: value for name, value in describe_run(run).items() if name in FACTS}
     references = [i for i, member in enumerate(run.members) if member.reference < 0]
     last = {name: run.metrics[name][-1] for name in run.metrics} if run.n_states else {}
     facts["last"] = {
-        name: float(value if value.ndim == 0 else value[references].mean())
+        name: float(value if value.ndim == 0 else np.median(value[references]))
         for name, value in last.items()
         if value.ndim < 2
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trajtools.errors import DataError, FormatError, MissingDependencyError, SelectionError, TooLargeError
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -503,8 +504,8 @@ def _rectangular(
     for row, number in zip(rows, places, strict=True):
         if len(row) != width:
             raise FormatError(
-                f"line {number} of {path} has {len(row)} cells, the first one has {width}; name the separator with "
-                "--sep, the decimal mark with --decimal"
+                f"line {number} of {path} has {counted(len(row), 'cell')}, the first one has {width}; name the "
+                "separator with --sep, the decimal mark with --decimal"
             )
     names = names[:width] or [str(at) for at in range(width)]
     repeated = {name for name in names if names.count(name) > 1}

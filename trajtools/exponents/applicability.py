@@ -305,7 +305,7 @@ def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
         reasons.append(
             Reason.of(
                 "too-few-states",
-                "{states} finite states are too few for neighbours ({needed} are needed); record more, or {twins}",
+                "too few finite states for neighbours: {states}, where {needed} are needed; record more, or {twins}",
                 states=probe.n_states,
                 needed=FEWEST_STATES,
                 twins=TWINS,

@@ -144,6 +144,8 @@ class Exponent(Result):
         if np.isfinite(self.bound):
             period = self.settings.get("period")
             return f"below {self.bound:.2g} {self.unit}: {self.verdict}" + (f", period {period:.6g}" if period else "")
+        if np.isnan(self.value):
+            return f"unknown: {self.verdict}"
         return f"{spoken(self.value)} {self.unit}, {self.level:.0%} interval {bounds(self.interval)}: {self.verdict}"
 
     def _sentence(self) -> str:

@@ -552,7 +552,7 @@ def _waiting(fit: TwinFit) -> tuple[tuple[float, float, float], float, float]:
 def _before_growth(waiting: tuple[float, float, float], fraction: float, rate: float, unit: str) -> Reason:
     early, middle, late = waiting
     text = (
-        "{share:.0%} of the curves grow, after waiting {middle:.4g} {units} (10 to 90 %: {early:.4g} to {late:.4g}); "
+        "{share:.0%} of the curves grow; median wait {middle:.4g} {units} (10% to 90%: {early:.4g} to {late:.4g}); "
         "since the perturbation the rate is {rate:.4g}"
     )
     return Reason.of("waiting", text, share=fraction, middle=middle, early=early, late=late, rate=rate,

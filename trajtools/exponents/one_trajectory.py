@@ -153,6 +153,8 @@ class Options:
 
 def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
     """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at."""
+    if not isinstance(x, Distances) and not np.size(x):
+        raise DataError(f"the trajectory is empty, its shape is {np.shape(x)}")
     rest, largest = rest_of(x)
     share = (len(x) - rest) / max(len(x), 1)
     if len(x) - rest >= FEWEST_AT_REST and share >= REST_SHARE:
@@ -657,14 +659,12 @@ def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
 def prepare_states(x: Any, options: Options) -> Prepared:
     """Embed a series, project states of many dimensions, and choose the Theiler window."""
     array = np.asarray(x)
-    if not array.size:
-        raise DataError(f"the trajectory is empty, its shape is {array.shape}")
     if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1:
         raise single_row(array.shape[1])
     series = _scaled(array.astype(np.float64, copy=False).reshape(len(array), -1))
     finite = np.isfinite(series).all(axis=1)
     if finite.sum() < 20:
-        raise DataError(f"{int(finite.sum())} finite states are too few to estimate a time scale; record more")
+        raise DataError(f"too few finite states to estimate a time scale: {int(finite.sum())}; record more")
     choices: dict[str, Any] = {}
     dim, delay = options.dim or 1, options.delay or 1
     if series.shape[1] == 1 and options.dim is None:
@@ -672,6 +672,12 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     states = embed(series, dim, delay) if dim > 1 else series
     finite_rows = np.asarray(np.isfinite(states).all(axis=1))
     states = np.where(finite_rows[:, None], states, np.nan)
+    if dim > 1 and np.count_nonzero(finite_rows) < 2:
+        missing = int(len(series) - finite.sum())
+        raise DataError(
+            f"{missing} of {len(series)} values are missing, and a delay embedding in {dim} dimensions spreads each "
+            f"over {dim} states: none or one is left. Fill the gaps, or pass dim=1"
+        )
     small = _projected(states, choices)
     theiler = options.theiler
     if theiler is None:

@@ -374,7 +374,7 @@ def lyapunov_spectrum(
             "left_out": nearby.counts,
             "n_blocks": len(blocks),
         },
-        warnings=_warnings(across, whole, wanted, unexplained=unexplained, blocks=len(blocks)),
+        warnings=_warnings(across, whole, values, wanted, unexplained=unexplained, blocks=len(blocks)),
     )
 
 
@@ -521,7 +521,9 @@ def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None,
     return free, laid, overlap
 
 
-def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: float, blocks: int) -> tuple[Reason, ...]:
+def _warnings(
+    across: Thickness, whole: Floats, values: Floats, wanted: int, *, unexplained: float, blocks: int
+) -> tuple[Reason, ...]:
     warnings = []
     d, directions = len(whole), across.directions
     if unexplained > MOST_UNEXPLAINED:
@@ -551,6 +553,14 @@ def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: flo
             spurious=d - directions,
         )
         warnings.append(flat)
+    resolved = values[np.isfinite(values)]
+    if len(resolved) > 1 and resolved[-1] < 0 and resolved[-1] < -np.abs(resolved[0]):
+        text = (
+            "the most negative exponent, {lowest:.3g}, has a bias that its interval leaves out: neighbours are closest "
+            "in the contracting direction, where the curvature of the map over the neighbourhood counts most; few "
+            "neighbours give values nearer to zero. Repeat with another neighbors= to see its size"
+        )
+        warnings.append(Reason.of("neighborhood-bias", text, lowest=float(resolved[-1])))
     if blocks < FEWEST_BLOCKS:
         text = "fewer than {needed} local maps: the intervals are unknown"
         warnings.append(Reason.of("interval-unknown", text, needed=FEWEST_BLOCKS * SHORTEST_BLOCK))

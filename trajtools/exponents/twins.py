@@ -25,6 +25,7 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, ROUNDING_MARGIN, average_curves, mean_curve
 from trajtools.types import Floats, Ints, TimeStepLike, TwinsLike
+from trajtools.wording import counted
 
 LEAST_ABOVE = 9.0  # 2 e-folds of alignment, 3 of growth, and ln 50 below saturation
 
@@ -432,8 +433,8 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
     twin = np.flatnonzero(reference >= 0)
     if len(twin) == 0:
         raise DataError(
-            f"run {run.name!r} has {len(reference)} member(s), and none is a perturbed copy of another; record twins "
-            "(`perturb`), or give pairs (reference, [perturbed, ...])"
+            f"run {run.name!r} has {counted(len(reference), 'member')}, and none is a perturbed copy of another; "
+            "record twins (`perturb`), or give pairs (reference, [perturbed, ...])"
         )
     origin = reference[twin]
     step = np.asarray(run.step, dtype=np.int64)

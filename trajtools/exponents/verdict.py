@@ -105,7 +105,7 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
     """Judge whether growth follows every start that was followed for long enough."""
     votes = [start for start in starts if start.votes]
     growing, failing = [s for s in votes if s.grows], [s for s in votes if not s.grows]
-    steps, rates = _listed([start.step for start in growing]), _listed([start.value for start in growing])
+    steps, rates = _steps(growing), _listed([start.value for start in growing])
     others = _without_vote(starts)
     if len(votes) < 2:
         text = (
@@ -115,18 +115,18 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
         )
         return "not tested", Reason.of("persistence-not-tested", text, needed=STARTS, voting=len(votes))
     if len(votes) >= STARTS and growing and _by_chance(len(failing), len(votes)) > CHANCE:
-        text = "growth follows {growing} of {votes} separate starts (steps {steps}), at {rates} per {unit}{others}"
+        text = "growth follows {growing} of {votes} separate starts ({steps}), at {rates} per {unit}{others}"
         values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
         values["others"] = others
         return "shown", Reason.of("persistent", text, **values)
     if failing and growing and in_order(votes):
-        text = "the growth ended: it follows the starts at steps {steps}, and not those at steps {silent}{others}"
-        silent = _listed([start.step for start in failing])
+        text = "the growth ended: it follows the perturbations at {steps}, and not those at {silent}{others}"
+        silent = _steps(failing)
         return "ended", Reason.of(
             "not-persistent", text, steps=steps, silent=silent, growing=len(growing), others=others
         )
     text = (
-        "whether the growth persists is undecided: it follows {growing} of {votes} separate starts (steps {steps}), at "
+        "whether the growth persists is undecided: it follows {growing} of {votes} separate starts ({steps}), at "
         "{rates} per {unit}; {needed} are needed, and nearly all of them must grow{others}"
     )
     values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
@@ -138,10 +138,14 @@ def _without_vote(starts: tuple[Start, ...]) -> str:
     """Say which starts have no vote, and why; empty if there are none."""
     texts = []
     for late, why in ((False, "not followed for long enough"), (True, "grew too late to count")):
-        steps = [start.step for start in starts if not start.votes and start.late == late]
-        if steps:
-            texts.append(f"; no vote at step{'s' * (len(steps) > 1)} {_listed(steps)}: {why}")
+        without = [start for start in starts if not start.votes and start.late == late]
+        if without:
+            texts.append(f"; no vote at {_steps(without)}: {why}")
     return "".join(texts)
+
+
+def _steps(starts: Sequence[Start]) -> str:
+    return ("step " if len(starts) == 1 else "steps ") + _listed([start.step for start in starts])
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -566,8 +570,8 @@ def _rates_differ(starts: tuple[Start, ...]) -> Reason | None:
         differ = bool(values.max() > 1.5 * values.min())
     if not differ:
         return None
-    text = "the starts differ: {rates} at steps {steps}; the value is a mean over them"
-    rates, steps = _listed(values.tolist()), _listed([start.step for start in grown])
+    text = "the starts differ: {rates} at {steps}; the value is a mean over them"
+    rates, steps = _listed(values.tolist()), _steps(grown)
     return Reason.of(
         "starts-differ", text, rates=rates, steps=steps, lowest=float(values.min()), highest=float(values.max())
     )

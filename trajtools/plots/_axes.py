@@ -209,13 +209,13 @@ def literal(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """Format an exponent: three decimals, four below 0.1, powers of ten below 0.001; "unknown" for NaN."""
+    """A number in a table: at most four digits, powers of ten below 0.001 and from 10^6; "unknown" for NaN."""
     if not math.isfinite(value):
         return "unknown"
     size = abs(value)
     if size != 0 and (size < 0.001 or size >= 10**6):
         return f"{value:.1e}"
-    return f"{value:.4f}" if 0 < size < 0.1 else f"{value:.3f}"
+    return f"{value:.4f}" if 0 < size < 0.1 else f"{value:.{max(0, 4 - len(str(int(size))))}f}"
 
 
 def interval(exponent: Exponent) -> str:

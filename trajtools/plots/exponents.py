@@ -152,7 +152,7 @@ def _draw_null(ax: Axes, exponent: Exponent, *, with_record: bool) -> None:
     if band is None:
         return
     low, high, color = _exp(band["low"]), _exp(band["high"]), GREEN
-    ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="null, middle 90%")
+    ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="null: 90% of the surrogates")
     if with_record:  # for twins this is the mean, already drawn
         ax.plot(band["time"], _exp(band["record"]), color=color, linewidth=1, label="tested curve")
 

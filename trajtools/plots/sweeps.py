@@ -427,10 +427,11 @@ def edge(result: Any, ax: Sequence[Axes] | None = None) -> Figure:
     above.set_ylabel("late training loss")
     spread = np.abs(result.intervals - result.exponents[:, None])
     known = result.converged | result.flat
-    for part, face in ((known, BLUE), (~known, "white")):
+    for part, face, meaning in ((known, BLUE, "converged"), (~known, "white", "not converged")):
         shown = part & np.isfinite(result.exponents)
         error = np.where(np.isfinite(spread), spread, 0.0).T[:, shown]
         style: dict[str, Any] = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "capsize": 2}
+        style["label"] = meaning if shown.any() else None
         below.errorbar(result.rates[shown], result.exponents[shown], error, **style)
     below.axhline(0, color="0.7", linewidth=0.8)
     below.set_ylabel("exponent (1/step)")
@@ -448,5 +449,9 @@ def edge(result: Any, ax: Sequence[Axes] | None = None) -> Figure:
             each.axvspan(*result.onset_interval, color=RED, alpha=0.1, linewidth=0)
             each.axvline(result.onset, color=RED, linewidth=1, label=f"onset {result.onset:.3g}")
     legend_above(above)
+    handles, labels = below.get_legend_handles_labels()
+    marks = [k for k, label in enumerate(labels) if label.endswith("converged")]
+    if marks:
+        below.legend([handles[k] for k in marks], [labels[k] for k in marks], loc="best")
     figure: Any = above.figure
     return figure

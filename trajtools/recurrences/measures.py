@@ -136,10 +136,10 @@ class Measures(Result):
         return ", ".join(f"{name} {spoken(self[name], 3)}" for name in ("RR", "DET", "L", "LAM", "TT")) + "."
 
     def _lines(self) -> Sequence[str]:
-        return [f"{name:6}{spoken(self[name]):>10}  {meaning}" for name, meaning in MEASURES.items()]
+        return [f"{name:6}{_cell(self[name]):>10}  {meaning}" for name, meaning in MEASURES.items()]
 
     def _facts(self) -> Sequence[tuple[str, ...]]:
-        return [(name, spoken(self[name]), meaning) for name, meaning in MEASURES.items()]
+        return [(name, _cell(self[name]), meaning) for name, meaning in MEASURES.items()]
 
     def to_dataframe(self) -> DataFrame:
         """Convert the measures to a table of pandas.
@@ -156,6 +156,11 @@ class Measures(Result):
         """
         rows = [(name, self[name], meaning) for name, meaning in MEASURES.items()]
         return import_optional("pandas").DataFrame(rows, columns=["measure", "value", "meaning"])
+
+
+def _cell(value: float) -> str:
+    """A measure in a table; counts as such."""
+    return f"{value:,}" if isinstance(value, (int, np.integer)) else spoken(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

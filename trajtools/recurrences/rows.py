@@ -16,6 +16,7 @@ from trajtools.recurrences.lines import Lines, count_lags, count_rows
 from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from trajtools.recurrences.measures import Convention
@@ -279,7 +280,8 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedS
     length = series.shape[1] - (dim - 1) * delay
     if length < 2:
         raise DataError(
-            f"{name}: {series.shape[1]} samples give {max(length, 0)} states with dim={dim} and delay={delay}; "
+            f"{name}: {counted(series.shape[1], 'sample')} {'gives' if series.shape[1] == 1 else 'give'} "
+            f"{counted(max(length, 0), 'state')} with dim={dim} and delay={delay}; "
             f"{(dim - 1) * delay + 2} samples are needed: lower dim or delay, or record more"
         )
     offsets = np.arange(dim, dtype=np.int64) * int(delay)

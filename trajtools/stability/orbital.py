@@ -165,10 +165,20 @@ class OrbitalStability(Result):
         meaning = {
             "asymptotically stable": "Perturbed trajectories come back to the orbit of their reference.",
             "orbitally stable": "Perturbed trajectories stay near the orbit of their reference.",
-            "marginal drift": "Perturbed trajectories drift away from the orbit, slower than exponentially.",
+            "marginal drift": self._drift_sentence(),
             "unstable": "Perturbed trajectories leave the orbit of their reference.",
         }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
         return meaning
+
+    def _drift_sentence(self) -> str:
+        low, high = self.orbital.change_interval
+        if low > 0:
+            return "Perturbed trajectories drift away from the orbit of their reference, slower than exponentially."
+        if high < 0:
+            return (
+                "Perturbed trajectories come a little closer to the orbit of their reference, but do not return to it."
+            )
+        return "Perturbed trajectories neither return to the orbit of their reference nor leave it."
 
     def _head(self) -> str:
         copies = counted(len(self.group), "perturbed trajectory", "perturbed trajectories")
@@ -713,7 +723,10 @@ def _neutral(of: Trend) -> Reason | None:
     text = "the distance to the orbit changed by {change:.3g} e-folds, interval {interval}"
     values = {"change": of.change, "interval": _span(of.change_interval)}
     if low > -NEUTRAL and high < NEUTRAL:
-        return Reason.of("neutral", text + ": it neither decays nor grows exponentially", **values)
+        if low > 0 or high < 0:
+            text += ": it {direction}, but by less than {most:g} e-fold"
+            return Reason.of("neutral", text, direction="grows" if low > 0 else "decays", most=NEUTRAL, **values)
+        return Reason.of("neutral", text + ": neither a decay nor a growth is seen", **values)
     if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
         text += ", and then stopped: {late:.2g} of it in the second half"
         return Reason.of("stands-still", text, late=of.late_change, **values)

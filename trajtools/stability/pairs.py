@@ -16,6 +16,7 @@ from trajtools.distances.tiles import compute, stored_format
 from trajtools.errors import DataError, SelectionError
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
+from trajtools.wording import counted
 
 ROWS = 64  # the chunks of a file are 64 states
 ROW_BYTES = 8 * 2**20
@@ -645,8 +646,8 @@ def _families(x: Any) -> list[Family]:
         roots = sorted({owner for owner in owners if owner >= 0})
         if not roots:
             raise DataError(
-                f"run {x.name!r} has {len(owners)} member(s) and none is a perturbed copy of another; record twins "
-                "(`perturb`), or pass the perturbed trajectories as the second argument"
+                f"run {x.name!r} has {counted(len(owners), 'member')} and none is a perturbed copy of another; record "
+                "twins (`perturb`), or pass the perturbed trajectories as the second argument"
             )
         return [
             (x.trajectory(r), [_longest(x, m) for m, owner in enumerate(owners) if owner == r], str(x.logical_dtype))

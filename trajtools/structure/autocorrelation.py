@@ -353,7 +353,9 @@ def series_of(x: Any, window: tuple[int, int] | None) -> Series:
         )
     fine, largest = _fine(states, rows)
     if fine.sum() < FEWEST:
-        raise DataError(f"{int(fine.sum())} finite states of {len(fine)}; a correlation needs at least {FEWEST}")
+        raise DataError(
+            f"{counted(int(fine.sum()), 'finite state')} of {len(fine)}; a correlation needs at least {FEWEST}"
+        )
     between = float(spacing[0]) if len(spacing) else 1.0
     return Series(
         states,
@@ -485,7 +487,7 @@ class Filter:
 def _polynomial(degree: int, fine: Bools) -> Callable[[Floats], Floats]:
     if fine.sum() < degree + 2:
         raise DataError(
-            f"{int(fine.sum())} finite states are too few for a polynomial of degree {degree}; pass more states"
+            f"too few finite states for a polynomial of degree {degree}: {int(fine.sum())}; pass more states"
         )
     time = np.linspace(-1, 1, len(fine))
     columns = np.where(fine[:, None], time[:, None] ** np.arange(degree + 1), 0.0)
@@ -850,7 +852,7 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
         raise DataError(f"lag={lag!r}; {count} states have lags from 0 to {count - 1}")
     fine = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
     if fine.sum() < FEWEST:
-        raise DataError(f"{int(fine.sum())} finite states of {count}; a correlation needs at least {FEWEST}")
+        raise DataError(f"{counted(int(fine.sum()), 'finite state')} of {count}; a correlation needs at least {FEWEST}")
     scale = unit_scale(largest_finite(matrices[fine]))
     shifted = np.where(fine[:, None, None], matrices, 0.0) * scale
     shifted -= shifted[int(np.argmax(fine))]
@@ -895,7 +897,7 @@ def _matrices(x: Any, window: tuple[int, int] | None) -> tuple[Floats, tuple[Any
     step = np.asarray(x.step) if trajectory else np.arange(len(array))
     inside = np.arange(len(step)) if window is None else np.flatnonzero((step >= window[0]) & (step < window[1]))
     if not len(inside):
-        raise SelectionError(f"no state lies in the window {window}; there are {len(step)}")
+        raise SelectionError(f"no state lies in the window {window} of {counted(len(step), 'state')}")
     rows = slice(int(inside[0]), int(inside[-1]) + 1)
     if len(np.unique(np.diff(step[rows]))) > 1:
         raise DataError("the states are not equally spaced; select a window with equal spacing")

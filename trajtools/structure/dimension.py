@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -137,6 +137,8 @@ class Dimension(Result):
         }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
 
     def _head(self) -> str:
+        if np.isnan(self.value):
+            return f"unknown: {self.verdict}"
         return f"{spoken(self.value)}, {self.level:.0%} interval {bounds(self.interval)}: {self.verdict}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -351,19 +353,32 @@ def _assemble(
             "excess": EXCESS,
             **settings,
         },
-        warnings=tuple(dict.fromkeys((*thinned, *(w for _, c, _ in estimates for w in c.warnings)))),
+        warnings=(*thinned, *_warnings([each[1] for each in estimates])),
     )  # fmt: skip
+
+
+def _warnings(sums: list[CorrelationSum]) -> tuple[Reason, ...]:
+    """Return the warnings of all embedding dimensions, each once."""
+    warnings = tuple(dict.fromkeys(w for each in sums for w in each.warnings))
+    repeats = [w for w in warnings if w.code == "repeats"]
+    if len(repeats) < 2:
+        return warnings
+    shares = [each.zero_pairs / each.n_pairs for each in sums if each.zero_pairs]
+    text = (
+        "{least:.2g} to {most:.2g} of the pairs are at distance zero, depending on the embedding dimension: they count "
+        "in C(r), not in Takens' estimate"
+    )
+    merged = Reason.of("repeats", text, least=min(shares), most=max(shares))
+    return (*(w for w in warnings if w.code != "repeats"), merged)
 
 
 def _verdict(estimates: list[Estimate], usable: list[Estimate], bound: float) -> tuple[str, tuple[Reason, ...]]:
     """Return the verdict on the slopes, and the reasons."""
     if not usable:
-        reason = estimates[-1][2].reason
-        return "inconclusive", (reason,) if reason is not None else ()
+        found = [each[2].reason for each in estimates if each[2].reason is not None]
+        return "inconclusive", tuple([r for r in found if r.code == "repeats"][:1] or found[-1:])
     pairs, sums, scaling = usable[-1]
     value, half = scaling.value, (scaling.interval[1] - scaling.interval[0]) / 2
-    if scaling.reason is not None:  # exact repeats of states
-        return "finite", (scaling.reason,)
     slope = Reason.of(
         "slope",
         "the slope is {slope:.3g} from r={first:.3g} to {last:.3g}, [{low:.3g}, {high:.3g}]",
@@ -377,7 +392,9 @@ def _verdict(estimates: list[Estimate], usable: list[Estimate], bound: float) ->
     if value > bound:
         text = "the largest dimension measurable from {states} states is 2 log10 N = {bound:.2g}"
         reservations.append(Reason.of("too-few-states", text, states=sums.n_states, bound=bound))
-    if not half <= VAGUE * max(value, VAGUE):
+    if not np.isfinite(half):
+        reservations.append(Reason("wide-interval", "the interval is unknown"))
+    elif half > VAGUE * max(value, VAGUE):
         text = "the interval extends over {share:.0%} of the value to either side"
         reservations.append(Reason.of("wide-interval", text, share=VAGUE))
     if value > EXCESS * pairs.space > 0:
@@ -432,7 +449,7 @@ class Scaling:
     takens_interval : (float, float)
         Interval of the estimate.
     reason : Reason or None
-        Why there is no region, or why the dimension is 0 without one; None with a region.
+        Why there is no region; None with one.
     """
 
     value: float
@@ -493,7 +510,7 @@ def find_scaling(sums: CorrelationSum, deviations: Floats, level: float, rng: np
     log_c, resampled = _resampled(sums, weights)
     resampled = resampled + deviations
     if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
-        return _points(sums)
+        return no_scaling(_coincidence(sums))
     # Few lags leave no radius that is known well: then their error counts less in the choice, and the interval is wide.
     lag_error = deviations.std(axis=0)
     for counted in LAG_ERRORS if lag_error.any() else LAG_ERRORS[:1]:
@@ -640,11 +657,13 @@ def _takens(sums: CorrelationSum, weights: Ints, at: int) -> tuple[float, Floats
     return estimate, estimate + 2 * (resampled - estimate)
 
 
-def _points(sums: CorrelationSum) -> Scaling:
-    """A few states that repeat exactly have dimension 0."""
-    text = "{zeros} of {pairs} pairs of states are equal: the same states repeat exactly"
-    repeats = Reason.of("repeats", text, zeros=sums.zero_pairs, pairs=sums.n_pairs)
-    return replace(no_scaling(repeats), value=0.0, takens=0.0)
+def _coincidence(sums: CorrelationSum) -> Reason:
+    """Say that so many states are equal that no small radius is left in which C(r) could scale."""
+    text = (
+        "{zeros} of {pairs} pairs of states are equal: the states mostly coincide, as on a cycle, in a constant part, "
+        "or with few different values, so C(r) does not scale"
+    )
+    return Reason.of("repeats", text, zeros=sums.zero_pairs, pairs=sums.n_pairs)
 
 
 def no_scaling(reason: Reason) -> Scaling:

@@ -230,7 +230,7 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     settings = {"above": above, "level": level, "points": len(curve.x), "left_out": left_out}
     settings["times_stable"] = TIMES_STABLE
     if len(curve.x) < 2:
-        words = "an onset needs tested exponents at two values of the hyper-parameter at least, there are {values}"
+        words = "an onset needs tested exponents at two values of the hyper-parameter at least; this sweep has {values}"
         few = Reason.of("too-few-values", words, values=len(curve.x))
         return _none(bracket, (few, *silent), float("nan"), level, settings)
     limit, stable = _limits(curve, above)
@@ -257,9 +257,10 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     reasons = [
         Reason.of(
             "onset",
-            "the exponent passes {limit:.3g} between {below:.4g} ({exponent_below:.3g}) and {above:.4g} "
+            "the exponent passes {limit:.3g}{origin} between {below:.4g} ({exponent_below:.3g}) and {above:.4g} "
             "({exponent_above:.3g})",
             limit=limit[at],
+            origin="" if settings["above"] != "auto" else _origin(limit[at], curve.duration[at], stable),
             below=curve.x[at - 1],
             exponent_below=curve.value[at - 1],
             above=curve.x[at],
@@ -387,6 +388,13 @@ def _limits(curve: Curve, above: float | str) -> tuple[Floats, float]:
     known = np.isfinite(curve.duration) & (curve.duration > 0)
     e_fold = np.where(known, 1.0 / np.where(known, curve.duration, 1.0), 0.0)
     return np.maximum(TIMES_STABLE * stable, e_fold), stable
+
+
+def _origin(limit: float, duration: float, stable: float) -> str:
+    """Say where an automatic limit comes from: it differs from sweep to sweep."""
+    if limit > TIMES_STABLE * stable:
+        return f" (one e-fold in the {duration:.4g} units of time over which growth was measured)"
+    return f" ({TIMES_STABLE:g} times the largest regular exponent)"
 
 
 def _crossing(scale: Floats, excess: Floats, cap: Floats) -> tuple[int, float]:

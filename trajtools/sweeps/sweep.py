@@ -488,9 +488,9 @@ def header(sweep: Sweep, names: Sequence[str] | None = None) -> list[str]:
     further = others(sweep) if names is None else names
     names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *further]
     times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
-    measured = [*times, "final loss", "accuracy", "sharpness"]
+    measured = [*times, "median final loss", "median accuracy", "sharpness"]
     recorded = [name for name, kept in zip(measured, _recorded_columns(sweep), strict=True) if kept]
-    return [*names, "run", "exponent", "95 % interval", "verdict", *recorded]
+    return [*names, "run", "exponent", f"{LEVEL:.0%} interval", "verdict", *recorded]
 
 
 def _recorded_columns(sweep: Sweep) -> list[bool]:
@@ -923,6 +923,8 @@ def rows(sweep: Sweep, names: Sequence[str] | None = None) -> list[list[str]]:
 
 
 def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[bool]) -> list[str]:
+    from trajtools.plots._axes import number
+
     found = point.exponent
     measured = [
         *(_time(point, k) for k in range(len(sweep.thresholds))),
@@ -935,11 +937,17 @@ def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[b
         *([f"{point.y:g}"] if sweep.y_name else []),
         *(_value(point.hparams.get(name)) for name in names),
         point.run + (" (control)" if point.control else ""),
-        "-" if found is None else f"{found.value:.4g}",
-        "-" if found is None else f"[{found.interval[0]:.3g}, {found.interval[1]:.3g}]",
+        "-" if found is None else number(found.value),
+        "-" if found is None else _ends(found.interval),
         _verdict(point),
         *(cell for cell, recorded in zip(measured, kept, strict=True) if recorded),
     ]
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    from trajtools.plots._axes import number
+
+    return f"[{number(ends[0])}, {number(ends[1])}]" if np.isfinite(ends).all() else "unknown"
 
 
 def _verdict(point: SweepPoint) -> str:
