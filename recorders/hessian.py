@@ -419,6 +419,11 @@ class Hessian(Protocol):
 
 def preconditioned(hessian: Hessian, preconditioner: Any) -> Product:
     """Products with P^-1/2 H P^-1/2, a symmetric matrix with the eigenvalues of P^-1 H."""
+    if hasattr(preconditioner, "param_groups"):
+        raise DataError(
+            f"preconditioner= is the optimiser {type(preconditioner).__name__}; needed its diagonal: "
+            "preconditioner=preconditioner(model, optimizer)"
+        )
     flat, _ = hessian.flatten(preconditioner)
     sound = np.isfinite(flat) & (flat > 0)
     if not sound.all():
@@ -472,7 +477,8 @@ class Sharpness(Result):
     }
 
     def _head(self) -> str:
-        return f"largest curvature {spoken(self.h_max)}, smallest {spoken(self.h_min)} ({self.of})"
+        of = f"of P^-1 H, {self.of}" if self.settings.get("preconditioned") else self.of
+        return f"largest curvature {spoken(self.h_max)}, smallest {spoken(self.h_min)} ({of})"
 
     def _sentence(self) -> str:
         state = "The eigenvalues converged" if self.converged else "Not all eigenvalues converged"

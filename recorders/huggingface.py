@@ -88,6 +88,8 @@ class RecorderHooks(TrainerRecording):
             metrics["loss"] = with_copies(first, others)
         if optimizer is not None:
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
+        if state.epoch is not None:
+            metrics["epoch"] = float(state.epoch)
         self.recorder.record(**metrics)
         if self.twins is not None:
             scaler = self._watched().accelerator.scaler

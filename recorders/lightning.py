@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
+from math import isfinite
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,9 @@ class RecorderHooks(TrainerRecording):
     several optimisers there is one loss for each, ``loss_0``, ``loss_1``, ... in the order of
     ``configure_optimizers``; those that a batch computes after an update of another optimiser are from mid-batch.
 
+    The metric ``epoch`` counts the epochs before a state, with the share of the present one where its length is known.
+    Numbers and texts of ``save_hyperparameters()`` are hyper-parameters of the run; ``hparams=`` adds to them.
+
     Every ``log_every_n_steps`` the numbers of twins and probes go to the loggers of the Trainer.
 
     A fit that resumes from a checkpoint (``ckpt_path=``) goes on in its file with ``resume=True``; see
@@ -67,7 +71,9 @@ class RecorderHooks(TrainerRecording):
         self._open(
             "fit", pl_module, list(trainer.optimizers), step=trainer.global_step, wrapped=trainer.strategy.model,
             schedulers=[] if pl_module.automatic_optimization else [config.scheduler for config in configs],
+            hparams={name: value for name, value in pl_module.hparams.items() if isinstance(value, int | float | str)},
         )  # fmt: skip
+        self._epoch = _epoch(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
         self._replay(trainer, "on_train_start")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -94,11 +100,15 @@ class RecorderHooks(TrainerRecording):
         name = self._of_reference.take(trainer, pl_module, optimizer)
         if name:
             copies = [] if self.twins is None else [copy.kept.known[name] for copy in self.twins.copies]
-            self.recorder.record(**{name: with_copies(self._of_reference.known[name], copies)})
+            metrics = {name: with_copies(self._of_reference.known[name], copies), "epoch": self._epoch}
+            self.recorder.record(**metrics)
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Record the state after the updates of a batch, and log its numbers."""
-        if self._take_updates(trainer) and trainer.global_step % trainer.log_every_n_steps == 0:
+        if not self._take_updates(trainer):
+            return
+        self._epoch = _epoch(trainer, batch_idx + 1)
+        if trainer.global_step % trainer.log_every_n_steps == 0:
             numbers = self.live
             for logger in trainer.loggers if numbers else ():
                 logger.log_metrics(numbers, step=trainer.global_step)
@@ -138,6 +148,12 @@ class RecorderHooks(TrainerRecording):
         for losses in (self._of_reference, *(copy.kept for copy in (self.twins.copies if self.twins else ()))):
             losses.known.clear()
         return True
+
+
+def _epoch(trainer: Any, n_batches: int) -> float:
+    """The epoch after so many batches of the present one, with a fraction where its length is known."""
+    total = trainer.num_training_batches
+    return float(trainer.current_epoch + (n_batches / total if isfinite(total) else 0))
 
 
 class Losses:

@@ -1,5 +1,7 @@
 """What the command line says about files that are not what they should be."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from command_line import call, write
 
 import trajtools
 from recorders import iris
+from trajtools.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +53,12 @@ def test_of_a_file_that_was_cut_everything_whole_is_read_and_the_rest_is_said(re
     whole, path, new = recorded.read_bytes(), tmp_path / "cut.h5", tmp_path / "new.h5"
     path.write_bytes(whole[: 2 * len(whole) // 3])
     assert "cut short" in call("info", path).stdout
-    assert "were cut off" in call("validate", path, code=1).stdout
-    assert "damaged or missing" in call("lyapunov", path, code=1).stderr
+    left = f"was cut short ({path.stat().st_size} of {len(whole)} bytes are left)"
+    assert left in call("validate", path, code=1).stdout
+    for command in ("lyapunov", "sweep"):
+        said = call(command, path, *(["--x", "eta"] if command == "sweep" else []), code=1).stderr
+        assert left in said
+        assert f"`trajtools repair --salvage NEW.h5 {path}`" in said
     assert "lost" in call("repair", path, "--salvage", new).stdout
     assert call("validate", new).stdout == f"{new}: valid\n"
     with trajtools.open(new) as run, trajtools.open(recorded) as original:
@@ -124,3 +131,42 @@ def test_names_from_a_file_cannot_command_the_terminal(tmp_path):
     said = call("info", path).stdout
     assert "\x1b" not in said
     assert "\\x1b[31mred" in said
+
+
+@pytest.mark.parametrize("command", ["sweep", "report"])
+def test_bad_files_of_a_folder_are_named_and_the_others_compared(recorded, tmp_path, command):
+    folder, page = tmp_path / "runs", tmp_path / "page.html"
+    folder.mkdir()
+    whole = recorded.read_bytes()
+    (folder / "good.h5").write_bytes(whole)
+    (folder / "cut.h5").write_bytes(whole[: 2 * len(whole) // 3])
+    (folder / "text.h5").write_text("loss,accuracy\n" * 100)
+    (folder / "empty.h5").write_bytes(b"")
+    options = ["--x", "eta", "--json"] if command == "sweep" else ["--output", page]
+    result = call(command, folder, "--quiet", *options, code=1)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert sorted(name for name in ("cut", "empty", "good", "text") for line in errors if f"{name}.h5" in line) == [
+        "cut", "empty", "text"
+    ]  # fmt: skip
+    if command == "sweep":
+        found = json.loads(result.stdout)
+        assert [point["run"] for point in found["sweep"]["points"]] == ["eta=1"]
+        assert [reason["code"] for reason in found["sweep"]["warnings"]] == ["unreadable-file"]
+    else:
+        assert "eta=1" in page.read_text()
+
+
+@pytest.mark.parametrize("read", [trajtools.open, trajtools.open_runs])
+def test_what_is_no_path_is_refused(read):
+    with pytest.raises(DataError, match=r"got a int; needed"):
+        read(3)
+
+
+def test_ctrl_c_in_a_sweep_says_that_results_are_kept(recorded, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trajtools, "sweep", interrupted)
+    said = call("sweep", recorded, "--cache", tmp_path / "kept.jsonl", code=130).stderr
+    assert "kept.jsonl: the same command goes on" in said
+    assert "Interrupted." in said

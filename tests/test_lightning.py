@@ -232,3 +232,15 @@ def test_numbers_of_twins_and_probes_go_to_the_loggers_and_those_of_copies_do_no
     np.testing.assert_allclose(list(seen.values()), [module.losses[step - 1] for step in seen], rtol=1e-6)
     assert len(seen) == 3
     assert len(module.losses) == 12
+
+
+def test_saved_hyper_parameters_and_epochs_are_in_the_file(tmp_path):
+    class Saving(Classifier):
+        def __init__(self, rate=0.1, name="small", widths=(3, 4)):
+            super().__init__(rate)
+            self.save_hyperparameters()
+
+    train(tmp_path, RecorderCallback(tmp_path / "run.h5", hparams={"seed": 3}), net=Saving(), batches_an_epoch=4)
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.hparams == {"rate": 0.1, "name": "small", "seed": 3}
+        np.testing.assert_allclose(run.metrics["epoch"][:-1], run.step[:-1] / 4)

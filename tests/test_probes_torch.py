@@ -255,4 +255,7 @@ def test_the_preconditioner_is_what_divides_the_step(kind, settings) -> None:
     flat_p = np.concatenate([part.numpy().ravel() for part in diagonal.values()])
     assert_allclose(before - flat(model), 0.1 * first / flat_p, rtol=1e-9)
     by_name = sharpness(model, half_mse, x, y, preconditioner=diagonal)
+    assert "of P^-1 H" in str(by_name)
+    with pytest.raises(DataError, match=r"is the optimiser \w+; needed its diagonal"):
+        sharpness(model, half_mse, x, y, preconditioner=optimizer)
     assert_allclose(sharpness(model, half_mse, x, y, preconditioner=flat_p).h_max, by_name.h_max, rtol=1e-9)

@@ -105,11 +105,13 @@ def test_everything_before_a_cut_is_read(kind, path, tmp_path):
                     with pytest.raises(DamagedError, match=f"states {rows.start} to"):
                         run.states[rows.start]
     problems = [str(p) for p in validate(cut)]
-    assert problems[0] == "error: file: its last 1 bytes were cut off"
+    assert problems[0].startswith(f"error: file: it was cut short ({len(whole) - 1} of {len(whole)} bytes are left); ")
+    assert f"--salvage NEW.h5 {cut}" in problems[0]
     cut.write_bytes(whole[:2000])
     os.utime(cut, (1, 1))
     with pytest.raises(
-        FormatError, match=rf"was cut short: its last {len(whole) - 2000} bytes are gone, and with them"
+        FormatError,
+        match=rf"was cut short \(2000 of {len(whole)} bytes are left\), and a part of the structure is gone",
     ):
         Run(cut)
 
@@ -387,7 +389,7 @@ def test_salvage_of_a_cut_file(path, tmp_path):
     os.truncate(path, end)
     with Run(path) as run, pytest.raises(DamagedError, match="was cut"):
         RunWriter.resume(path, RunSpec(parameters=run.parameters, members=run.members, dtype="float32"))
-    with pytest.raises(DamagedError, match="bytes were cut off"):
+    with pytest.raises(DamagedError, match="bytes are left"):
         repair(path)
     assert path.stat().st_size == end
     assert repair(path, salvage=tmp_path / "out.h5").states == 64

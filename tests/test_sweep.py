@@ -16,7 +16,7 @@ from made_sweeps import RATES, made, point
 import trajtools as tt
 from recorders import Recorder
 from recorders.iris import record
-from trajtools.errors import DataError, SelectionError
+from trajtools.errors import DataError, FormatError, SelectionError
 from trajtools.reasons import Reason, codes
 from trajtools.sweeps import cache
 from trajtools.sweeps.onset import median
@@ -563,3 +563,22 @@ def test_sweeps_and_diagrams_are_drawn():
     points = [point(x, np.log(x * y), y=y) for x in RATES for y in (0.5, 2.0)]
     ax = tt.plots.phase_diagram(made(points, "scale").phase_diagram(), ("lr", "scale"))
     assert ax.get_xlabel() == "lr"
+
+
+def test_a_constant_rate_that_was_recorded_is_the_learning_rate(tmp_path):
+    for name, rates in (("constant", [0.1, 0.1, 0.1]), ("falling", [0.1, 0.05, 0.01])):
+        with Recorder(tmp_path / f"{name}.h5", {"w": np.zeros(2)}, quiet=True) as recorder:
+            for step, rate in enumerate(rates, 1):
+                recorder.record({"w": np.full(2, float(step))}, learning_rate=rate)
+    result = tt.sweep(tmp_path, "lr", exponent=None)
+    assert [(point.run, point.x) for point in result.points] == [("constant", 0.1)]
+    assert codes(result.warnings) == ("no-hyper-parameter",)
+    assert "not constant" in str(result.warnings[0])
+
+
+def test_no_files_and_only_unreadable_ones_are_errors(tmp_path):
+    with pytest.raises(DataError, match="no files to compare"):
+        tt.sweep([])
+    (tmp_path / "text.h5").write_text("no run")
+    with pytest.raises(FormatError, match=r"text\.h5"):
+        tt.sweep(tmp_path / "text.h5")

@@ -269,5 +269,6 @@ CODES: dict[str, str] = {
     "no-exponent": "runs without an exponent",
     "no-metric": "runs without the metric",
     "no-hyper-parameter": "runs without the hyper-parameter",
+    "unreadable-file": "files that cannot be read, or are damaged where they are needed",
 }
 """Meaning of each code."""

@@ -81,6 +81,7 @@ class TrainerRecording:
         self._step = step
         with explain_taken(call, type(self).__name__):
             options = {**defaults, "step": step, **self.options}
+            options["hparams"] = {**(defaults.get("hparams") or {}), **(self.options.get("hparams") or {})}
             if n_ranks() > 1:
                 options["_mean_loss"] = True  # see `with_copies`
             self.recorder = Recorder(self.path, state, **options)
@@ -120,7 +121,7 @@ class TrainerRecording:
         """The numbers to log: what twins and probes measured, those that are known."""
         if self.recorder is None:
             return {}
-        own = ("loss", "learning_rate")
+        own = ("loss", "learning_rate", "epoch")
         return {n: v for n, v in self.recorder.live.items() if isfinite(v) and not n.startswith((*own, "eval_"))}
 
     def _end(self, status: str, error: BaseException | None = None) -> None:

@@ -81,6 +81,7 @@ def _each_file(
 @options.runs
 @options.as_json
 @options.output
+@options.silent
 @options.debug
 def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     """Describe each FILE: its run, states, members, parameters, metrics, and whether it is complete."""
@@ -190,6 +191,9 @@ def describe_text(description: dict[str, Any]) -> list[Block]:
     return [[head, _run_table(description)]]
 
 
+CUT = ", cut short; `trajtools validate` names what is gone, `trajtools repair --salvage NEW.h5 FILE` saves the rest"
+
+
 def _run_table(run: dict[str, Any]) -> RichTable:
     states = f"{run['states']}"
     if run["states"]:
@@ -209,7 +213,7 @@ def _run_table(run: dict[str, Any]) -> RichTable:
         layers += f", and {len(run['layers']) - 8} more"
     rows = {
         "run": run["run"],
-        "status": run["status"] + (", cut short; `trajtools validate` names what is gone" if run["is_cut"] else ""),
+        "status": run["status"] + (CUT if run["is_cut"] else ""),
         "states": states,
         "members": members,
         "parameters": f"{run['parameters']} ({layers})",
@@ -229,6 +233,7 @@ def _run_table(run: dict[str, Any]) -> RichTable:
 @options.files
 @options.as_json
 @options.output
+@options.silent
 @options.debug
 def validate(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
     """Check each FILE against the format (trajtools/FORMAT.md); exit with status 1 if one breaks a MUST."""

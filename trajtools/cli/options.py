@@ -167,6 +167,9 @@ runs = click.option(
 quiet = click.option(
     "-q", "--quiet", is_flag=True, callback=_note_silence, help="Show no progress, and no hint at the end."
 )
+silent = click.option(  # of commands that show no progress
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=_note_silence, help="Show no hint at the end."
+)
 plot = click.option("--plot", type=figure, metavar="FILE", help="Draw a figure (.png, .svg or .pdf).")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive.")
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")

@@ -16,17 +16,15 @@ from trajtools.cli.runner import (
     check_target,
     compile_notice,
     executor,
-    expand,
     finish,
     matches,
     no_such_run,
     opened,
     progress,
     report as report_errors,
-    without_unsafe,
 )
-from trajtools.cli.sweep import measure, own_cache
-from trajtools.errors import DataError
+from trajtools.cli.sweep import measure, own_cache, readable
+from trajtools.errors import DataError, FormatError, TrajtoolsError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Errors
@@ -69,18 +67,20 @@ def report(
     from trajtools.report.render import runs_page
 
     errors: Errors = []
-    paths = without_unsafe(expand(files, errors), errors)
-    report_errors(errors)
-    finish(errors)
+    paths = readable(files, errors)
     check_target(output, paths)
     selected = _named(paths, runs) if runs else paths
     if not selected:
         raise no_such_run(paths, runs)
+    failures: Errors = []
     with compile_notice(quiet), executor(workers, scheduler) as pool:
         comparison = _compare(selected, x, seed, pool, quiet)
         tasks = _tasks(selected, comparison, details, seed)
-        sections = _collect(selected, tasks, pool, quiet)
+        sections = _collect(selected, tasks, pool, quiet, failures)
+    report_errors(failures)
+    errors += failures
     if not sections:
+        finish(failures)
         raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
     if comparison is not None and len({point.x for point in comparison.points}) < 2:
         comparison = None
@@ -89,6 +89,7 @@ def report(
     about = {"files": ", ".join(path.name for path in paths), "trajtools": __version__, "seed": str(seed)}
     output.write_text(runs_page(title, named, comparison, about), encoding="utf-8")
     click.echo(f"Written to {printable(str(output))}.", err=True)
+    finish(errors)
 
 
 def _named(paths: list[Path], patterns: tuple[str, ...]) -> list[Path]:
@@ -106,7 +107,7 @@ def _compare(paths: list[Path], x: str | None, seed: int, pool: Executor | None,
         return None
     try:
         return measure(paths, x or "lr", pool, own_cache(paths, quiet), quiet, rng=seed)
-    except DataError:
+    except (DataError, FormatError):
         if x is not None:
             raise
         return None
@@ -120,16 +121,31 @@ def _tasks(paths: list[Path], comparison: Sweep | None, details: int, seed: int)
     return [(str(path), seed, at in shown, known.get(os.path.abspath(path))) for at, path in enumerate(paths)]
 
 
-def _collect(paths: list[Path], tasks: list[Task], pool: Executor | None, quiet: bool) -> list[tuple[Path, RunReport]]:
+def _collect(
+    paths: list[Path], tasks: list[Task], pool: Executor | None, quiet: bool, errors: Errors
+) -> list[tuple[Path, RunReport]]:
     """Collect what the page shows of each run, with progress; runs without states are left out."""
-    from trajtools.report.collect import collect_file, is_known, outline
+    from trajtools.report.collect import is_known, outline
 
     left = [task for task in tasks if not is_known(task)]
-    results = map(collect_file, left) if pool is None else pool.map(collect_file, left)
+    results = map(collected, left) if pool is None else pool.map(collected, left)
     sections: list[tuple[Path, RunReport]] = []
     with progress(len(left), "Analysing runs", quiet) as advance:
         for path, task in zip(paths, tasks, strict=True):
             report = outline(task) if is_known(task) else next(results)
-            sections += [] if report is None else [(path, report)]
+            if isinstance(report, Exception):
+                errors.append((str(path), report))
+            elif report is not None:
+                sections.append((path, report))
             advance(not is_known(task))
     return sections
+
+
+def collected(task: Task) -> RunReport | Exception | None:
+    """What the page shows of a run, or why nothing can be shown."""
+    from trajtools.report.collect import collect_file
+
+    try:
+        return collect_file(task)
+    except (TrajtoolsError, OSError) as error:
+        return error

@@ -668,13 +668,13 @@ def _unique(errors: Errors) -> list[tuple[str, str]]:
     return list(dict.fromkeys((path, sentence(error)) for path, error in errors))
 
 
-def check_target(target: Path, inputs: Iterable[Path]) -> None:
+def check_target(target: Path, inputs: Iterable[Path], purpose: str = "output") -> None:
     """Refuse, before anything is computed, an output in a missing folder or over one of the inputs."""
     if not target.parent.is_dir():
         raise DataError(f"{target} cannot be written: there is no folder {target.parent}")
     for path in inputs:
         if target.exists() and path.exists() and os.path.samefile(target, path):
-            raise DataError(f"{target} is one of the input files: choose another file for the output")
+            raise DataError(f"{target} is one of the input files: choose another file for the {purpose}")
 
 
 # Work

@@ -16,12 +16,14 @@ from trajtools.cli.runner import (
     FILES_HELP,
     bullets,
     check_target,
+    collecting,
     compile_notice,
     document,
     emit,
     executor,
     expand,
     finish,
+    plain_errors,
     progress,
     report,
     save_figure,
@@ -82,15 +84,13 @@ def sweep(
     Results of finished runs are kept, so that a sweep that was interrupted goes on when it is called again. A run is
     measured again if its file or an option has changed.
     """
+    from trajtools.sweeps.sweep import UNREADABLE
+
     errors: Errors = []
-    paths = without_unsafe(expand(files, errors), errors)
-    report(errors)
-    finish(errors)
-    for path in paths:
-        check_is_file(path)
-    for target in (plot, output, cache):
+    paths = readable(files, errors)
+    for target, purpose in ((plot, "output"), (output, "output"), (cache, "cache")):
         if target is not None:
-            check_target(target, paths)
+            check_target(target, paths, purpose)
     place = cache or own_cache(paths, quiet)
     if fresh and place is not None:
         from trajtools.sweeps.cache import Cache
@@ -100,14 +100,38 @@ def sweep(
     seed, exponent = chosen.pop("seed"), chosen.pop("exponent")
     chosen |= {"exponent": None if exponent == "none" else exponent, "rng": seed}
     with compile_notice(quiet), executor(workers, scheduler) as pool:
-        result = measure(paths, chosen.pop("x"), pool, place, quiet, **chosen)
+        try:
+            result = measure(paths, chosen.pop("x"), pool, place, quiet, **chosen)
+        except KeyboardInterrupt:
+            if place is not None:
+                words = f"Results of finished runs are kept in {place}: the same command goes on from there."
+                click.echo(printable(words), err=True)
+            raise
+    unreadable = [str(reason) for reason in result.warnings if reason.code == UNREADABLE]
+    for text in unreadable:
+        click.echo(f"Error: {printable(text)}", err=True)
     factors = tuple(scaling.split(",")) if scaling else None
     if as_json:
-        emit(document("sweep/1", **_plain(result, factors, seed)), output)
+        emit(document("sweep/1", **_plain(result, factors, seed), errors=plain_errors(errors)), output)
     else:
         emit(_text(result, factors, seed), output)
     if plot is not None:
         save_figure(_figure(result), plot)
+    if errors or unreadable:
+        click.get_current_context().exit(1)
+
+
+def readable(files: tuple[Path, ...], errors: Errors) -> list[Path]:
+    """The files that can be opened; the others are named on stderr, and end the command where there are no more."""
+    paths = []
+    for path in without_unsafe(expand(files, errors), errors):
+        with collecting(errors, path):
+            check_is_file(path)
+            paths.append(path)
+    report(errors)
+    if not paths:
+        finish(errors)
+    return paths
 
 
 def own_cache(paths: list[Path], quiet: bool) -> Path | None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
-from trajtools.store.files import RawFile, open_for_reading
+from trajtools.store.files import RawFile, check_head, cut_short, open_for_reading, salvage_hint
 from trajtools.store.layout import SHUFFLE, SLOTS, Axis, Stream, checksum, checksum_of_parts
 from trajtools.store.strangers import ZSTD
 
@@ -157,12 +157,23 @@ class Blocks:
         members = sorted({int(chunk) // stream.grid[1] for chunk in chunks}) if len(stream.grid) == 2 else []
         one = len(members) == 1 and stream.shape[0] > 1
         rows = "plantings" if name.startswith("plantings/") else "states"
-        return (
-            f"{name} of the {rows} {first} to {first + self.rows_of(block) - 1}"
-            f"{f' (member {members[0]})' if one else ''} in {self._raw.path} are damaged or missing: "
-            f"they {self.loss(name)}. Everything else can be read; "
-            "`trajtools repair --salvage` makes a file of what is whole."
-        )
+        part = f"{name} of the {rows} {first} to {first + self.rows_of(block) - 1}"
+        part += f" (member {members[0]})" if one else ""
+        path, hint = self._raw.path, salvage_hint(self._raw.path)
+        if not check_head(self._raw):
+            whole = min(self._reachable() * self.axis.rows, self.n)
+            left = f"at most the first {whole} of {self.n} are left"
+            return f"{path} {cut_short(self._raw)}: {part} are gone, {left}; {hint}"
+        return f"{part} in {path} are damaged or missing: they {self.loss(name)}. Everything else can be read; {hint}."
+
+    def _reachable(self) -> int:
+        """Leading blocks whose chunks are in the file, of the streams whose places are known."""
+        blocks = self.n_blocks
+        for name, offsets in self._offsets.items():
+            gone = (offsets < 0).any(axis=1)
+            if gone.any() and (name == self.axis.sums or not self.axis.streams[name].sparse):
+                blocks = min(blocks, int(gone.argmax()))
+        return blocks
 
     def loss(self, name: str) -> str:
         """Why states of a stream are lost: their own bytes, or what HDF5 needs to reach them or their checksums."""

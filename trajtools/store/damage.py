@@ -23,13 +23,14 @@ from trajtools.store.files import (
     WAY_OUT,
     Owner,
     RawFile,
-    bytes_missing,
     check_head,
+    cut_short,
     has_writer,
     lock_for_life,
     one_line,
     open_for_reading,
     replace_head,
+    salvage_hint,
     seal,
     sealed,
 )
@@ -150,7 +151,7 @@ def check(path: str) -> list[tuple[str, ...]]:
     raw = RawFile(path)
     try:
         if not check_head(raw):
-            problems.append(Problem("error", "file", f"its last {bytes_missing(raw)} bytes were cut off"))
+            problems.append(Problem("error", "file", f"it {cut_short(raw)}; {salvage_hint(raw.path)}"))
         problems += _attempt("structure", lambda: _strangers(raw))
     except (TrajtoolsError, OSError):
         pass  # the survey says it
@@ -358,8 +359,7 @@ def _parts(run: Survey, name: str, chunks: list[int]) -> str:
 
 
 def _range(start: int, stop: int, steps: NDArray[np.int64], rows: str = "states") -> str:
-    known = steps[start:stop][steps[start:stop] >= 0]
-    return f"the {rows} {start} to {stop - 1}" + (f" (steps {known[0]} to {known[-1]})" if len(known) else "")
+    return f"the {rows} {start} to {stop - 1}{_named(steps[start:stop])}"
 
 
 def _order(run: Survey) -> Iterator[Problem]:
@@ -544,10 +544,7 @@ def _repair(raw: RawFile) -> Repair:
             "would tell. Make sure that it has ended; salvage= copies what is whole without touching the file."
         )
     if not whole_file:
-        raise DamagedError(
-            f"{raw.path}: its last {bytes_missing(raw)} bytes were cut off, which nothing brings back; "
-            f"`trajtools repair {raw.path} --salvage NEW.h5` makes a file of what is whole"
-        )
+        raise DamagedError(f"{raw.path} {cut_short(raw)}, and nothing brings back the rest; {salvage_hint(raw.path)}")
     if raw.read(0, SUPERBLOCK_BYTES) != sealed(raw.read(0, SUPERBLOCK_BYTES), raw.size):
         seal(raw)
         actions.append("cleared the mark of its writer, so that any HDF5 program opens it")
@@ -698,5 +695,7 @@ def _spans(states: NDArray[np.int64]) -> str:
 
 
 def _named(steps: NDArray[np.int64]) -> str:
-    known = steps[steps >= 0]
-    return f" (steps {known[0]} to {known[-1]})" if len(known) else ""
+    if not (steps >= 0).any():
+        return ""
+    first, last = ("?" if step < 0 else str(step) for step in (steps[0], steps[-1]))
+    return f" (steps {first} to {last})"

@@ -339,8 +339,8 @@ def check_head(file: RawFile) -> bool:
         raise FormatError(f"{file.path} is empty; needed a trajtools file")
     if not head.startswith(SIGNATURE):
         raise FormatError(
-            f"{file.path} is not an HDF5 file; needed a file that a trajtools recorder wrote. Commands such as "
-            "`trajtools lyapunov` read tables, `trajtools convert` reads checkpoints"
+            f"{file.path} is not an HDF5 file; needed a file that a trajtools recorder wrote. The analysis "
+            "commands read tables by their names (.csv, .txt, .npy, ...), `trajtools convert` reads checkpoints"
         )
     if len(head) < SUPERBLOCK_BYTES or head[8:11] != b"\x03\x08\x08" or any(head[12:20]):
         raise FormatError(
@@ -353,9 +353,15 @@ def check_head(file: RawFile) -> bool:
     return bool(end <= size or head[11])
 
 
-def bytes_missing(file: RawFile) -> int:
-    """How many bytes shorter a file is than its superblock says."""
-    return int(_FIELDS.unpack_from(file.read(0, SUPERBLOCK_BYTES))[7]) - file.size
+def cut_short(file: RawFile) -> str:
+    """Say how much of a file is left that is shorter than its superblock says."""
+    whole = _FIELDS.unpack_from(file.read(0, SUPERBLOCK_BYTES))[7]
+    return f"was cut short ({file.size} of {whole} bytes are left)"
+
+
+def salvage_hint(path: Path) -> str:
+    """The command that saves what is whole of a damaged file."""
+    return f"`trajtools repair --salvage NEW.h5 {path}` makes a file of what is whole"
 
 
 @lru_cache(maxsize=8)  # a flush asks twice for the same head

@@ -22,7 +22,7 @@ from trajtools.errors import DamagedError, FormatError, SelectionError, TooLarge
 from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
-from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
+from trajtools.store.files import Owner, RawFile, check_head, cut_short, has_writer, one_sentence, open_for_reading
 from trajtools.store.layout import Axis, Cells, Stream
 from trajtools.store.shards import Shard
 from trajtools.store.strangers import Geometry, Objects
@@ -560,9 +560,8 @@ class Run(Shown):
                 if trial == _TRIES - 1 or (trial and not self._was_written_lately()):
                     if self.is_cut and error.__cause__ and not isinstance(error, UnsafeFileError):  # HDF5 stumbled
                         raise FormatError(
-                            f"{self.path} was cut short: its last {bytes_missing(self._raw)} bytes are gone, and "
-                            "with them a part of the structure that every reader needs; copy the file again from its "
-                            "source"
+                            f"{self.path} {cut_short(self._raw)}, and a part of the structure is gone that every "
+                            "reader needs; copy the file again from its source"
                         ) from error
                     raise
                 time.sleep(0.002 * 4**trial)

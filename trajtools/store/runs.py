@@ -7,7 +7,7 @@ import re
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from glob import glob, has_magic
@@ -69,6 +69,8 @@ def open(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, iso
     ...     run.n_states, run.hparams["lr"]
     (5, 0.1)
     """
+    if not isinstance(path, str | os.PathLike | Iterable):
+        raise DataError(f"open() got a {type(path).__name__}; needed the path of a file, a pattern or a list of files")
     listed = [path] if isinstance(path, str | os.PathLike) else list(path)
     files = [file for one in listed for file in _paths(one)]
     if not files:
@@ -549,6 +551,8 @@ def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     {'lr': 0.1}
     >>> folder.cleanup()
     """
+    if not isinstance(paths, str | os.PathLike | Iterable):
+        raise DataError(f"open_runs() got a {type(paths).__name__}; needed files, folders or patterns")
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not listed:
         raise DataError("open_runs() got no path; needed files, folders or patterns")

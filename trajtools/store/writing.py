@@ -32,11 +32,12 @@ from trajtools.store.files import (
     Owner,
     RawFile,
     WritableHDF5,
-    bytes_missing,
     check_head,
+    cut_short,
     lock,
     lock_for_life,
     one_line,
+    salvage_hint,
     seal,
     unlock,
 )
@@ -368,8 +369,7 @@ class RunWriter:
             locked = lock_for_life(self._raw)
             if not check_head(self._raw):
                 raise DamagedError(
-                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` "
-                    "makes a file of what is whole, which can be resumed"
+                    f"{self.path} {cut_short(self._raw)}; {salvage_hint(self.path)}, which can be resumed"
                 )
             if not locked:
                 self._warn_no_locks(force)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.errors import DamagedError, DataError, SelectionError, TrajtoolsError
+from trajtools.errors import DamagedError, DataError, FormatError, SelectionError, TrajtoolsError
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.results import Result, import_optional
@@ -46,6 +46,7 @@ NAMES = ("auto", "trajectory")
 FEWEST_BLOCKS = 8
 N_RESAMPLES = 999
 LEVEL, ALPHA = 0.95, 0.01
+UNREADABLE = "unreadable-file"
 FEW_ROWS = 15  # of the table in a repr
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
 # A dead training: a loss that is constant to this relative width over at least so many states, and has not fallen below
@@ -592,6 +593,14 @@ def sweep(
     measured = _measured(paths, options, executor, None if cache is None else Cache(Path(cache)), progress)
     points = [one.point for one in measured if one.point is not None]
     left_out = [one.left_out for one in measured if one.left_out is not None]
+    if not paths:
+        raise DataError(
+            "there are no files to compare: pass paths, folders or runs"
+            if runs is None
+            else "runs= chose none of the files"
+        )
+    if all(reason.code == UNREADABLE for reason in left_out) and not points:
+        raise FormatError("; ".join(map(str, left_out[:5])))
     if not points:
         raise DataError(
             f"no run with the hyper-parameter {' and '.join(repr(name) for name in (x, y) if name)}; "
@@ -645,7 +654,8 @@ def _measured(
         progress(len(results), len(paths))
     for at, result in _completed(left, paths, options, executor):
         results[at] = result
-        if cache is not None and keys[at]:
+        is_read = result.left_out is None or result.left_out.code != UNREADABLE
+        if cache is not None and keys[at] and is_read:
             cache.put(keys[at], result)
         if progress is not None:
             progress(len(results), len(paths))
@@ -694,14 +704,22 @@ class _Measured:
 
 
 def measure(path: str, options: Options) -> _Measured:
-    """Measure one run."""
+    """Measure one run; a file that cannot be read is left out."""
+    try:
+        return _measure(path, options)
+    except (FormatError, OSError) as error:
+        text = str(error) if path in str(error) else f"{path}: {error}"
+        return _Measured(None, left_out=Reason(UNREADABLE, text))
+
+
+def _measure(path: str, options: Options) -> _Measured:
     from trajtools.store import open
 
     with open(path) as run:
-        values = [_number(run.hparams, name) for name in (options.x, options.y) if name]
+        values = [_hyper_parameter(run, name) for name in (options.x, options.y) if name]
         if any(value is None for value in values):
             missing = options.x if values[0] is None else options.y
-            words = f"{run.path.name}: no number {missing} in hparams"
+            words = f"{run.path.name}: no number {missing} in hparams; {_remedy(run, missing or '')}"
             return _Measured(None, left_out=Reason("no-hyper-parameter", words))
         is_control = bool(options.control and run.hparams.get(options.control, False))
         warnings: list[Reason] = []
@@ -727,6 +745,23 @@ def measure(path: str, options: Options) -> _Measured:
             outcome=outcome,
         )
         return _Measured(point, run.time_unit)
+
+
+def _hyper_parameter(run: Any, name: str) -> float | None:
+    """A number in hparams; a learning rate that was recorded as a metric, if it is constant."""
+    value = _number(run.hparams, name)
+    if value is not None or name not in RATE_NAMES or "learning_rate" not in run.metrics:
+        return value
+    rates = np.asarray(run.metrics["learning_rate"], dtype=np.float64)
+    rates = rates[np.isfinite(rates)]
+    return float(rates[0]) if len(rates) and np.ptp(rates) == 0 else None
+
+
+def _remedy(run: Any, name: str) -> str:
+    if name in RATE_NAMES and "learning_rate" in run.metrics:
+        return f"its metric learning_rate is not constant, so record hparams={{{name!r}: ...}}"
+    numbers = [key for key in run.hparams if _number(run.hparams, key) is not None]
+    return f"its numbers are {', '.join(numbers)}" if numbers else f"record hparams={{{name!r}: ...}}"
 
 
 def _series(run: Any, name: str, references: list[int], warnings: list[Reason]) -> Floats:
