@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from math import isfinite, isnan
 from typing import Any
 
-import numpy as np
-
 from trajtools.errors import DataError
 
 WIDTH = 100  # of a line
@@ -16,6 +14,8 @@ MOST_ROWS = 20  # of a table
 
 def short(value: Any) -> str:
     """A value in a few characters."""
+    import numpy as np  # here, so that `--help` does without
+
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, np.ndarray):
