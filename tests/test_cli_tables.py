@@ -105,7 +105,7 @@ def test_what_a_table_does_not_know_is_refused(tables, options, words):
     [
         ("empty.csv", b"", "empty"),
         ("comments.txt", b"# nothing\n\n", "no line with numbers"),
-        ("ragged.csv", b"1,2\n3\n", "line 2 of .* has 1 cells"),
+        ("ragged.csv", b"1,2\n3\n", "line 2 of .* has 1 cell,"),
         ("words.csv", b"x,y\n1,2\n3,four\n", "line 3 .* cell 2: 'four' is not a number"),
         ("binary.csv", b"\xff\xfe\x00\x01", "not UTF-8 text"),
         ("broken.npy", b"\x93NUMPY and then nothing", "not a .npy file"),

@@ -87,6 +87,10 @@ def test_one_trajectory_gets_a_verdict_and_a_reason(x, method, metric):
         states = states[:, None] if states.ndim == 1 else states
         with np.errstate(all="ignore"):
             x = np.sqrt(((states[:, None] - states[None]) ** 2).sum(axis=-1))
+    if not len(x):
+        with pytest.raises(DataError, match="empty"):
+            tt.lyapunov(x, method=method, metric=metric, surrogates=9)
+        return
     check(tt.lyapunov(x, method=method, metric=metric, surrogates=9))
 
 

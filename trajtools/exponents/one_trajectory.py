@@ -153,8 +153,9 @@ class Options:
 
 def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
     """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at."""
-    if not isinstance(x, Distances) and not np.size(x):
-        raise DataError(f"the trajectory is empty, its shape is {np.shape(x)}")
+    if not (len(x) if isinstance(x, Distances) else np.size(x)):
+        shape = (0, 0) if isinstance(x, Distances) else np.shape(x)
+        raise DataError(f"the trajectory is empty, its shape is {shape}")
     rest, largest = rest_of(x)
     share = (len(x) - rest) / max(len(x), 1)
     if len(x) - rest >= FEWEST_AT_REST and share >= REST_SHARE:
