@@ -114,14 +114,18 @@ def test_states_without_distances_are_left_out(henon):
         (np.zeros((200, 200)), "regular"),  # nothing moves: a fixed point
         (np.full((60, 60), np.nan), "inconclusive"),
         (np.ones((3, 3)) - np.eye(3), "inconclusive"),
-        (np.zeros((0, 0)), "inconclusive"),
     ],
-    ids=["zeros", "unknown", "three states", "none"],
+    ids=["zeros", "unknown", "three states"],
 )
 def test_poor_distances_get_a_verdict_and_a_reason(matrix, verdict):
     found = tt.lyapunov(matrix, metric="precomputed")
     assert found.verdict == verdict
     assert found.reasons
+
+
+def test_an_empty_matrix_is_refused():
+    with pytest.raises(DataError, match="the trajectory is empty"):
+        tt.lyapunov(np.zeros((0, 0)), metric="precomputed")
 
 
 def test_windows_and_time_of_distances_are_kept(matrix):
