@@ -76,6 +76,7 @@ def test_the_threshold_is_that_of_the_optimiser(tmp_path, hparams, threshold):
         ({"lr": 0.1, "optimizer": "adam"}, "preconditioned_h_max_full", None),  # beta_1 is unknown
         ({"lr": 0.1, "optimizer": "Adam", "betas": [0.9, 0.999], "weight_decay": 0.1}, "h_max_full", None),
         ({"lr": 0.1, "optimizer": "LBFGS"}, "h_max_full", None),
+        ({"lr": 0.1}, "preconditioned_h_max_full", None),  # an optimiser of JAX: the recorder does not see it
     ],
 )
 def test_adaptive_optimisers_have_a_threshold_in_units_of_their_preconditioner_only(tmp_path, hparams, name, threshold):

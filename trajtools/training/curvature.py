@@ -223,12 +223,10 @@ def curvature(
     metrics = run.metrics
     optimizer = _optimizer(run, momentum, nesterov)
     adaptive = optimizer["name"] != "SGD"
-    sources = {}
-    for name in ("h_max", "h_min"):
-        units = ("preconditioned_", "") if adaptive else ("",)
-        source = next(filter(None, (_source(metrics, unit + name, of) for unit in units)), None)
-        if source:
-            sources[name] = source
+    units = ("preconditioned_", "") if adaptive else ("", "preconditioned_")
+    unit = next((unit for unit in units if _source(metrics, f"{unit}h_max", of)), "")
+    found = {name: _source(metrics, unit + name, of) for name in ("h_max", "h_min")}
+    sources = {name: source for name, source in found.items() if source}
     if "h_max" not in sources:
         selection = f" of the {of} Hessian" if of else ""
         raise SelectionError(
@@ -248,11 +246,12 @@ def curvature(
     threshold = float("nan") if limit is None else middle * limit
     beta, ahead = float(optimizer["momentum"] or 0.0), bool(optimizer["nesterov"])
     product = rates * h_max
-    predicted = _local(rates, h_min, h_max) if not adaptive and not beta else np.full(T, np.nan)
+    plain = not (adaptive or unit or beta)
+    predicted = _local(rates, h_min, h_max) if plain else np.full(T, np.nan)
     at, after, interval = _entry(run.step, product, threshold, random_generator(rng))
     agreement = _agreement(measured, predicted)
     calm = np.where(np.isnan(product), np.nan, 0.0)
-    waiting = calm if adaptive else np.where(product > threshold, _flipping(product, beta, ahead), calm)
+    waiting = calm if adaptive or unit else np.where(product > threshold, _flipping(product, beta, ahead), calm)
     verdict, reasons = _judge(product, threshold, at, after, interval)
     if limit is None:
         verdict, reasons = "inconclusive", (_no_threshold(optimizer, limits, sources["h_max"]),)
@@ -405,7 +404,12 @@ def _optimizer(run: Any, momentum: float | None, nesterov: bool | None) -> dict[
 def _no_threshold(optimizer: Mapping[str, Any], limits: Mapping[str, float], source: str) -> Reason:
     """Why the recorded curvature has no threshold."""
     name = str(optimizer["name"])
-    if limits:
+    if source.startswith("preconditioned_") and not optimizer.get("betas"):
+        text = (
+            "{source} is in units of a preconditioner, and the file does not name the optimiser with its betas: record "
+            "hparams={{'optimizer': 'Adam', 'betas': [0.9, 0.999]}} with their own values"
+        )
+    elif limits:
         text = (
             "{optimizer} divides its steps by a preconditioner, and {source} is the curvature without it: record "
             "sharpness(..., preconditioner=...)"
