@@ -53,6 +53,7 @@ def test_the_entry_into_the_edge_of_stability_is_found(tmp_path):
         ({"lr": 0.1, "momentum": 0.9}, 3.8),
         ({"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}, 3.8 / 2.8),
         ({"lr": 0.1, "optimizer": "sgd", "weight_decay": 2.0}, 1.8),
+        ({"lr": 0.1, "optimizer": "full-batch gradient descent"}, 2.0),  # as the demo names it
     ],
 )
 def test_the_threshold_is_that_of_the_optimiser(tmp_path, hparams, threshold):

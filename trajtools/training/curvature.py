@@ -37,6 +37,11 @@ DELAYED = (
 
 
 _RATES = ("lr", "learning_rate", "eta")
+NAMES = {
+    **dict.fromkeys(("sgd", "gradient descent", "full-batch gradient descent", "stochastic gradient descent"), "SGD"),
+    "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop",
+}  # fmt: skip
+"""Optimisers as hparams name them, in lower case."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -383,11 +388,10 @@ def _rates(run: Any, rate: float | None) -> tuple[Floats, str]:
 
 def _optimizer(run: Any, momentum: float | None, nesterov: bool | None) -> dict[str, Any]:
     """What is known of the optimiser: from the recorder, else from the hparams; gradient descent if nothing is."""
-    names = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}
     hparams, recorded = run.hparams, run.provenance.get("optimizer")
     if not isinstance(recorded, Mapping):
         name = hparams.get("optimizer")
-        name = names.get(name.lower(), name) if isinstance(name, str) else "SGD"
+        name = NAMES.get(name.lower(), name) if isinstance(name, str) else "SGD"
         recorded = {"name": name, "betas": hparams.get("betas"), "weight_decay": hparams.get("weight_decay")}
     optimizer = {"momentum": 0.0, "nesterov": False, **recorded}
     for key, value in (("momentum", hparams.get("momentum")), ("nesterov", hparams.get("nesterov"))):
