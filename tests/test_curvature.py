@@ -100,7 +100,7 @@ def test_the_optimiser_is_read_from_the_recorder_of_torch(tmp_path):
 
     def threshold(name, optimizer, **settings):
         model = torch.nn.Linear(1, 1)
-        stepped = optimizer(model.parameters(), lr=0.1, **settings)
+        stepped = optimizer([{"params": model.parameters(), "name": "all"}], lr=0.1, **settings)
         with TorchRecorder(
             tmp_path / "a.h5", model, optimizer=stepped, hparams={"lr": 0.1}, mode="w", quiet=True
         ) as rec:

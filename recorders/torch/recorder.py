@@ -548,7 +548,7 @@ def _settings(optimizer: Optimizer) -> dict[str, Any]:
     group = optimizer.param_groups[0]
     plain = {key: value for key, value in group.items() if isinstance(value, bool | int | float | str)}
     pairs = {"betas": list(group["betas"])} if "betas" in group else {}
-    return {"name": name, **plain, **pairs, "lr": float(group["lr"])}
+    return {**plain, **pairs, "name": name, "lr": float(group["lr"])}  # a group may have a name of its own
 
 
 def _of_ranks(mean_loss: bool, every_rank: bool) -> dict[str, Any]:

@@ -24,10 +24,11 @@ MARK = "_trajtools_twin"
 """Attribute of a perturbed module with its member entry; neither a parameter nor a buffer."""
 PROBES = 16
 """Draws of the check that equal members get equal bits; a single draw misses differences at most 13 of 16 times."""
-LARGEST_AT_ONCE = {False: 50_000, True: 150_000}
-"""Weights up to which one pass over all members is faster on the CPU, by `MANY`; see benchmarks/training.py."""
+LARGEST_AT_ONCE = 50_000
+"""Weights up to which one pass over all members is faster on the CPU; see benchmarks/training.py."""
 MANY = 4
-"""Members from which one pass saves more calls than its products cost."""
+"""Members from which it is up to `LARGEST_OF_MANY` weights: one pass saves more calls."""
+LARGEST_OF_MANY = 150_000
 LARGEST_PRODUCT = 2e8
 """Members x rows of a batch x weights above which batched matrix products on the CPU can be 20 times slower."""
 ELEMENTWISE = frozenset(
@@ -497,7 +498,7 @@ def _slower_at_once(models: Sequence[nn.Module], x: Any = None) -> str:
     """Why one pass over all members is not worth it, by sizes alone (those of a batch included); empty if it is."""
     parameters = trainable(models[0]).values()
     weights, members = sum(parameter.numel() for parameter in parameters), len(models)
-    largest = LARGEST_AT_ONCE[members >= MANY]
+    largest = LARGEST_OF_MANY if members >= MANY else LARGEST_AT_ONCE
     if devices_of(parameters):
         return ""
     if weights > largest:
