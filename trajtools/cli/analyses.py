@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options
+from trajtools.cli.printing import bullets, table
 from trajtools.cli.runner import (
     Outcome,
     Request,
     Source,
     analysis_command,
-    bullets,
     check_target,
     executor,
     labels,
-    table,
     with_reasons,
 )
 from trajtools.errors import DataError
 
 if TYPE_CHECKING:
-    from trajtools.cli.runner import Block
+    from trajtools.cli.printing import Block
     from trajtools.distances.pairwise import Distances
     from trajtools.stability.orbital import OrbitalStability
     from trajtools.structure.autocorrelation import Autocorrelation
@@ -67,7 +66,8 @@ def stability(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _stability_text(outcomes: list[Outcome]) -> list[Block]:
-    head = ["run", "twins", "verdict", "equal times x", "interval", "orbit x", "interval", "Frechet", "tube", "lag"]
+    factors = [title for part in ("equal times", "orbit") for title in (f"{part} x", f"{part}: interval")]
+    head = ["run", "twins", "verdict", *factors, "Frechet", "tube", "lag"]
     rows = [[label, *_stability_row(one.result)] for label, one in zip(labels(outcomes), outcomes, strict=True)]
     blocks = with_reasons(table(head, rows, right=(1, 3, 5, 7, 8, 9)), outcomes)
     notes = (
@@ -172,7 +172,9 @@ def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block
             )
     rows.append(["threshold", *(number(float(r.threshold)) for r in results), "largest distance of a recurrence"])
     rows.append(["theiler", *(str(r.theiler) for r in results), "states closer in time are not counted"])
-    blocks = with_reasons(table(["measure", *names, "meaning"], rows, right=range(1, len(outcomes) + 1)), outcomes)
+    last = len(outcomes) + 1
+    grid = table(["measure", *names, "meaning"], rows, right=range(1, last), prose=[last])
+    blocks = with_reasons(grid, outcomes)
     if windows is not None:
         blocks += [_windowed_text(name, result, windows) for name, result in zip(names, results, strict=True)]
     return blocks

@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import debugging, files, options, printable
+from trajtools.cli.printing import document, emit, table
 from trajtools.cli.runner import (
-    document,
-    emit,
     module_command,
     module_environment,
     open_in_child,
     opened,
     progress,
-    table,
 )
 from trajtools.errors import DataError, RecordingError
 
 if TYPE_CHECKING:
-    from trajtools.cli.runner import Block
+    from trajtools.cli.printing import Block
 
 PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 

@@ -11,23 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import lyapunov, options
+from trajtools.cli.printing import bullets, document, emit, table
 from trajtools.cli.runner import (
-    Outcome,
     Request,
-    bullets,
-    document,
-    emit,
     finish,
     module_command,
     module_environment,
     plain_errors,
     report as report_errors,
-    table,
 )
 from trajtools.errors import DataError, RecordingError
 
 if TYPE_CHECKING:
-    from trajtools.cli.runner import Block
+    from trajtools.cli.printing import Block
     from trajtools.report.collect import Analysis
     from trajtools.sweeps.sweep import Sweep
 
@@ -88,12 +84,13 @@ def demo(
     report_errors(errors)
     answers: list[Analysis] = [one.result for one in outcomes]
     sizes = {"initial conditions": str(inits), "copies of each": str(copies), "steps": str(steps)}
-    page.write_text(demo_page(answers, _recording(folder, sizes, epsilon, seed), _sweep(answers)), encoding="utf-8")
+    swept = _sweep(answers)
+    page.write_text(demo_page(answers, _recording(folder, sizes, epsilon, seed), swept), encoding="utf-8")
     if as_json:
         results = [lyapunov.with_curve(answer) for answer in answers]
         emit(document("demo/1", folder=str(folder), report=str(page), results=results, errors=plain_errors(errors)))
     elif outcomes:
-        emit(_text(outcomes))
+        emit(_text(answers, swept))
     note(f"\nDone in {time.monotonic() - started:.0f} s. Open {page} for the curves, the reasons and how to read them.")
     note(f"Next: trajtools info {folder}\n      trajtools lyapunov {folder}/eta=1.h5 --procedure {PUBLISHED}")
     finish(errors, [answer.exponent.verdict for answer in answers] if strict else ())
@@ -153,26 +150,22 @@ def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -
     }
 
 
-def _text(outcomes: list[Outcome]) -> list[Block]:
+def _text(answers: list[Analysis], swept: Sweep | None) -> list[Block]:
+    """The answer in a sentence, the numbers, and a sentence about each learning rate."""
     from trajtools.plots._axes import interval, number, waiting
 
-    rows, answers = [], [outcome.result for outcome in outcomes]
+    rows, words = [], []
     for answer in answers:
         one, published = answer.exponent, answer.published
-        rows.append([
-            answer.run.removeprefix("eta="),
-            number(one.value),
-            interval(one),
-            waiting(one),
-            one.verdict,
-            one.summary(),
-            "none left" if published is None or not published.n_used
-            else f"{number(published.value)} from {published.used_fraction:.0%}",
-        ])  # fmt: skip
-    first = answers[0].exponent
+        rate = answer.run.removeprefix("eta=")
+        papers = "none left"
+        if published is not None and published.n_used:
+            papers = f"{number(published.value)} from {published.used_fraction:.0%}"
+        rows.append([rate, number(one.value), interval(one), waiting(one), one.verdict, papers])
+        words.append(f"{rate}: {one.summary()}")
     head = [
-        "learning rate", "exponent while growing", f"{first.level:.0%} interval", "waiting (steps)", "verdict",
-        "in words", "papers' procedure",
+        "learning rate", "exponent while growing", f"{answers[0].exponent.level:.0%} interval", "waiting (steps)",
+        "verdict", "papers' procedure",
     ]  # fmt: skip
     notes = (
         "exponent while growing: e-folds per step between the onset of growth and a factor 50 below saturation",
@@ -180,4 +173,9 @@ def _text(outcomes: list[Outcome]) -> list[Block]:
         f"papers' procedure ({PUBLISHED}): mean slope of the straightest windows of the initial conditions that pass "
         "its filter, and their share; the others are left out, so it is high and never zero",
     )
-    return [table(head, rows, right=(0, 1, 2, 3)), bullets("How to read it:", notes)]
+    return [
+        *([swept.summary()] if swept is not None else []),
+        table(head, rows, right=(0, 1, 2, 3)),
+        bullets("At learning rate", words),
+        bullets("How to read it:", notes),
+    ]

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options, printable
+from trajtools.cli.printing import document, emit, table
 from trajtools.cli.runner import (
     FILES_HELP,
     Errors,
     check_target,
     collecting,
-    document,
-    emit,
     expand,
     finish,
     matches,
@@ -26,7 +25,6 @@ from trajtools.cli.runner import (
     probed,
     progress,
     report,
-    table,
     without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
@@ -34,9 +32,7 @@ from trajtools.errors import DataError
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
-
-    from trajtools.cli.runner import Block
+    from trajtools.cli.printing import Block, Grid
     from trajtools.exports import Part
     from trajtools.store import Problem, Run
 
@@ -194,7 +190,7 @@ def describe_text(description: dict[str, Any]) -> list[Block]:
 CUT = ", cut short; `trajtools validate` names what is gone, `trajtools repair --salvage NEW.h5 FILE` saves the rest"
 
 
-def _run_table(run: dict[str, Any]) -> RichTable:
+def _run_table(run: dict[str, Any]) -> Grid:
     states = f"{run['states']}"
     if run["states"]:
         first, last = ("?" if step is None else step for step in (run["first_step"], run["last_step"]))

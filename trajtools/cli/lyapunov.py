@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options
+from trajtools.cli.printing import bullets, table
 from trajtools.cli.runner import (
     Outcome,
     Request,
     Selection,
     Source,
     analysis_command,
-    bullets,
     finish,
     labels,
     save_figure,
     select_states,
-    table,
 )
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 
 if TYPE_CHECKING:
-    from trajtools.cli.runner import Block
+    from trajtools.cli.printing import Block
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.exponents.windows import Windows
@@ -434,7 +433,7 @@ def text(outcomes: list[Outcome]) -> list[Block]:
         head = ["file", *head]
         rows = [[answer.file, *cells] for cells, answer in zip(rows, answers, strict=True)]
         right = {i + 1 for i in right}
-    blocks: list[Block] = [table(head, rows, right=right)]
+    blocks: list[Block] = [table(head, rows, right=right, keys=head.index("run") + 1)]
     for label, answer in zip(labels(outcomes), answers, strict=True):
         remarks = (*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings)
         blocks.append(bullets(f"{label}: {answer.exponent.verdict}", remarks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajtools import __version__
 from trajtools.cli import debugging, options, printable, sentence
+from trajtools.cli.printing import bullets, document, emit
 from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
     DataError,
@@ -30,15 +29,11 @@ from trajtools.errors import (
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from rich.table import Table as RichTable
-
+    from trajtools.cli.printing import Block, Part
     from trajtools.cli.tables import Table
     from trajtools.store import Run
     from trajtools.store.foreign import Ensemble
     from trajtools.trajectory import Trajectory
-
-    Part = str | RichTable
-    Block = Part | list[Part]
 
 Errors = list[tuple[str, Exception]]
 FILES_HELP = "FILE may also be a folder, for the runs in it, or a pattern in quotes, such as 'sweep/*.h5'."
@@ -523,23 +518,7 @@ def labels(outcomes: Sequence[Outcome]) -> list[str]:
     return names
 
 
-def table(head: Sequence[str] | None, rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> RichTable:
-    """Return a table; the columns `right` are right-aligned."""
-    from rich.table import Table
-    from rich.text import Text
-
-    cells = [[Text(printable(cell).replace("\n", "\\n")) for cell in row] for row in rows]
-    columns = len(head) if head is not None else max(map(len, cells), default=0)
-    grid = Table(box=None, show_header=head is not None, pad_edge=False, padding=(0, 2, 0, 0))
-    for at in range(columns):
-        title = Text(printable(head[at])) if head is not None else ""
-        grid.add_column(title, justify="right" if at in set(right) else "left", overflow="fold")
-    for row in cells:
-        grid.add_row(*row)
-    return grid
-
-
-def with_reasons(content: RichTable | str, outcomes: Sequence[Outcome]) -> list[Block]:
+def with_reasons(content: Part, outcomes: Sequence[Outcome]) -> list[Block]:
     """Put the reasons and warnings of every result below a table."""
     blocks: list[Block] = [content]
     for label, one in zip(labels(outcomes), outcomes, strict=True):
@@ -547,109 +526,6 @@ def with_reasons(content: RichTable | str, outcomes: Sequence[Outcome]) -> list[
         if remarks:
             blocks.append(bullets(f"{label}:", remarks))
     return blocks
-
-
-def bullets(title: str, items: Iterable[object]) -> str:
-    """Return a title and a list, each item once."""
-    return "\n".join([title, *(f"  - {item}" for item in dict.fromkeys(map(str, items)))])
-
-
-def document(schema: str, **content: Any) -> str:
-    """Return a JSON document without NaN or infinities; `content` must be plain."""
-    head = {"schema": f"trajtools/{schema}", "version": __version__}
-    return json.dumps({**head, **content}, indent=2, allow_nan=False)
-
-
-def emit(content: str | Sequence[Block], output: Path | None = None) -> None:
-    """Print text and tables, or write them to a file; there is an empty line between blocks, not within one."""
-    blocks = [content] if isinstance(content, str) else content
-    parts = [block if isinstance(block, list) else [block] for block in blocks]
-    if output is not None:
-        output.write_text(_plain_text(parts) + "\n", encoding="utf-8")
-        click.echo(f"Written to {printable(str(output))}.", err=True)
-    elif isinstance(content, str) or not sys.stdout.isatty():
-        click.echo(printable(_plain_text(parts)))
-    else:
-        _print_rich(parts)
-
-
-def _plain_text(blocks: list[list[Part]]) -> str:
-    """Tables in columns as wide as their cells: no ANSI, no borders, no line cut or wrapped."""
-    return "\n\n".join("\n".join(map(_plain_part, block)) for block in blocks)
-
-
-def _plain_part(part: Part) -> str:
-    from io import StringIO
-
-    from rich.console import Console
-
-    if isinstance(part, str):
-        return part
-    stream = StringIO()
-    Console(file=stream, width=10**6, force_terminal=False, color_system=None, legacy_windows=False).print(part)
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n"))
-
-
-def _print_rich(blocks: list[list[Part]]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    for at, block in enumerate(blocks):
-        if at:
-            console.print()
-        for part in block:
-            console.print(_hanging(part) if isinstance(part, str) else _fitted(part, console))
-
-
-def _hanging(text: str) -> Any:
-    """Lines that wrap below their text and not below their bullet."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    lines = []
-    for line in printable(text).split("\n"):
-        indent = len(line) - len(line.lstrip(" -"))
-        grid = Table.grid()
-        grid.add_row(Text(line[:indent], no_wrap=True), Text(line[indent:]))
-        lines.append(grid if indent else Text(line))
-    return Group(*lines)
-
-
-def _fitted(part: RichTable, console: Any) -> Any:
-    """A table whose head may wrap, with a line below it; rows one below the other if the cells would have to wrap."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.measure import Measurement
-
-    if not part.show_header:
-        return part
-    unlimited = console.options.update(width=10**6, max_width=10**6)
-
-    def fits() -> bool:
-        return Measurement.get(console, unlimited, part).maximum <= console.width
-
-    part.box, part.show_edge, part.padding = SIMPLE_HEAD, False, (0, 1, 0, 0)
-    if fits():
-        return part
-    heads, cells = [column.header for column in part.columns], [list(column.cells) for column in part.columns]
-    for column, head, below in zip(part.columns, heads, cells, strict=True):
-        widths = (Measurement.get(console, unlimited, cell).maximum for cell in below)
-        column.width = max(Measurement.get(console, unlimited, head).minimum, *widths, 1)
-    if fits():
-        return part
-    return Group(*(_record(heads, row, first=not at) for at, row in enumerate(zip(*cells, strict=True))))
-
-
-def _record(heads: Sequence[Any], row: Sequence[Any], *, first: bool) -> RichTable:
-    from rich.table import Table
-
-    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    if not first:
-        grid.add_row()
-    for head, cell in zip(heads, row, strict=True):
-        grid.add_row(head, cell)
-    return grid
 
 
 def report(errors: Errors) -> None:

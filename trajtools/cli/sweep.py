@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options, printable
+from trajtools.cli.printing import bullets, document, emit, table
 from trajtools.cli.runner import (
     FILES_HELP,
-    bullets,
     check_target,
     collecting,
     compile_notice,
-    document,
-    emit,
     executor,
     expand,
     finish,
@@ -27,14 +25,14 @@ from trajtools.cli.runner import (
     progress,
     report,
     save_figure,
-    table,
     without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError
 
 if TYPE_CHECKING:
-    from trajtools.cli.runner import Block, Errors
+    from trajtools.cli.printing import Block
+    from trajtools.cli.runner import Errors
     from trajtools.sweeps.sweep import Sweep
 
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)  # of the library; a test compares them
@@ -180,12 +178,13 @@ def measure(paths: list[Path], x: str, pool: Executor | None, cache: Path | None
 
 
 def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Block]:
-    """Return the table and what follows from it."""
+    """The answer, the table, and what follows from it."""
     from trajtools.plots._axes import number
     from trajtools.sweeps.sweep import header, rows
 
+    head = header(result)
     remarks = [f"- {words}" for words in result._remarks()]
-    blocks: list[Block] = [[table(header(result), rows(result)), *remarks]]
+    blocks: list[Block] = [result.summary(), [table(head, rows(result), keys=head.index("run") + 1), *remarks]]
     if result.y_name:
         diagram = result.phase_diagram(rng=seed)
         onsets = [

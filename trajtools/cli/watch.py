@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options, printable
-from trajtools.cli.runner import document, emit, expand, matches, no_such_run, opened
+from trajtools.cli.printing import document, emit
+from trajtools.cli.runner import expand, matches, no_such_run, opened
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError, RecordingError, TrajtoolsError
 
