@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from command_line import call, write
+from made_divergences import analysis
 from matplotlib.figure import Figure
 from test_report import check_self_contained
 
 import trajtools as tt
 from recorders import Recorder, iris
-from trajtools.report.collect import STATES, collect
+from trajtools.report.collect import STATES, RunReport, collect
 from trajtools.report.render import FEW, PIXELS, Figures, runs_page
 
 
@@ -160,11 +161,34 @@ def test_the_page_of_one_run_begins_with_its_answer(trained, tmp_path):
     out = tmp_path / "page.html"
     call("report", trained / "eta=1.h5", "-o", out)
     page = out.read_text(encoding="utf-8")
+    (answer,) = re.findall('<p class="answer">(.*?)</p>', page)
     with tt.open(trained / "eta=1.h5") as run:
-        exponent = tt.twins(run).fit(rng=0)
-    assert f'<p class="answer">{exponent.summary()}' in page
+        results = [tt.twins(run).fit(rng=0), tt.orbital_stability(run, rng=0)]
+    questions = ("nearby trainings part exponentially", "perturbed trainings come back to the orbit")
+    for result, question in zip(results, questions, strict=True):
+        assert (question in answer) == (result.verdict == "inconclusive")
+        assert (result.summary() in answer) == (result.verdict != "inconclusive")
+    assert re.search(r"The loss went from \S+ to \S+ in 100 steps\.$", answer)
     assert '<details class="run" open>' in page
     assert all(meaning in page for meaning in ("determinism: share of recurrences", "if the trajectory drifts"))
+    assert "By chance: if the same states came in random order." in page
+
+
+@pytest.mark.parametrize("verdict", ["chaotic", "regular", "inconclusive"])
+@pytest.mark.parametrize("returns", ["unstable", "inconclusive", None])
+def test_the_answer_says_what_is_open_and_what_is_not(trained, verdict, returns):
+    with tt.open(trained / "eta=1.h5") as run:
+        stability = replace(tt.orbital_stability(run, rng=0), verdict=returns) if returns else None
+    one = analysis(verdict=verdict)
+    page = runs_page("title", [RunReport("run", {}, one, stability)], None, {})
+    (answer,) = re.findall('<p class="answer">(.*?)</p>', page)
+    undecided = answer.startswith("The data do not decide whether nearby trainings part exponentially")
+    assert undecided == (verdict == "inconclusive")
+    assert answer.startswith(one.exponent.summary()) == (verdict != "inconclusive")
+    assert answer.count("The data do not decide") == ("inconclusive" in (verdict, returns))
+    assert ("leave the orbit" in answer) == (returns == "unstable")
+    assert ("whether perturbed trainings come back" in answer) == (returns == "inconclusive")
+    assert "reasons say" not in answer
 
 
 def test_every_metric_is_shown(tmp_path):

@@ -18,6 +18,7 @@ from trajtools.plots._axes import (
     LARGEST,
     VERDICT_COLORS,
     interval,
+    legend_above,
     literal,
     logarithmic,
     new_figure,
@@ -275,8 +276,38 @@ def test_a_sweep_gives_its_figure_exponents_and_median_times():
         swept.times(0.5)
     above, below = plots.sweep(swept).axes
     np.testing.assert_allclose(labelled(below)["training"].get_ydata(), [2, 4])
-    assert "stable control" not in labelled(below)  # it never arrives
+    assert "stable control" not in labelled(below)
+    np.testing.assert_allclose(labelled(below)["stable control: not reached"].get_xdata(), [2])
+    assert "training: not reached" not in labelled(below)
     np.testing.assert_allclose(above.containers[0].lines[0].get_ydata(), [0.1, 0.2])
+
+
+def test_what_does_not_reach_the_accuracy_stands_at_the_top_of_the_figure_whatever_its_limits():
+    swept = made([point(x, 0.1, times=(x, 3 * x)) for x in (1.0, 2.0)] + [point(4.0, 0.1, times=(8.0, np.inf, np.inf))])
+    figure = plots.sweep(swept)
+    below = figure.axes[1]
+    mark = labelled(below)["training: not reached"]
+    assert mark.get_xdata().tolist() == [4]
+    assert np.isfinite(labelled(below)["training"].get_ydata()).tolist() == [True, True, False]
+    for limits in ((1.0, 1e4), (1.0, 2.0)):
+        below.set_ylim(limits)
+        (_, height), (_, top) = mark.get_transform().transform([(4, 0.95), (4, 1.0)])
+        low, high = below.bbox.y0, below.bbox.y1
+        assert low < height < high == pytest.approx(top)
+
+
+def test_a_legend_has_as_many_columns_as_fit():
+    ax = matplotlib.figure.Figure(figsize=(8, 4)).add_subplot()
+    for label in ("onset in this range", "regular", "sensitive", "chaotic"):
+        ax.plot([0, 1], [0, 1], label=label)
+    columns = []
+    for width in (8, 4, 1):
+        ax.figure.set_size_inches(width, 4)
+        legend_above(ax)
+        columns.append(ax.get_legend()._ncols)
+        ax.figure.draw_without_rendering()
+        assert width == 1 or ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.x1
+    assert columns[0] == 4 > columns[1] > columns[2] == 1
 
 
 def test_names_from_files_are_not_read_as_mathematics():

@@ -162,10 +162,16 @@ def legend_above(ax: Axes) -> None:
     if labels:
         size = 0.83 * _font_size()
         width = ax.get_position().width * ax.figure.bbox.width * 72 / ax.figure.dpi
-        ncols = max(1, min(3, len(labels), int(width / (LETTER * size * max(map(len, labels)) + 3.2 * size))))
+        ncols = max(n for n in range(1, len(labels) + 1) if n == 1 or _legend_width(labels, n) * size <= width)
         legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols, frameon=False, borderaxespad=0.2,
                handlelength=1.6, columnspacing=1.2)  # fmt: skip
         entitle(ax, ax.get_title())
+
+
+def _legend_width(labels: Sequence[str], ncols: int) -> float:
+    """Width of a legend in so many columns, over the size of its font."""
+    columns = [max(map(len, column)) for column in np.array_split(np.array(labels, dtype=object), ncols)]
+    return sum(LETTER * letters + 3.2 for letters in columns)
 
 
 def _font_size() -> float:

@@ -41,7 +41,8 @@ LINEAR = 0.01  # fraction of the largest exponent with linear colours
 def sweep(result: Sweep, threshold: float | None = None, ax: Sequence[Axes] | None = None) -> Figure:
     """Plot exponents (top) and training times (bottom; last losses without them), with the onset and the minimum.
 
-    Filled points vote on the onset; hollow ones do not, and their label says why.
+    Filled points vote on the onset; hollow ones do not, and their label says why. Values at which fewer than half of
+    the initial conditions reach the accuracy are triangles at the top.
 
     Parameters
     ----------
@@ -113,10 +114,15 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
     if not any(point.times.shape[1] for point in result.points):
         _draw_losses(ax, result)
         return
-    for control, style, label in ((False, "o-", "training"), (True, "s--", "stable control")):
+    for control, style, color, label in ((False, "o-", BLUE, "training"), (True, "s--", GREEN, "stable control")):
         accuracy, x, times = result.times(threshold, control=control)
-        if np.isfinite(times).any():
-            ax.plot(x, np.where(np.isfinite(times), times, np.nan), style, label=label)
+        reached = np.isfinite(times)
+        if reached.any():
+            ax.plot(x, np.where(reached, times, np.nan), style, color=color, label=label)
+        if (~reached).any():  # at the top, wherever the axis ends
+            words, top = f"{label}: not reached", np.full(int((~reached).sum()), 0.95)
+            place = ax.get_xaxis_transform()
+            ax.plot(x[~reached], top, "^", color=color, mfc="none", transform=place, label=words)
     fastest = result.fastest(accuracy)
     if np.isfinite(fastest.value) and fastest.time > 0:
         ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=8, label=f"fastest at {fastest.value:.3g}")
@@ -126,12 +132,12 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
 
 def _draw_losses(ax: Axes, result: Sweep) -> None:
     """Where no run has the metric of the training times: the last losses."""
-    for control, style, label in ((False, "o", "training"), (True, "s", "stable control")):
+    for control, style, color, label in ((False, "o", BLUE, "training"), (True, "s", GREEN, "stable control")):
         pairs = [(p.x, loss) for p in result.points if p.control is control for loss in p.final_loss]
         x, losses = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
         shown = np.isfinite(losses) & (losses < LARGEST)
         if shown.any():
-            ax.plot(x[shown], losses[shown], style, mfc="none", label=label)
+            ax.plot(x[shown], losses[shown], style, color=color, mfc="none", label=label)
             if (losses[shown] > 0).all():
                 logarithmic(ax, "y")
     ax.set_ylabel("last loss")

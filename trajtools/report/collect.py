@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajtools.errors import TrajtoolsError
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances
@@ -233,7 +234,7 @@ def _facts(run: Any) -> dict[str, str]:
     return {
         "status": str(run.status),
         "states": f"{run.n_states}, steps {steps[0]} to {steps[-1]}" if len(steps) else "none",
-        "networks": f"{references} and {run.n_members - references} perturbed copies"
+        "networks": f"{references}, and {counted(run.n_members - references, 'perturbed copy', 'perturbed copies')}"
         + (f", planted {len(planted)} times in all" if len(planted) > run.n_members - references else ""),
         "weights": f"{run.n_parameters}, {run.logical_dtype}",
         "layers": ", ".join(f"{p.name} {'x'.join(map(str, p.shape))}" for p in run.parameters[:12]),

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 MAX_CURVES = 40  # more lines cannot be told apart in a figure of this size
 MAX_POINTS = 300  # of a line
 PIXELS = 300  # a side, of recurrence plots and distances
+WIDTH, HEIGHT, SQUARE = 4.6, 3.2, 4.0  # inches, of a figure that can be read in half a page and on a telephone
 MEASURES = ("RR", "DET", "L", "Lmax", "ENTR", "LAM", "TT", "TREND")
+TIMES = "training time; triangles at the top did not reach the accuracy in at least half of their initial conditions"
 FEW = 12  # runs on a page up to which figures have every detail
 
 # The figures take the colours of the page, which has a light and a dark scheme.
@@ -104,10 +106,10 @@ def _opening(
 ) -> dict[str, Any]:
     """The sentence that answers, and the one figure."""
     if sweep is not None and not sweep.y_name:
-        below = "training time" if any(point.times.shape[1] for point in sweep.points) else "last loss"
+        timed = any(point.times.shape[1] for point in sweep.points)
         caption = (
             "Above: exponent of each run, with its interval. Hollow marks do not enter the onset of sensitive "
-            f"dependence, which lies in the shaded range. Below: {below}."
+            f"dependence, which lies in the shaded range. Below: {TIMES if timed else 'last loss'}."
         )
         return {
             "answer": sweep.summary(),
@@ -118,25 +120,42 @@ def _opening(
     from trajtools.plots._axes import interval, number
 
     if alone is not None:
-        parts = [one.summary() for one in (alone.stability, alone.curvature) if one is not None]
-        if "loss" in alone.metrics:
-            step, loss = alone.metrics["loss"]
-            parts.append(f"The loss went from {loss[0]:.3g} to {loss[-1]:.3g} in {counted(int(step[-1]), 'step')}.")
+        words = _answer_alone(alone)
         if alone.analysis is None:
             few = "No perturbed copies were recorded, so how fast nearby trainings part is unknown."
-            return {"answer": " ".join([few, *parts]), "main_figure": ""}
+            return {"answer": f"{few} {words}".rstrip(), "main_figure": ""}
         exponent = alone.analysis.exponent
+        unit = exponent.unit.replace("1/", "per ", 1)
         caption = (
-            f"Distance between the training and its perturbed copies. Exponent {number(exponent.value)} "
-            f"{exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}: {exponent.verdict}."
+            f"Distance between the training and its perturbed copies. Exponent {number(exponent.value)} {unit}, "
+            f"{exponent.level:.0%} interval {interval(exponent)}: {exponent.verdict}."
         )
         return {
-            "answer": " ".join([exponent.summary(), *parts]),
+            "answer": words,
             "main_figure": figures.divergence(alone.analysis, width=8.0, height=4.6),
             "narrow_figure": figures.divergence(alone.analysis, width=4.2, height=4.2),
             "main_caption": caption,
         }
     return {"answer": _counts(exponents), "main_figure": ""}
+
+
+def _answer_alone(report: RunReport) -> str:
+    """What the analyses of one run answer, and what they leave open."""
+    questions = (
+        (report.analysis.exponent if report.analysis else None, "nearby trainings part exponentially"),
+        (report.stability, "perturbed trainings come back to the orbit"),
+        (report.curvature, "the training is at the edge of stability"),
+    )
+    results = [(one, question) for one, question in questions if one is not None]
+    parts = [" ".join(one.summary() for one, _ in results if one.verdict != "inconclusive")]
+    undecided = [question for one, question in results if one.verdict == "inconclusive"]
+    if undecided:
+        parts.append(f"The data do not decide whether {', nor whether '.join(undecided)}.")
+        parts = parts[::-1] if results[0][0].verdict == "inconclusive" else parts
+    if "loss" in report.metrics:
+        step, loss = report.metrics["loss"]
+        parts.append(f"The loss went from {loss[0]:.3g} to {loss[-1]:.3g} in {counted(int(step[-1]), 'step')}.")
+    return " ".join(filter(None, parts))
 
 
 def _counts(exponents: Sequence[tuple[str, Exponent | None]]) -> str:
@@ -202,8 +221,9 @@ def _sweep_table(sweep: Sweep) -> dict[str, Any]:
     reasons = dict.fromkeys((*comparison.onset.reasons, *comparison.fastest.reasons, *comparison.reasons))
     return {
         "x_label": label(sweep.x_name),
-        "sweep_header": header(sweep),
+        "sweep_header": [label(sweep.x_name), *header(sweep)[1:]],
         "sweep_rows": rows(sweep),
+        "sweep_numeric": [at for at, title in enumerate(header(sweep)) if title not in ("run", "verdict")],
         "sweep_verdict": comparison.verdict,
         "sweep_reasons": list(reasons),
     }
@@ -231,7 +251,7 @@ class Figures:
         # A page about many runs has smaller figures.
         self._curves, self._points, self._pixels = (MAX_CURVES, MAX_POINTS, PIXELS) if fine else (15, 100, 100)
 
-    def draw(self, label: str, plot: Callable[[Axes], Any], *, width: float = 5.6, height: float = 3.6) -> Markup:
+    def draw(self, label: str, plot: Callable[[Axes], Any], *, width: float = WIDTH, height: float = HEIGHT) -> Markup:
         """Return what `plot(ax)` draws as an SVG element; `label` is what a screen reader says instead."""
         return self.draw_figure(
             label, lambda figure: plot(figure.add_subplot(facecolor="none")), width=width, height=height
@@ -270,7 +290,12 @@ class Figures:
         )
 
     def divergence(
-        self, analysis: Analysis, limits: tuple[float, float] | None = None, *, width: float = 5.6, height: float = 3.6
+        self,
+        analysis: Analysis,
+        limits: tuple[float, float] | None = None,
+        *,
+        width: float = WIDTH,
+        height: float = HEIGHT,
     ) -> Markup:
         """Draw the divergence of twins, on an axis of the distance whose limits are given as log10."""
         from trajtools import plots
@@ -308,8 +333,8 @@ class Figures:
         return self.draw(
             "Distance between states",
             lambda ax: plots.distances(result, ax, pixels=self._pixels),
-            width=5.6,
-            height=4.8,
+            width=WIDTH,
+            height=SQUARE,
         )
 
     def recurrence(self, result: Recurrence, start: float) -> Markup:
@@ -319,8 +344,8 @@ class Figures:
         return self.draw(
             "Recurrence plot",
             lambda ax: plots.recurrence(result, pixels=self._pixels, start=start, ax=ax),
-            width=5.6,
-            height=4.8,
+            width=WIDTH,
+            height=SQUARE,
         )
 
 
