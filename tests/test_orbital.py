@@ -6,8 +6,11 @@ import pytest
 
 import trajtools as tt
 from recorders import Recorder, iris
+from trajtools.distances.metric import find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.reasons import codes
+from trajtools.stability import unrelated
+from trajtools.stability.pairs import Rows
 from trajtools.systems import hopf, oscillator, saddle_escape, van_der_pol
 from trajtools.systems.system import System
 from trajtools.wiring import describe
@@ -43,6 +46,62 @@ def perturbed(system, starts, epsilon, direction, T):
     states = orbits(system, np.concatenate([starts, starts + epsilon * move]), T)
     n = len(starts)
     return [(states[i], [states[n + i]]) for i in range(n)]
+
+
+# ------------------------------------------------------------------------------------------------ unrelated states
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine"])
+def test_bands_of_unrelated_states_equal_their_definition(metric):
+    rng = np.random.default_rng(8)
+    reference = rng.standard_normal((101, 3))
+    found = tt.orbital_stability(reference, reference + 1e-3 * rng.standard_normal((101, 3)), metric=metric)
+    window = 3  # of independent states: the correlation is gone after one state
+    distances = {
+        (i, j): naive_distance(metric, reference[i], reference[j]) for i in range(101) for j in range(101)
+        if abs(i - j) >= window
+    }  # fmt: skip
+    nearest = [min(d for (i, _), d in distances.items() if i == k) for k in range(101)]
+    np.testing.assert_allclose(found.chance_distance, np.quantile(list(distances.values()), [0.05, 0.95]), rtol=1e-12)
+    np.testing.assert_allclose(found.chance_orbit, np.quantile(nearest, [0.05, 0.95]), rtol=1e-12)
+
+
+def naive_distance(metric, a, b):
+    if metric == "cosine":
+        return 1 - sum(a * b) / np.sqrt(sum(a * a) * sum(b * b))
+    return sum(abs(a - b)) if metric == "l1" else np.sqrt(sum((a - b) ** 2))
+
+
+def test_nearest_unrelated_states_are_looked_for_in_the_whole_orbit(monkeypatch):
+    rng = np.random.default_rng(9)
+    reference = rng.standard_normal((400, 2))
+    whole = unrelated.unrelated([Rows(reference)], find_metric("l2"))
+    monkeypatch.setattr(unrelated, "MOST_PAIRS", 128 * 7)  # in small blocks
+    assert unrelated.unrelated([Rows(reference)], find_metric("l2")) == whole
+    sparse = unrelated.unrelated([Rows(reference[::4])], find_metric("l2"))
+    assert whole[1][1] < sparse[1][1]
+
+
+def test_copies_in_chaos_forget_their_reference_and_those_on_a_cycle_do_not():
+    system = tt.systems.henon()
+    start = system.trajectory(1, rng=np.random.default_rng(1), transient=200)
+    states = orbits(system, np.concatenate([start, start + 1e-9, start - 1e-9]), 800)
+    found = tt.orbital_stability(states[0], [states[1], states[2]], metric="l2")
+    low, high = found.chance_distance
+    assert 0 < found.chance_orbit[1] < low < high
+    assert "unrelated" in codes(found.warnings)
+    cycle = tt.orbital_stability(perturbed(hopf(), on_cycle(hopf(), 1), 1e-6, "along", 800), metric="l2")
+    assert cycle.distance.max() < cycle.chance_distance[0]
+    assert "unrelated" not in codes(cycle.warnings)
+
+
+@pytest.mark.parametrize("length", [10, 300])
+def test_what_drifts_or_is_short_has_no_unrelated_states(length):
+    drift = np.c_[np.linspace(0, 9, length), np.linspace(0, 5, length) ** 2]
+    found = tt.orbital_stability(drift, drift + 1e-3)
+    assert np.isnan([found.chance_distance, found.chance_orbit]).all()
+    assert "unrelated" not in codes(found.warnings)
+    assert not [label for label in found.plot().get_legend_handles_labels()[1] if "unrelated" in label]
 
 
 # ------------------------------------------------------------------------------------------------ the distances

@@ -1,5 +1,6 @@
 """The programs in README.md and docs/ run as they stand, each page in an empty folder."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+
+from recorders import Recorder
+from trajtools.wiring import Member
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -85,3 +91,35 @@ def test_each_other_program_of_the_readme_runs_alone(program, tmp_path):
 )
 def test_the_programs_of_a_page_run_in_their_order(page, tmp_path):
     run("\n".join(programs(page)), tmp_path)
+
+
+@pytest.mark.parametrize("language", ["r", "julia"])
+def test_programs_in_other_languages_have_the_names_and_axes_of_a_file(tmp_path, language):
+    """R and Julia list the axes in the opposite order and count from 1; neither runs here."""
+    (program,) = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "docs" / "files.md").read_text(), re.S | re.M)
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((5, 2, 4, 3))  # states, members, and a kernel of 4 x 3
+    members = [Member("m0"), Member("m1", reference=0, epsilon=1e-8)]
+    with Recorder(tmp_path / "run.h5", {"kernel": kernel[0]}, members=members, hparams={"lr": 0.1}, quiet=True) as rec:
+        for at, states in enumerate(kernel):
+            rec.record({"kernel": states}, loss=float(at))
+    with h5py.File(tmp_path / "run.h5") as file:
+        used = re.findall(r'file\[+"([^"]+)"\]+(?:\[([^\]]*)\])?', program)
+        assert {name.split("/")[0] for name, _ in used} == {
+            "store", "step", "weights", "metric", "metrics", "parameters"
+        }  # fmt: skip
+        for name, index in used:
+            assert name in file
+            if index:
+                assert len(index.split(",")) == file[name].ndim
+        assert json.loads(file.attrs["hparams"]) == {"lr": 0.1}
+        count = int(file["store/cells"][0])
+        weights, metrics = file["weights"][()].T, file["metrics"][()].T  # as these languages see them
+        reference = weights[:, 1 - 1, :count]
+        np.testing.assert_array_equal(reference, kernel[:, 0].reshape(5, 12).T)
+        names = [name.decode().rstrip("\0") for name in file["metric"][()]]
+        assert metrics[names.index("loss"), :count].tolist() == [0, 1, 2, 3, 4]
+        offset, size = (int(file[f"parameters/{name}"][0]) for name in ("offset", "size"))
+        shape = [int(part) for part in file["parameters/shape"][0].decode().split(",")]
+        last = reference[offset : offset + size, count - 1].reshape(shape[::-1], order="F")
+        np.testing.assert_array_equal(last.T, kernel[-1, 0])

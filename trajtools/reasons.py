@@ -164,6 +164,7 @@ CODES: dict[str, str] = {
     "phase-lag": "the remaining difference is a lag along the orbit",
     "asymptotic-stability-open": "asymptotic stability is neither shown nor excluded",
     "steps-differ": "the reference has no state at some steps",
+    "unrelated": "copies are as far from their reference as unrelated states of it",
     "not-smooth": "successive states are too far apart to define a direction of motion",
     "beyond-reference": "the phase lies outside the recorded reference",
     "one-perturbation": "there is a single perturbed trajectory",

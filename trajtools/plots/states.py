@@ -164,7 +164,8 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result : OrbitalStability
-        From `trajtools.orbital_stability`. Thin lines are trajectories, thick lines their geometric mean.
+        From `trajtools.orbital_stability`. Thin lines are trajectories, thick lines their geometric mean; bands are
+        what unrelated states of the reference have.
     ax : matplotlib.axes.Axes or None
         Axes for the distances; None: a new figure, with the lag below them.
 
@@ -193,7 +194,7 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
         for row in result.lag:
             below.plot(result.time, row, color="0.5", linewidth=0.7)
         below.axhline(0, color="0.3", linewidth=0.7, linestyle=":")
-        below.set_ylabel(literal(f"lag along the orbit ({result.time_unit})"))
+        below.set_ylabel(literal(f"lag ({result.time_unit})"))
     (ax if below is None else below).set_xlabel(literal(f"time since the perturbation ({result.time_unit})"))
     return ax
 
@@ -215,6 +216,12 @@ def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
         mean = _geometric_mean(np.where(rows > 0, rows, np.nan))
         if np.isfinite(mean).any():
             ax.plot(result.time, mean, color="0.4", linewidth=0.9, linestyle=style, label=label)
+    for label, (low, high), color in (
+        ("unrelated, at equal times", result.chance_distance, BLUE),
+        ("unrelated, to the orbit", result.chance_orbit, RED),
+    ):
+        if 0 < low < high:
+            ax.axhspan(low, high, color=color, alpha=0.12, linewidth=0, label=label)
     ax.set_yscale("log")
     lowest = min((float(rows[rows > 0].min()) for _, rows, _ in curves if (rows > 0).any()), default=0.0)
     if lowest > 0:  # far below the curves, the rounding floor would leave them little room

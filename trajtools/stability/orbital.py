@@ -14,6 +14,7 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.stability.pairs import Followed, Pair, Rows, follow, gather
+from trajtools.stability.unrelated import UNKNOWN, unrelated
 from trajtools.statistics import FEWEST_UNITS, power_evidence, random_generator, resampled_ratio, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike
 from trajtools.wording import bounds, counted, spoken
@@ -106,6 +107,10 @@ class OrbitalStability(Result):
         Number of initial conditions.
     n_diverged, n_excluded : int
         Trajectories that end with NaN or inf; excluded states of either (not finite).
+    chance_distance, chance_orbit : (float, float)
+        What a copy has that has forgotten its reference: 5 % and 95 % quantiles of the distance between two states of
+        the reference that lie far apart in time, and of the distance of such a state to the rest of the orbit. NaN
+        where the reference drifts.
     settings : dict
         All parameters used, with the thresholds of the classes.
     warnings : tuple of Reason
@@ -144,6 +149,8 @@ class OrbitalStability(Result):
     n_references: int
     n_diverged: int
     n_excluded: int
+    chance_distance: tuple[float, float] = UNKNOWN
+    chance_orbit: tuple[float, float] = UNKNOWN
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
     _dims: ClassVar[AxisNames] = {
@@ -346,6 +353,12 @@ def orbital_stability(
       after a decrease, or grew as a power of time: a neutral direction, as of a valley of minima;
     - *inconclusive*: none of these.
 
+    On an attractor even a copy that has forgotten its reference stays near the orbit, because the orbit is everywhere
+    there. `chance_distance` and `chance_orbit` say how far apart unrelated states are, at equal times and from the
+    orbit: states of the reference that lie more than three correlation times apart. A training that drifts has no
+    unrelated states, since its close states are all close in time, and a reordering of them is no training. There the
+    bands are NaN, and only the rounding floor remains to compare with.
+
     "More" and "less" than a number refer to the whole interval. Intervals come from resampling initial conditions, then
     their copies; with a single initial condition, from blocks of time. One pair of trajectories is evidence about that
     pair only.
@@ -412,6 +425,10 @@ def _assemble(
         "n_censored": int(sum(one.censored.sum() for one in followed)),
         "neutral_removed": float(np.mean(np.concatenate([one.removed for one in followed]))),
     }
+    references = list({id(pair.reference.states): pair.reference for pair in pairs}.values())[:REFERENCES]
+    drift = _drift(references)
+    chance_distance, chance_orbit = (UNKNOWN, UNKNOWN) if drift else unrelated(references, metric)
+    forgotten = _forgotten(table, chance_distance, chance_orbit)
     return OrbitalStability(
         verdict=verdict,
         reasons=reasons,
@@ -430,8 +447,10 @@ def _assemble(
         n_references=len(np.unique(group)),
         n_diverged=diverged,
         n_excluded=sum(one.excluded for one in followed),
+        chance_distance=chance_distance,
+        chance_orbit=chance_orbit,
         settings=settings,
-        warnings=(*_warnings(followed, settings), *_drift(pairs)),
+        warnings=(*_warnings(followed, settings), *drift, *forgotten),
     )
 
 
@@ -806,10 +825,9 @@ def _phase(of: Trend, apart: float) -> Reason:
     return Reason.of("phase-lag", text, change=of.change, factor=np.exp(apart))
 
 
-def _drift(pairs: list[Pair]) -> tuple[Reason, ...]:
+def _drift(references: list[Rows]) -> tuple[Reason, ...]:
     """Warn if the references drift: a path that is passed once has nothing to return to."""
-    references = {id(pair.reference.states): pair.reference for pair in pairs}
-    shares = [_time_between_close(rows) for rows in list(references.values())[:REFERENCES]]
+    shares = [_time_between_close(rows) for rows in references]
     known = [share for share in shares if np.isfinite(share)]
     if not known or np.median(known) >= RETURNS:
         return ()
@@ -835,6 +853,34 @@ def _time_between_close(rows: Rows) -> float:
     lag = index[second] - index[first]
     close = apart <= np.quantile(apart, CLOSEST)
     return float(lag[close].mean() / lag.mean())
+
+
+def _forgotten(
+    table: dict[str, Floats], chance_distance: tuple[float, float], chance_orbit: tuple[float, float]
+) -> tuple[Reason, ...]:
+    """Say so if the copies end as far from their reference as unrelated states."""
+    late, orbit = (_late(table[name]) for name in ("distance", "orbit"))
+    if not late >= chance_distance[0]:
+        return ()
+    text = (
+        "the distance at equal times ends at {late:.3g}, and unrelated states of the reference are {low:.3g} to "
+        "{high:.3g} apart: the copies have forgotten their reference"
+    )
+    values = {"late": late, "low": chance_distance[0], "high": chance_distance[1]}
+    if orbit <= chance_orbit[1]:
+        text += (
+            "; that they lie {orbit:.3g} from its orbit, as unrelated states do (up to {most:.3g}), shows the same "
+            "attractor and no return"
+        )
+        values |= {"orbit": orbit, "most": chance_orbit[1]}
+    return (Reason.of("unrelated", text, **values),)
+
+
+def _late(rows: Floats) -> float:
+    """Median over the trajectories of their mean over the last tenth; NaN without any."""
+    finite = [row[np.isfinite(row)] for row in rows]
+    ends = [float(row[-max(1, len(row) // 10) :].mean()) for row in finite if len(row)]
+    return float(np.median(ends)) if ends else NAN
 
 
 def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reason, ...]:
