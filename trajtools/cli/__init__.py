@@ -8,6 +8,7 @@ inconclusive verdict) or 130 (interrupted). The module of a command is imported 
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"trajtools.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        command.short_help = COMMANDS[cmd_name][1]
         if examples(cmd_name) not in (command.epilog or ""):
             command.epilog = "\n\n".join(filter(None, [examples(cmd_name), command.epilog]))
         return command
@@ -176,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # A command loads about 800 modules, none of which becomes garbage: searching them for cycles while they load and
     # again at the end takes a tenth of a short command.
     gc.set_threshold(20_000, 10, 10)
+    if "_TRAJTOOLS_COMPLETE" in os.environ:
+        import_module("trajtools.cli.completion")
     try:
         sys.exit(cli.main(None if arguments is None else list(arguments), prog_name="trajtools"))
     finally:

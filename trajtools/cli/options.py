@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from trajtools.cli import debug_option
 
@@ -152,6 +153,16 @@ def _note_silence(ctx: click.Context, _parameter: click.Parameter, value: bool) 
     return value
 
 
+def _file_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _metric_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from trajtools.distances import METRICS
+
+    return [name for name in METRICS if name.startswith(incomplete)]
+
+
 files = click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path), callback=_note_files
 )
@@ -170,7 +181,9 @@ quiet = click.option(
 silent = click.option(  # of commands that show no progress
     "-q", "--quiet", is_flag=True, expose_value=False, callback=_note_silence, help="Show no hint at the end."
 )
-plot = click.option("--plot", type=figure, metavar="FILE", help="Draw a figure (.png, .svg or .pdf).")
+plot = click.option(
+    "--plot", type=figure, metavar="FILE", help="Draw a figure (.png, .svg or .pdf).", shell_complete=_file_names
+)
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive.")
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 level = click.option(
@@ -211,7 +224,9 @@ OUTPUT = (plot, as_json, output, quiet, debug)
 
 def metric(default: str | None, text: str = "Distance between two states, such as l1, l2 or cosine.") -> Decorator[Any]:
     """Return the option `--metric`."""
-    return click.option("--metric", default=default, show_default=default is not None, help=text)
+    return click.option(
+        "--metric", default=default, show_default=default is not None, help=text, shell_complete=_metric_names
+    )
 
 
 def foreign(command: Command) -> Command:
