@@ -1,6 +1,7 @@
 """What the command line says about files that are not what they should be."""
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from command_line import call, write
 
 import trajtools
-from recorders import iris
+from recorders import Recorder, iris
 from trajtools.errors import DataError
 
 
@@ -65,6 +66,24 @@ def test_of_a_file_that_was_cut_everything_whole_is_read_and_the_rest_is_said(re
         assert 0 < run.n_states < original.n_states
         np.testing.assert_array_equal(run.states[:], original.states[: run.n_states])
     assert path.read_bytes() == whole[: 2 * len(whole) // 3]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_the_curvature_of_a_file_that_was_cut_names_what_is_left_and_the_command_that_saves_it(tmp_path, share):
+    path, new = tmp_path / "cut.h5", tmp_path / "new.h5"
+    rng = np.random.default_rng(0)
+    with Recorder(path, {"w": np.zeros(200)}, hparams={"lr": 0.1, "optimizer": "SGD"}, quiet=True) as recorder:
+        for step in range(400):
+            recorder.record({"w": rng.standard_normal(200)}, h_max_full=5 + 0.05 * step)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    said = call("curvature", path, code=1).stderr
+    assert f"`trajtools repair --salvage NEW.h5 {path}`" in said
+    call("repair", path, "--salvage", new)
+    with trajtools.open(new) as run:
+        assert f"metrics of the states {run.n_states} to " in said
+        assert re.search(f"at most the first {run.n_states} of [0-9]+ are whole", said)
+    assert "the edge" in call("curvature", new).stdout
 
 
 def test_a_missing_file_is_answered_with_those_that_are_there(recorded):

@@ -161,7 +161,7 @@ class Blocks:
         part += f" (member {members[0]})" if one else ""
         path, hint = self._raw.path, salvage_hint(self._raw.path)
         if not check_head(self._raw):
-            whole = min(self._reachable() * self.axis.rows, self.n)
+            whole = min(self._reachable() * self.axis.rows, first)
             left = f"at most the first {whole} of {self.n} are whole" if whole else f"none of the {self.n} is whole"
             return f"{path} {cut_short(self._raw)}: {part} are gone, {left}; {hint}"
         return f"{part} in {path} are damaged or missing: they {self.loss(name)}. Everything else can be read; {hint}."
