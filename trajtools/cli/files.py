@@ -221,9 +221,20 @@ def _run_table(run: dict[str, Any]) -> RichTable:
         "metrics": ", ".join(run["metrics"]) or "none",
         "hparams": ", ".join(f"{name}={value}" for name, value in run["hparams"].items()) or "none",
     }
+    optimizer = run["provenance"].get("optimizer")
+    if isinstance(optimizer, dict):
+        rows["optimizer"] = _optimizer_text(optimizer)
     if run["reference"]:
         rows["reference"] = run["reference"]
     return table(None, [[f"  {name}", value] for name, value in rows.items()])
+
+
+def _optimizer_text(optimizer: dict[str, Any]) -> str:
+    """Return the name and the settings of an optimiser, as the recorder found them at opening."""
+    keys = ("lr", "momentum", "nesterov", "betas", "weight_decay")
+    settings = [f"{key}={optimizer[key]}" for key in keys if optimizer.get(key)]
+    text = " ".join([str(optimizer.get("name")), *settings])
+    return f"{text} ({optimizer['missing']})" if optimizer.get("missing") else text
 
 
 # validate, repair
