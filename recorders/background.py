@@ -90,7 +90,9 @@ class Tape:
         self._error: BaseException | None = None
         self._strict = strict
         self._reported = self._closed = self._stop = self._stopped = self._abandoned = False
-        self._remarks: list[str] = []
+        self._remarks: list[str] = list(writer.remarks)
+        self.outcome = "interrupted"
+        self.ended = ""  # why the recording is interrupted
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)  # the training loop waits here for a free block
@@ -197,6 +199,26 @@ class Tape:
             raise RecordingError("this recorder is closed; record inside its `with` block, or open it with resume=True")
         return True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process still has to close the file."""
+        return not self._closed and self._pid == os.getpid()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._writer.path
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was said about what is not in the file."""
+        return tuple(self._remarks)
+
+    @property
+    def unstored(self) -> tuple[str, ...]:
+        """Metrics that found no column."""
+        return self._writer.unstored
+
     def remark(self, text: str, outcome: str) -> None:
         """Say in the file and in a warning what is not recorded; raise if strict."""
         if self._strict:
@@ -212,6 +234,7 @@ class Tape:
             raise error
         if not self._stopped:
             self._stopped = self.dead = True
+            self.ended = why
             self.remark(why, "The training goes on without being recorded.")
 
     def _report(self, text: str) -> None:
@@ -427,7 +450,7 @@ class Tape:
                     self._write_rest()
             except BaseException as error:
                 self._fail(error)
-            self._close_writer(status)
+            self._close_writer("interrupted" if self._stopped else status)
         if self._error is not None and not self._reported:
             self._report(f"the last states could not be written: {self._error}")
         if self._beside.news:
@@ -443,7 +466,9 @@ class Tape:
 
     def _close_writer(self, status: str) -> None:
         try:
-            self._writer.close(status if self._error is None else "interrupted", self.meter.as_dict())
+            status = status if self._error is None else "interrupted"
+            self.outcome = f"{status} ({self.ended})" if status == "interrupted" and self.ended else status
+            self._writer.close(status, self.meter.as_dict(), self.ended if status == "interrupted" else "")
         except Exception as error:
             self._error = self._error or error
             self._writer.abort()
@@ -458,10 +483,16 @@ class Tape:
         self._close_quietly()
 
     def _close_quietly(self) -> None:
+        self.ended = self.ended or "the recorder was not closed: no `with` block, or an error before close()"
         try:
             self.close("interrupted")
         except RecordingError:
             logging.getLogger("recorders").exception("a recorder that was not closed could not save everything")
+
+
+def is_recorded_here(path: Path) -> bool:
+    """Whether an open recorder of this process writes this file."""
+    return any(tape.is_open and tape.path.exists() and path.exists() and tape.path.samefile(path) for tape in _TAPES)
 
 
 def _mean_with(mean: Any, value: Any, n: int) -> Any:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import Structure, unwired
-from recorders.background import MetricsBeside, MetricTable, Pace, Tape
+from recorders.background import MetricsBeside, MetricTable, Pace, Tape, is_recorded_here
 from recorders.shards import Shards
 from recorders.storage import Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
-from trajtools.errors import ArchitectureError, RecordingError, SelectionError
+from trajtools.errors import ArchitectureError, FileBusyError, RecordingError, SelectionError
 from trajtools.store import Place, Run, RunSpec, RunWriter, StreamLayout, origin
 from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
 
@@ -193,10 +193,18 @@ class Opening:
         perturbations = _perturbations(mappings)
         if perturbations:
             origin["perturbations"] = perturbations
-        if self.resume and Path(self.path).exists():
-            writer = self._resumed(origin, step, read)
-        else:
-            writer = self._created(hparams, origin, reference, table)
+        try:
+            if self.resume and Path(self.path).exists():
+                writer = self._resumed(origin, step, read)
+            else:
+                writer = self._created(hparams, origin, reference, table)
+        except FileBusyError as error:
+            if not is_recorded_here(Path(self.path)):
+                raise
+            raise FileBusyError(
+                f"{self.path} is still open in an earlier recorder of this process, of a notebook cell that failed or "
+                "was interrupted perhaps: close that one, rec.close(), or record in a `with` block, which closes it"
+            ) from error
         try:
             if writer.layouts != self.layouts:
                 storage = self._new_storage(writer.layouts)

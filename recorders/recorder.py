@@ -28,7 +28,8 @@ from recorders.planting import Planting
 from recorders.storage import Sketch
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import digest
-from trajtools.wiring import Member
+from trajtools.wiring import Member, listed
+from trajtools.wording import counted
 
 _log = logging.getLogger("recorders")
 
@@ -103,7 +104,7 @@ class Recorder(Adapter):
     step : int, optional
         Step of the state at opening, 0 if not given (for resumed runs see Notes). Trainers know it.
     quiet : bool
-        Do not log the forecast.
+        Do not log the forecast, nor what is in the file at the end; what is missing is logged.
     progress : bool
         Follow the training in one line on stderr: the step and `live`.
 
@@ -191,7 +192,7 @@ class Recorder(Adapter):
     ) -> None:
         self._numbers: dict[str, float] = {}
         self._line = Line() if progress else None
-        self._every = policy(every)
+        self._every, self._quiet = policy(every), quiet
         mappings = self._named(state)
         table, stacked = member_table(mappings, members)
         self._structure = Structure.of(
@@ -536,7 +537,22 @@ class Recorder(Adapter):
         line, self._line = self._line, None
         if line is not None:
             line.write(self.step, self.live, last=True)
+        was_open = self._tape.is_open
         self._tape.close(status)
+        if was_open:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Log what is in the file; a warning if something is missing."""
+        tape = self._tape
+        skipped = [f"{self.n_skipped} states that the disk was too slow for"] if self.n_skipped else []
+        metrics = [f"the metrics {listed(tape.unstored)}"] if tape.unstored else []
+        missing = "; ".join([*tape.remarks, *skipped, *metrics])
+        text = f"{self.path}: {counted(self.n_recorded, 'state')} up to step {self.step}, {tape.outcome}"
+        if missing:
+            _log.warning("%s. Missing: %s", text, missing)
+        elif not self._quiet:
+            _log.info("%s", text)
 
     def __enter__(self) -> Self:
         return self
@@ -547,10 +563,16 @@ class Recorder(Adapter):
         if error is None:
             self.close()
             return
+        self._tape.ended = self._tape.ended or in_words(error)
         try:
             self.close(status="interrupted")
         except RecordingError as second:
             error.add_note(f"and while the recording was saved: {second}")
+
+
+def in_words(error: BaseException) -> str:
+    """An exception, as a run that it interrupted names it."""
+    return f"{type(error).__name__}: {text}" if (text := " ".join(str(error).split())) else type(error).__name__
 
 
 def _same(arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from recorders.torch import Recorder, perturb
+from recorders.torch import LoopTwins, Recorder, perturb
 
 WHAT = {
     "weights": {"store": "weights", "buffers": True},
@@ -97,6 +97,12 @@ def rank(number, folder):
         Recorder(f"{folder}/taken.h5", state, quiet=True)
     except Exception as error:
         print(type(error).__name__, str(error).replace("\n", " "))
+
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
+    try:
+        LoopTwins(one, optimizer, epsilon=1e-3)
+    except Exception as error:
+        print("LoopTwins", type(error).__name__, str(error).replace("\n", " "))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What only the Trainer of transformers has: its own log, evaluation, accelerate, callbacks that are added later."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -83,12 +85,54 @@ def test_a_callback_that_was_added_later_sees_a_step_that_fails_and_can_be_close
 def test_copies_in_bfloat16_take_the_forward_that_accelerate_has_patched(tmp_path):
     net = model()
     train(tmp_path, TwinsCallback(tmp_path / "run.h5", epsilon=0.0), net=net, bf16=True, steps=4)
-    with tt.open(tmp_path / "run.h5") as run:
-        states = run.states[:]
-    np.testing.assert_array_equal(states[:, 1:], states[:, :1].repeat(2, 1))
+    assert_exact(tmp_path / "run.h5")
     other = model()
     train(tmp_path, net=other, bf16=True, steps=4)
     np.testing.assert_array_equal(flat(other), flat(net))
+
+
+def assert_exact(path):
+    """Copies with epsilon 0 are the reference, to the bit."""
+    with tt.open(path) as run:
+        states = run.states[:]
+    np.testing.assert_array_equal(states[:, 1:], states[:, :1].repeat(states.shape[1] - 1, 1))
+
+
+def test_copies_in_float16_are_scaled_as_the_model_and_leave_its_scaler_alone(tmp_path):
+    class Overflowing(transformers.Trainer):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs) * (1e30 if self.state.global_step == 3 else 1)
+
+    def fit(*callbacks):
+        net = model()
+        trainer = trainer_of(tmp_path, *callbacks, net=net, steps=8, fp16=True)
+        trainer.__class__ = Overflowing
+        # accelerate leaves float16 out on the CPU; this is what it does on a GPU.
+        trainer.accelerator.native_amp = True
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+        trainer.train()
+        return flat(net), trainer.accelerator.scaler.get_scale()
+
+    weights, scale = fit(TwinsCallback(tmp_path / "run.h5", epsilon=0.0))
+    alone, expected = fit()
+    np.testing.assert_array_equal(weights, alone)
+    assert scale == expected
+    assert_exact(tmp_path / "run.h5")
+    states, steps, _, _ = contents(tmp_path / "run.h5")
+    assert steps == list(range(9))
+    unchanged = [(a == b).all() for a, b in pairwise(states)]
+    assert unchanged == [step == 3 for step in range(8)]  # its gradients overflow, and the Trainer counts the step
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_are_recorded_and_copied_as_they_are(tmp_path, dtype):
+    net, other = model().to(dtype), model().to(dtype)
+    train(tmp_path, TwinsCallback(tmp_path / "run.h5", epsilon=0.0), net=net, steps=4)
+    train(tmp_path, net=other, steps=4)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+    assert_exact(tmp_path / "run.h5")
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.logical_dtype == str(dtype).removeprefix("torch.")
 
 
 def test_numbers_of_twins_are_logged_with_the_loss(tmp_path):

@@ -1,6 +1,7 @@
 """FSDP2 and DTensor on two processes: the files of both are the run of the unsharded network."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,27 @@ def test_the_next_free_name_is_the_same_on_all_ranks(trained):
     with tt.open(sharded / "weights-2.rank*.h5") as run:
         assert (run.name, len(run.shards)) == ("weights-2", 2)
     assert {"weights", "weights-2", "l1", "sketch"} <= set(tt.open_runs(sharded))
+
+
+def test_the_program_of_the_page_records_twins_of_a_sharded_network(tmp_path):
+    page = (ROOT / "docs" / "loops.md").read_text()
+    (program,) = [one for one in re.findall(r"^```python\n(.*?)^```$", page, flags=re.S | re.M) if "fully_shard" in one]
+    tmp_path.joinpath("program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 curves from 1 initial condition" in done.stdout
+    with tt.open(tmp_path / "sharded.rank*.h5") as run:
+        assert (run.status, run.n_states, len(run.shards)) == ("complete", 101, 2)
+        assert (run.distances[:, 1:] > 0).all()
+        assert run.provenance["optimizer"]["lr"] == 0.1
+
+
+def test_twins_that_copy_a_sharded_network_name_the_way(trained):
+    _, _, (first, second) = trained
+    for said in (first, second):
+        (line,) = [line for line in said if "LoopTwins" in line]
+        assert "make copies by `perturb` before it is sharded, shard each of them, and record the list" in line

@@ -22,7 +22,7 @@ from recorders.edge import (
     search,
 )
 from recorders.jax.tangents import floating
-from recorders.jax.trees import is_weight
+from recorders.jax.trees import float64, is_weight
 from recorders.jax.twins import Lockstep
 from recorders.shadows import random_direction
 from trajtools.types import Floats, RealArrayLike
@@ -189,7 +189,7 @@ class Copies:
 
     def _replicated(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth and losses along the float64 replica."""
-        with _float64():
+        with float64():
             try:
                 if self.exponents_from == "tangent vectors":
                     return self._follow(rate, seed, steps, double=True)
@@ -264,16 +264,6 @@ class Copies:
             for new, old, g in zip(images[:n], vectors[:n], gradients, strict=True)
         ]
         return moved, after, loss, images
-
-
-def _float64() -> Any:
-    """Context in which JAX computes in float64, by the name that this version has for it."""
-    if hasattr(jax, "enable_x64"):
-        context: Any = jax.enable_x64
-        return context(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
 
 
 def _displaced(tree: Any, size: float, k: int) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from recorders import recorder as framework_free
 from recorders.adapter import Beside
+from recorders.jax.optimizers import learning_rate, settings_of, settings_of_state, updates_of
 from recorders.jax.shards import shards_of
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
@@ -38,9 +39,12 @@ class Recorder(framework_free.Recorder):
         recorded automatically at every step.
     members : int, list of Member, TwinList or None
         Number of members, or their entries; the result of `perturb` stands for the reference and its twins.
+    optimizer : optax.GradientTransformation, flax.nnx.Optimizer, flax TrainState or None
+        The optimiser, whose name and settings go to the provenance; twins know theirs. See Notes.
     buffers : pytree of arrays, list of them, or None
         State of the optimiser at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded with
-        every state in a separate table. Its integer counters are not recorded.
+        every state in a separate table. Its integer counters are not recorded. Of `optax.inject_hyperparams` the
+        learning rate is recorded as the metric ``learning_rate``, too, unless it follows a schedule.
     model_buffers : bool
         Of a flax.nnx module, record the variables other than `Param` (statistics of BatchNorm, ...) beside states.
     **options : object
@@ -64,6 +68,11 @@ class Recorder(framework_free.Recorder):
     state; see `recorders.jax.trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
     (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); other names follow the rules of
     `trajtools.wiring.describe`.
+
+    A transformation of optax is a pair of functions that says neither its name nor its learning rate. The recorder
+    tries it on a few numbers, without touching the training, and names gradient descent (momentum, Nesterov, weight
+    decay), Adam and AdamW, if it repeats their formula: ``run.provenance["optimizer"]``, with a sentence on what is
+    missing. A learning rate that follows a schedule is not known to it: record the metric ``learning_rate``.
 
     `record` transfers the whole state to the host by one call of `jax.device_get`, and waits for it: record a state
     before a jitted function with ``donate_argnums`` consumes it. In a scan use `record_scan`, or `tap` in a loop that
@@ -116,6 +125,7 @@ class Recorder(framework_free.Recorder):
         state: Any,
         *,
         members: int | Sequence[Member] | TwinList | None = None,
+        optimizer: Any = None,
         buffers: Any = None,
         model_buffers: bool = False,
         **options: Any,
@@ -148,13 +158,20 @@ class Recorder(framework_free.Recorder):
         if self._twins is not None:
             if members is not None:
                 raise RecordingError("twins define their members: omit members=")
-            if buffers is not None:
-                raise RecordingError("the optimiser state of twins cannot be recorded: omit buffers=")
+            if buffers is not None or optimizer is not None:
+                raise RecordingError(
+                    "twins know their optimiser, whose state cannot be recorded: omit buffers= and optimizer="
+                )
             options["plantings"] = self._twins._newest_plantings()
             self._twins.attach(self)
         self._buffer_layout: Layout | None = None
-        if options.get("step") is None:
-            options["step"] = _updates(buffers)
+        self._counts_updates = updates_of(buffers) is not None
+        self._injects_rate = learning_rate(buffers) is not None
+        self._optimizer = self._settings(shapes, optimizer, buffers)
+        if self._optimizer:
+            self._origin = {**self._origin, "optimizer": self._optimizer}
+        if self._counts_updates and options.get("step") is None:
+            options["step"] = updates_of(buffers)
         try:
             with self._shards.opening(self) if self._shards else nullcontext():
                 place = self._shards.path if self._shards else path
@@ -163,6 +180,17 @@ class Recorder(framework_free.Recorder):
             self._detach()
             raise
         self._remember(state)
+
+    def _settings(self, shapes: Sequence[tuple[int, ...]], optimizer: Any, buffers: Any) -> dict[str, Any]:
+        """What is known of the optimiser; what its state at opening says goes before a try of a fresh one."""
+        said = settings_of_state(buffers)
+        if self._twins is not None:
+            optimizer, said = self._twins.optimizer, settings_of_state(self._twins.carry[1])
+        if optimizer is None:
+            return said
+        tried = settings_of(optimizer, self._layout, shapes)
+        injected = {key: value for key, value in said.items() if key in tried} if "injected" in said else {}
+        return {**tried, **injected, **{key: tried[key] for key in ("name", "is_known", "missing") if key in tried}}
 
     # -- reading a state, for recorders.recorder
 
@@ -241,6 +269,14 @@ class Recorder(framework_free.Recorder):
         arrays = _arrays(state)
         return len(arrays) == len(self._newest) and all(a is b() for a, b in zip(arrays, self._newest, strict=True))
 
+    def _thresholds(self) -> Mapping[str, float]:
+        """Largest stable curvatures at the newest learning rate."""
+        from trajtools.training.curvature import thresholds
+
+        rate = self._numbers.get("learning_rate", self._optimizer.get("lr"))
+        known = self._optimizer.get("is_known", False) and rate is not None
+        return thresholds(self._optimizer, rate) if known else {}
+
     def _busy_cores(self) -> int:
         """On the CPU, XLA's threads keep all cores busy."""
         return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
@@ -273,8 +309,10 @@ class Recorder(framework_free.Recorder):
         RecordingError
             If the state was donated or is being traced, or as in `recorders.Recorder.record`.
         """
-        if step is None and buffers is not None:
-            step = _updates(buffers)
+        if step is None and self._counts_updates:
+            step = updates_of(buffers)
+        if self._injects_rate and buffers is not None:
+            metrics = {"learning_rate": learning_rate(buffers), **metrics}
         super().record(state, step=step, buffers=buffers, **metrics)
         if state is not None:
             self._remember(() if isinstance(state, OnHost) else state)
@@ -426,20 +464,6 @@ def _arrays(state: Any) -> list[Any]:
     """The separate arrays of a state, by identity."""
     leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
     return [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
-
-
-def _updates(buffers: Any) -> int | None:
-    """Number of updates that optax.MultiSteps has made, which counts micro-steps apart; None for other optimisers."""
-    if buffers is None:
-        return None
-    for one in jax.tree_util.tree_leaves(buffers, is_leaf=_is_multi_steps):
-        if _is_multi_steps(one):
-            return int(np.max(np.asarray(one.gradient_step)))
-    return None
-
-
-def _is_multi_steps(node: Any) -> bool:
-    return hasattr(node, "gradient_step") and hasattr(node, "mini_step")
 
 
 def _alike(trees: Sequence[Any]) -> bool:

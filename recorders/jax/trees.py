@@ -291,3 +291,13 @@ def _flax_kernel(path: tuple[str, ...], shape: tuple[int, ...]) -> Role:
         return Role("recurrent" if cell else "dense", 0, 1)
     # The kernels of flax's attention have several axes of units on one side: no single axis runs over them.
     return Role("other") if parent in ATTENTION else Role("conv", len(shape) - 2, len(shape) - 1)
+
+
+def float64() -> Any:
+    """Context in which JAX computes in float64, by the name that this version has for it."""
+    if hasattr(jax, "enable_x64"):
+        context: Any = jax.enable_x64
+        return context(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()

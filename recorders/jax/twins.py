@@ -124,6 +124,11 @@ class Twins(twins.Twins):
         self._start()
 
     @property
+    def optimizer(self) -> Any:
+        """The transformation of optax that trains every member."""
+        return self._lockstep.optimizer
+
+    @property
     def state(self) -> Any:
         """Parameters of all members: the tree of the reference, arrays of shape (M, ...), None for other leaves."""
         return self.carry[0]
@@ -524,7 +529,7 @@ class Lockstep:
         self._layout = Layout.of(params)
         self._params = params
         self._loss_fn = loss_fn
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._has_aux = has_aux
         self._independent = independent
         self._compiled: dict[bool, Callable[..., Any]] = {}
@@ -545,7 +550,7 @@ class Lockstep:
     def start(self, trees: Sequence[Any]) -> tuple[Any, Any]:
         """Stack the members and initialise their optimisers."""
         members = [self.trained(tree) for tree in trees]
-        states = [self._optimizer.init(member) for member in members]
+        states = [self.optimizer.init(member) for member in members]
         return _stacked(members), _stacked(states)
 
     def compiled(self, vectorized: bool) -> Callable[..., Any]:
@@ -589,7 +594,7 @@ class Lockstep:
             return loss, dict(aux)
 
         (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        updates, state = self._optimizer.update(gradients, state, params)
+        updates, state = self.optimizer.update(gradients, state, params)
         moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), params, updates)
         return (moved, state), {"loss": loss, **aux}
 

@@ -52,9 +52,9 @@ def refuse_sharded(model: nn.Module) -> None:
     sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "device_mesh")]
     if sharded or any(type(module).__name__.startswith("FSDP") for module in model.modules()):
         raise ArchitectureError(
-            f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}): no process holds the "
-            "whole state, which this needs. `Recorder` records each rank's part. For twins make copies by `perturb` "
-            "before the model is sharded, shard each, and record the list of them with store='distances'"
+            f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}), and this needs the "
+            "whole of it in one; for twins make copies by `perturb` before it is sharded, shard each of them, and "
+            "record the list with Recorder(..., store='distances')"
         )
 
 

@@ -196,8 +196,9 @@ class Recorder(framework_free.Recorder):
             self._origin = _provenance(first)
             if n_ranks() > 1 and self._shards is None:
                 self._origin["torch"]["ranks"] = _of_ranks(mean_loss, every_rank)
-        if len(self._optimizers) == 1 or isinstance(state, ModuleTwins):
-            self._origin = {**self._origin, "optimizer": _settings(self._optimizers[0])}
+        settings = [_settings(one) for one in self._optimizers]
+        if settings and all(one == settings[0] for one in settings):
+            self._origin = {**self._origin, "optimizer": settings[0]}
         if isinstance(state, ModuleTwins):
             self._twins = state
             options["members"] = list(state.members)

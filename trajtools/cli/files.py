@@ -128,6 +128,8 @@ def describe_run(run: Run) -> dict[str, Any]:
             "run": run.name,
             "uuid": run.uuid,
             "status": run.status,
+            "ended": run.ended,
+            "remarks": list(run.remarks),
             "states": run.n_states,
             "members": run.n_members,
             "references": references,
@@ -209,7 +211,7 @@ def _run_table(run: dict[str, Any]) -> Grid:
         layers += f", and {len(run['layers']) - 8} more"
     rows = {
         "run": run["run"],
-        "status": run["status"] + (CUT if run["is_cut"] else ""),
+        "status": _status_text(run) + (CUT if run["is_cut"] else ""),
         "states": states,
         "members": members,
         "parameters": f"{run['parameters']} ({layers})",
@@ -217,9 +219,30 @@ def _run_table(run: dict[str, Any]) -> Grid:
         "metrics": ", ".join(run["metrics"]) or "none",
         "hparams": ", ".join(f"{name}={value}" for name, value in run["hparams"].items()) or "none",
     }
+    optimizer = run["provenance"].get("optimizer")
+    if isinstance(optimizer, dict):
+        rows["optimizer"] = _optimizer_text(optimizer)
+    for remark in run["remarks"]:
+        rows["remarks"] = f"{rows['remarks']}; {remark}" if "remarks" in rows else remark
     if run["reference"]:
         rows["reference"] = run["reference"]
     return table(None, [[f"  {name}", value] for name, value in rows.items()])
+
+
+def _status_text(run: dict[str, Any]) -> str:
+    """Return the status, and what it means where the training did not end."""
+    if run["status"] != "interrupted":
+        return str(run["status"])
+    why = run["ended"] or "the recording process ended without closing the file; what it had not written yet is missing"
+    return f"interrupted ({why})"
+
+
+def _optimizer_text(optimizer: dict[str, Any]) -> str:
+    """Return the name and the settings of an optimiser, as the recorder found them at opening."""
+    keys = ("lr", "momentum", "nesterov", "betas", "weight_decay")
+    settings = [f"{key}={optimizer[key]}" for key in keys if optimizer.get(key)]
+    text = " ".join([str(optimizer.get("name")), *settings])
+    return f"{text} ({optimizer['missing']})" if optimizer.get("missing") else text
 
 
 # validate, repair

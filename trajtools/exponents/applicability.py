@@ -73,6 +73,15 @@ class Optimizer:
         return f"gradient descent with {kind} {self.momentum:g}" if self.momentum else "gradient descent"
 
 
+def optimizer_of(run: Any) -> Optimizer:
+    """The optimiser of a run: that of the recorder, where the hyper-parameters say nothing else."""
+    recorded = getattr(run, "provenance", {}).get("optimizer")
+    plain = (
+        {key: recorded.get(key) for key in ("name", "momentum", "nesterov")} if isinstance(recorded, Mapping) else {}
+    )
+    return infer_optimizer({**plain, **getattr(run, "hparams", {})})
+
+
 def infer_optimizer(hparams: Mapping[str, Any]) -> Optimizer:
     """Infer the optimiser from free-form hyper-parameters."""
     momentum, nesterov, adaptive = 0.0, False, ""

@@ -16,8 +16,8 @@ from trajtools.exponents.applicability import (
     TWINS,
     Optimizer,
     Probe,
-    infer_optimizer,
     objections,
+    optimizer_of,
     probe,
     probe_distances,
 )
@@ -778,7 +778,7 @@ def read_record(
     settings: dict[str, Any] = {}
     optimizer = PLAIN
     if hasattr(x, "hparams") and hasattr(x, "trajectory"):
-        optimizer = infer_optimizer(x.hparams)
+        optimizer = optimizer_of(x)
         x, issues, settings = _run_states(x, optimizer, dim, buffers)
     elif buffers:
         raise DataError(

@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.distances.equal_times import as_states, check_alike, chunk_of, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
-from trajtools.exponents.applicability import infer_optimizer
+from trajtools.exponents.applicability import optimizer_of
 from trajtools.exponents.divergence import (
     Divergence,
     Record,
@@ -454,7 +454,7 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
         "dtype": str(run.logical_dtype),
         "epsilon": sorted({float(member.epsilon) for member in members if np.isfinite(member.epsilon)}),
         "noise": _one_or_mixed({member.noise for member in members}),
-        "optimizer": asdict(infer_optimizer(getattr(run, "hparams", {}))),
+        "optimizer": asdict(optimizer_of(run)),
     }
     speed = None
     if run.stored == "weights":

@@ -669,7 +669,7 @@ def _plant(run: Survey, writer: RunWriter) -> int:
 
 
 def _finish(run: Survey, writer: RunWriter, actions: list[str], *, complete: bool) -> None:
-    notes = {name: run.notes[name] for name in ("resumed", "overhead") if name in run.notes}
+    notes = {name: run.notes[name] for name in ("resumed", "overhead", "ended", "remarks") if name in run.notes}
     writer.note(**notes, salvaged={"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]})
     if writer.unstored:
         actions.append(f"metrics without a free column: {', '.join(writer.unstored)}")

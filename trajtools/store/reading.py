@@ -384,6 +384,16 @@ class Run(Shown):
         return tuple(map(str, self.notes.get("unstored", ())))
 
     @property
+    def ended(self) -> str:
+        """Why the recording was interrupted, where its recorder could say so."""
+        return str(self.notes.get("ended", "")) if self.status == "interrupted" else ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the recorder said about what is not in the file."""
+        return tuple(map(str, self.notes.get("remarks", ())))
+
+    @property
     def format_version(self) -> str:
         """Version of the format, as the file says."""
         return self.texts["format_version"]

@@ -280,6 +280,16 @@ class ShardedRun(Run):
         return tuple(dict.fromkeys(name for run in self.shards for name in run.unstored))
 
     @property
+    def ended(self) -> str:
+        """Why the recording of the first rank was interrupted whose recorder could say so."""
+        return next((run.ended for run in self.shards if run.ended), "")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the recorders of all ranks said about what is not in the files."""
+        return tuple(dict.fromkeys(remark for run in self.shards for remark in run.remarks))
+
+    @property
     def plantings(self) -> dict[str, NDArray[Any]]:
         """When which member was placed anew beside its reference; `norm` is that of the whole network."""
         parts = [run.plantings for run in self.shards]

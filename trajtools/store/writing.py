@@ -51,6 +51,7 @@ Array = NDArray[Any]
 MODES = ("x", "w", "next")
 SOFTWARE = ("trajtools", "numpy", "h5py", "hdf5plugin", "torch", "jax", "jaxlib", "optax", "flax", "equinox",
             "lightning", "transformers", "safetensors", "sklearn")  # fmt: skip
+MOST_WORDS = 500  # characters of a reason in the notes
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -303,8 +304,8 @@ class RunWriter:
             raise self._fail(error) from error
 
     @_one_at_a_time
-    def close(self, status: str = "complete", overhead: Mapping[str, Any] | None = None) -> None:
-        """Finish the run; every write after this is refused. A second call does nothing."""
+    def close(self, status: str = "complete", overhead: Mapping[str, Any] | None = None, why: str = "") -> None:
+        """Finish the run; every write after this is refused. A second call does nothing. `why` it is interrupted."""
         if self._ended or os.getpid() != self._pid:
             return
         if status not in on_disk.STATUS[1:]:
@@ -313,6 +314,9 @@ class RunWriter:
             self.check_owner()
             if overhead is not None:
                 self.note(overhead=dict(overhead))
+            if why:
+                with contextlib.suppress(ValueError):  # the notes are full
+                    self.note(ended=why[:MOST_WORDS])
             self._hdf5.close()
             seal(self._raw)
             self._cells.status = on_disk.STATUS.index(status)
@@ -324,9 +328,14 @@ class RunWriter:
         self._ended = "closed"
         self._raw.close()
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What earlier writers said about what is not in the file."""
+        return tuple(map(str, self._notes.get("remarks", ())))
+
     @_one_at_a_time
-    def abort(self) -> None:
-        """Leave the file as it is on disk, every committed state valid; readers see it as interrupted."""
+    def abort(self, why: str = "") -> None:
+        """Leave the file as it is on disk, every committed state valid; readers see it as interrupted, and why."""
         if self._ended or os.getpid() != self._pid:
             return
         self._ended = "aborted"
@@ -334,6 +343,9 @@ class RunWriter:
         with contextlib.suppress(OSError, RuntimeError):
             self.check_owner()
             seal(self._raw)
+            if why:
+                with contextlib.suppress(ValueError):  # the notes are full
+                    self.note(ended=why[:MOST_WORDS])
             self._cells.status = on_disk.INTERRUPTED
             self._put_cells()
         self._raw.close()
@@ -386,6 +398,7 @@ class RunWriter:
             raise
         try:
             self._take(position)
+            self._notes.pop("ended", None)
             self.note(writer=Owner.current().to_notes())
             if resumed is not None:
                 self.note(resumed=[*self._notes.get("resumed", []), dict(resumed)])
@@ -581,7 +594,7 @@ class RunWriter:
     def _fail(self, error: BaseException) -> RecordingError:
         if self._ended:  # by another thread, which has said why
             return RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
-        self.abort()
+        self.abort(one_line(error))
         if isinstance(error, RecordingError):
             return error
         return RecordingError(

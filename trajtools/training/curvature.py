@@ -13,6 +13,7 @@ from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import blocked_mean, random_generator
 from trajtools.types import Floats, Ints, RNGLike
+from trajtools.wiring import listed
 from trajtools.wording import spoken
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ def curvature(
         were recorded, a shadow that is known at more states stands for `sharpness` if they differ by at most 10 %
         (median).
     rate, momentum : float or None
-        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` if recorded, else the `hparams`; the
-        momentum otherwise that of the optimiser that the recorder of torch followed.
+        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` if recorded, else the `hparams`, else
+        those of the optimiser that the recorder followed.
     nesterov : bool or None
         Nesterov's momentum; None: from the `hparams` or the optimiser, else False.
     rng : int, numpy.random.Generator or None
@@ -242,7 +243,7 @@ def curvature(
     T = run.n_states
     h_max, h_min = (_series(metrics, sources.get(name), T) for name in ("h_max", "h_min"))
     measured = _series(metrics, growth, T)
-    rates, rate_source = _rates(run, rate)
+    rates, rate_source = _rates(run, rate, optimizer)
     middle = float(np.median(rates[np.isfinite(rates)])) if np.isfinite(rates).any() else float("nan")
     limits = thresholds(optimizer, middle)
     limit = next(
@@ -278,7 +279,11 @@ def curvature(
         verdict=verdict,
         reasons=reasons,
         settings=settings,
-        warnings=_warnings(sources, h_max, metrics) + _late(run, (sources["h_max"], growth), measured, waiting),
+        warnings=(
+            *_warnings(sources, h_max, metrics),
+            *_of_optimizer(optimizer, rate_source),
+            *_late(run, (sources["h_max"], growth), measured, waiting),
+        ),
     )
 
 
@@ -346,11 +351,14 @@ def thresholds(optimizer: Mapping[str, Any], rate: float) -> dict[str, float]:
 
     SGD: of the Hessian. Adam, AdamW and RMSprop: of the Hessian in units of their preconditioner.
     """
+    if not optimizer.get("is_known", True):
+        return {}
     name, decay = optimizer.get("name"), float(optimizer.get("weight_decay") or 0.0)
     momentum = float(optimizer.get("momentum") or 0.0)
     if name == "SGD" and not optimizer.get("dampening"):
         nesterov = bool(optimizer.get("nesterov"))
-        return {"h_max": stability_threshold(rate, momentum, nesterov=nesterov, decay=decay)}
+        apart = bool(optimizer.get("decoupled_weight_decay"))
+        return {"h_max": stability_threshold(rate, momentum, nesterov=nesterov, decay=decay, decoupled=apart)}
     decoupled = name == "AdamW" or bool(optimizer.get("decoupled_weight_decay"))
     if decay and not decoupled:  # the penalty has the units of H, and the curvature those of P^-1 H
         return {}
@@ -370,12 +378,12 @@ def _series(metrics: Mapping[str, Any], name: str | None, T: int) -> Floats:
     return values[:, -1] if name.startswith("h_min") else values[:, 0]
 
 
-def _rates(run: Any, rate: float | None) -> tuple[Floats, str]:
+def _rates(run: Any, rate: float | None, optimizer: Mapping[str, Any]) -> tuple[Floats, str]:
     if rate is not None:
         if not rate > 0:
             raise DataError(f"rate={rate!r} must be positive")
         return np.full(run.n_states, float(rate)), "given"
-    for name in ("learning_rate", "lr"):
+    for name in ("learning_rate", "lr", "learning_rate_0"):
         if name in run.metrics:
             values = np.asarray(run.metrics[name], dtype=np.float64).reshape(run.n_states, -1)[:, 0]
             return values, f"metric {name}"
@@ -383,7 +391,10 @@ def _rates(run: Any, rate: float | None) -> tuple[Floats, str]:
         value = run.hparams.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return np.full(run.n_states, float(value)), f"hparams {name}"
-    raise DataError(f"run {run.name!r} has no learning rate: record it as a metric or in hparams, or pass rate=")
+    if isinstance(optimizer.get("lr"), (int, float)):
+        return np.full(run.n_states, float(optimizer["lr"])), "optimizer lr"
+    why = f". Of its optimiser, {optimizer['missing']}" if optimizer.get("missing") else ""
+    raise DataError(f"run {run.name!r} has no learning rate: record it as a metric or in hparams, or pass rate={why}")
 
 
 def _optimizer(run: Any, momentum: float | None, nesterov: bool | None) -> dict[str, Any]:
@@ -393,6 +404,10 @@ def _optimizer(run: Any, momentum: float | None, nesterov: bool | None) -> dict[
         name = hparams.get("optimizer")
         name = NAMES.get(name.lower(), name) if isinstance(name, str) else "SGD"
         recorded = {"name": name, "betas": hparams.get("betas"), "weight_decay": hparams.get("weight_decay")}
+    elif not recorded.get("is_known", True) and isinstance(hparams.get("optimizer"), str):
+        name = hparams["optimizer"]
+        recorded = {**recorded, **{key: hparams[key] for key in ("betas", "weight_decay") if key in hparams}}
+        recorded |= {"name": NAMES.get(name.lower(), name), "is_known": True}
     optimizer = {"momentum": 0.0, "nesterov": False, **recorded}
     for key, value in (("momentum", hparams.get("momentum")), ("nesterov", hparams.get("nesterov"))):
         optimizer[key] = value if isinstance(value, (int, float)) else optimizer[key]
@@ -408,6 +423,9 @@ def _optimizer(run: Any, momentum: float | None, nesterov: bool | None) -> dict[
 def _no_threshold(optimizer: Mapping[str, Any], limits: Mapping[str, float], source: str) -> Reason:
     """Why the recorded curvature has no threshold."""
     name = str(optimizer["name"])
+    if not optimizer.get("is_known", True):
+        text = "no threshold of the curvature is known for {optimizer}: {missing}"
+        return Reason.of("no-threshold", text, optimizer=name, source=source, missing=str(optimizer.get("missing")))
     if source.startswith("preconditioned_") and not optimizer.get("betas"):
         text = (
             "{source} is in units of a preconditioner, and the file does not name the optimiser with its betas: record "
@@ -556,6 +574,23 @@ def _warnings(sources: Mapping[str, str], h_max: Floats, metrics: Mapping[str, A
     if unknown:
         text = "h_max is unknown at {unknown} of {states} states"
         warnings.append(Reason.of("not-finite", text, unknown=unknown, states=len(h_max)))
+    return tuple(warnings)
+
+
+def _of_optimizer(optimizer: Mapping[str, Any], rate_source: str) -> tuple[Reason, ...]:
+    """What the threshold leaves out of the optimiser."""
+    warnings = []
+    is_fixed = "transforms" in optimizer and "learning_rate" not in (optimizer.get("injected") or ())
+    if rate_source == "optimizer lr" and not is_fixed:
+        text = "the learning rate is that at opening, and the loop may have changed it: record it as a metric"
+        warnings.append(Reason("rate-at-opening", text))
+    if optimizer.get("clips"):
+        text = "the optimiser shortens large gradients; where it does, steps are smaller than rate x gradient"
+        warnings.append(Reason("gradients-clipped", text))
+    others = optimizer.get("others") or ()
+    if others:
+        text = "the threshold is that of the largest array; trained otherwise: {names}"
+        warnings.append(Reason.of("other-settings", text, names=listed(others)))
     return tuple(warnings)
 
 
