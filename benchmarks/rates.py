@@ -228,7 +228,7 @@ def outcome(task: Task, sweep: Sweep, seed: int, test: np.ndarray) -> dict[str, 
 def group_of(name: str) -> str:
     if not name.startswith("held-"):
         return "developed"
-    sets = {"held-fresh-": "second held-out set", "held-tiny-": "tiny tables"}
+    sets = {"held-fresh-": "second held-out set", "held-tiny-": "tiny tables", "held-small-": "small tables"}
     return next((title for start, title in sets.items() if name.startswith(start)), "held out")
 
 
@@ -272,7 +272,7 @@ def main() -> None:
     if options.rows:
         for row in results["find_edge"]:
             print({key: value for key, value in row.items() if key != "key"})
-    for group in ("developed", "held out", "second held-out set", "tiny tables"):
+    for group in ("developed", "held out", "second held-out set", "tiny tables", "small tables"):
         part = {name: [row for row in rows if group_of(row["task"]) == group] for name, rows in results.items()}
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")
