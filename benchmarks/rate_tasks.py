@@ -1,4 +1,4 @@
-"""Small trainings for learning rates: nine to develop `find_edge` with, and four sets that it was tested on later.
+"""Small trainings for learning rates: nine to develop `find_edge` with, and five sets that it was tested on later.
 
 A task trains in float32 for a fixed budget of steps. Its weights and batches depend on the seed only, so that all rates
 and methods start from the same weights and see the same batches.
@@ -21,6 +21,7 @@ from sklearn.datasets import (
     load_digits,
     load_iris,
     load_wine,
+    make_blobs,
     make_circles,
     make_classification,
     make_friedman1,
@@ -28,6 +29,7 @@ from sklearn.datasets import (
     make_gaussian_quantiles,
     make_hastie_10_2,
     make_moons,
+    make_sparse_uncorrelated,
     make_swiss_roll,
 )
 from torch import Tensor, nn
@@ -284,6 +286,7 @@ def tasks(mnist: str | None = None) -> dict[str, Task]:
     made += fresh(digits, pictures)
     made += tiny(digits, clinic)
     made += small(digits)
+    made += last(digits)
     return {task.name: task for task in made}
 
 
@@ -386,4 +389,26 @@ def small(digits: tuple[Batch, Batch]) -> list[Task]:
              32, **kept),
         Task("held-small-conv-adam", lambda: convolutions(6, 12, True), *few, CROSS_ENTROPY, "adam", ADAM_RATES, 240,
              32, **kept),
+    ]  # fmt: skip
+
+
+def last(digits: tuple[Batch, Batch]) -> list[Task]:
+    """Tables of 120 to 250 rows, written when the doubts about rows left out were, and before these were tried."""
+    x, kinds = make_classification(
+        1160, 20, n_informative=6, n_classes=4, n_clusters_per_class=1, flip_y=0.1, random_state=30
+    )
+    four = halves(x, kinds.astype(np.int64), 160)
+    x, kinds = make_blobs(1120, 6, centers=5, cluster_std=4.0, random_state=31)
+    blobs = halves((x - x.mean(0)) / x.std(0), kinds.astype(np.int64), 120)
+    x, y = make_sparse_uncorrelated(1200, 12, random_state=32)
+    sparse = halves(x, ((y - y.mean()) / y.std())[:, None], 200)
+    few = ((digits[0][0][700:950], digits[0][1][700:950]), digits[1])
+    kept = {"held_out": True}
+    return [
+        Task("held-last-four-momentum", lambda: mlp(20, 64, 4), *four, CROSS_ENTROPY, "momentum", SGD_RATES, 300, 32,
+             **kept),
+        Task("held-last-blobs-adam", lambda: mlp(6, 64, 64, 5), *blobs, CROSS_ENTROPY, "adam", ADAM_RATES, 300, 24,
+             **kept),
+        Task("held-last-sparse-sgd", lambda: mlp(12, 48, 1), *sparse, SQUARES, "sgd", SGD_RATES, 300, 25, **kept),
+        Task("held-last-gru-adam", RowReader, *few, CROSS_ENTROPY, "adam", ADAM_RATES, 240, 32, **kept),
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from recorders.left_out import compare
 from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from recorders.shadows import random_direction
 from trajtools.errors import DataError
-from trajtools.reasons import Reason, codes
+from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.types import Bools, Floats, Ints, RealArrayLike
 from trajtools.wording import columns
@@ -89,9 +89,8 @@ class Edge(Result):
     Attributes
     ----------
     recommended : float
-        Rate with the smallest training loss after `horizon` steps; where the steps came back to the same rows, the
-        smallest rate that does as well as the best on rows left out, and after 20 steps the smallest whose loss has
-        fallen to a tenth. NaN if no rate lowers the loss.
+        Rate with the smallest training loss after `horizon` steps, or the smallest rate whose loss falls to a tenth
+        within 20 steps; NaN if no rate lowers the loss.
     horizon : int
         Steps after which the rates were compared.
     recommended_long : float
@@ -192,10 +191,7 @@ class Edge(Result):
 
     def _sentence(self) -> str:
         if math.isfinite(self.recommended):
-            why = "the fastest"
-            if "smaller-on-left-out" in codes(self.reasons):
-                why = "on rows left out as good as the fastest"
-            lines = [f"recommended rate {self.recommended:.3g}, {why} over {self.horizon} steps"]
+            lines = [f"recommended rate {self.recommended:.3g}, the fastest over {self.horizon} steps"]
             if self.recommended_long != self.recommended:
                 lines[0] += f"; {self.recommended_long:.3g} for long trainings"
         else:

@@ -1,13 +1,9 @@
 """What a race cannot see: rows that are not trained on.
 
 A race scores training losses. Once its steps have come back to rows that they had trained on, these say how closely
-the rows are fitted, and of few rows the rates that fit them fastest do worst on others. So the best rates are trained
-once more without a quarter of the rows, and their losses on those rows are compared part by part: from the winner of
-the race downwards, as long as a smaller rate is no worse than the best by more than a standard error. The smallest of
-them is taken, as Breiman et al. (1984) take the simplest model within a standard error of the best.
-
-In a race of twenty steps smaller rates have not arrived anywhere; it takes the smallest that has, and is called
-doubtful for being short.
+the rows are fitted, and of few rows the rates that fit them fastest can do worst on others. So the winner is trained
+once more without a quarter of the rows, and then the rates below it, until one is worse on those rows by more than a
+standard error. This changes no recommendation, it says where the training loss is no guide.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recorders.race import LATE, RATIO, SHORTEST_RACE, Race, careful, for_long, late
+from recorders.race import CLOSE, LATE, RATIO, SHORTEST_RACE, Race, for_long, late
 from trajtools.reasons import Reason
 from trajtools.types import Floats
 
@@ -50,7 +46,7 @@ class Trainings(Protocol):
 def compare(
     race: Race, trainings: Trainings, batches: Mapping[int, list[Batch]], report: Callable[[], None] = lambda: None
 ) -> Race:
-    """Compare the winner of a race with smaller rates on rows left out, if the race came back to its rows.
+    """Look at the winner of a race on rows left out, if the race came back to its rows and was not the shortest one.
 
     Parameters
     ----------
@@ -66,7 +62,7 @@ def compare(
     Returns
     -------
     Race
-        With the rate that does best on the rows left out, its losses, and what is doubtful about them.
+        With the losses on the rows left out, and what is doubtful about them.
     """
     if race.winner < 0 or race.horizon <= SHORTEST_RACE or not all(_came_back(some) for some in batches.values()):
         return race
@@ -86,10 +82,9 @@ def compare(
             report()
         losses[i], fits[i] = np.mean(apart, axis=0), float(np.median(curves))
         best = min(losses, key=lambda j: float(losses[j].mean()))
-        if np.isfinite(losses[i]).all() and not _as_good(losses[i], losses[best]):
+        if np.isfinite(losses[i]).all() and _better(losses[best], losses[i]):
             break
-    good = [i for i in losses if _as_good(losses[i], losses[best])]
-    return _judged(race, losses, fits, good) if good else race
+    return _judged(race, losses, fits, best)
 
 
 def _downwards(race: Race) -> Iterator[int]:
@@ -101,12 +96,12 @@ def _downwards(race: Race) -> Iterator[int]:
             yield i
 
 
-def _as_good(losses: Floats, best: Floats) -> bool:
-    """Whether losses on the parts are no more than a standard error above the best ones."""
-    if not (np.isfinite(losses).all() and np.isfinite(best).all()):
-        return False
-    apart = losses - best
-    return bool(apart.mean() <= apart.std(ddof=1) / math.sqrt(len(apart)))
+def _better(one: Floats, other: Floats) -> bool:
+    """Whether losses on the parts are smaller than others by more than a standard error."""
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return float(one.mean()) < float(other.mean())
+    apart = other - one
+    return bool(apart.mean() > apart.std(ddof=1) / math.sqrt(len(apart)))
 
 
 def _few_rows() -> Reason:
@@ -114,42 +109,43 @@ def _few_rows() -> Reason:
     return Reason("few-rows", text)
 
 
-def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], good: list[int]) -> Race:
-    """Take the smallest of the good rates, and say what is doubtful about it."""
-    chosen, share = good[-1], 1 / LEFT_OUT
-    means = np.full(len(race.rates), np.nan)
+def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], best: int) -> Race:
+    """Say what is doubtful about the winner, and take a rate for long trainings that is no worse."""
+    at, means = race.winner, np.full(len(race.rates), np.nan)
     means[list(losses)] = [float(part.mean()) for part in losses.values()]
-    numbers = {"rate": race.rates[chosen], "share": share, "loss": means[chosen], "fit": fits[chosen]}
-    text = "on {share:.0%} of the rows, left out, {rate:.4g} has the loss {loss:.4g} ({fit:.4g} on the others); "
-    doubts = race.doubts
-    if chosen == race.winner:
-        text += "smaller rates are worse there"
-        reason = Reason.of("best-on-left-out", text, **numbers)
-    else:
-        text += "{fastest:.4g}, which fits faster, is no better there by more than a standard error ({other:.4g})"
-        numbers |= {"fastest": race.rates[race.winner], "other": means[race.winner]}
-        reason = Reason.of("smaller-on-left-out", text, **numbers)
-        doubts = tuple(doubt for doubt in doubts if doubt.code not in ("near-collapse", "unsteady"))
-        if chosen == 0:
-            doubts = (*doubts, Reason("end-of-range", "that is the smallest rate of the range: try smaller ones"))
-    if race.rates[good[0]] / race.rates[chosen] > RATIO**2 * (1 + 1e-6):
-        text = "on the rows left out, rates a factor of {factor:.2g} apart are as good"
-        doubts = (*doubts, Reason.of("close-call", text, factor=race.rates[good[0]] / race.rates[chosen]))
-    error = float(losses[chosen].std(ddof=1)) / math.sqrt(len(losses[chosen]))
-    gap = means[chosen] - fits[chosen]
-    if gap > (GAP - 1) * fits[chosen] and gap > 2 * error:
+    text = "on {share:.0%} of the rows, left out, the loss at {rate:.4g} is {loss:.4g}, on the others {fit:.4g}"
+    numbers = {"share": 1 / LEFT_OUT, "rate": race.rates[at], "loss": means[at], "fit": fits[at]}
+    reason = Reason.of("left-out", text, **numbers)
+    race = replace(race, left_out=means, reasons=(*race.reasons, reason))
+    if not np.isfinite(means[at]):
+        text = "at {rate:.4g} training diverges without {share:.0%} of the rows"
+        return replace(race, doubts=(*race.doubts, Reason.of("near-collapse", text, **numbers)))
+    doubts, long = race.doubts, race.long
+    error = float(losses[at].std(ddof=1)) / math.sqrt(len(losses[at]))
+    gap = means[at] - fits[at]
+    if gap > (GAP - 1) * fits[at] and gap > 2 * error:
         text = (
             "the loss on rows left out is {ratio:.2g} times that on the others: with so few rows the training loss is "
             "no guide; compare rates on test data"
         )
-        doubts = (*doubts, Reason.of("overfits", text, ratio=means[chosen] / fits[chosen]))
-    if chosen == race.winner:
-        return replace(race, left_out=means, reasons=(*race.reasons, reason), doubts=doubts)
-    long = careful(race.rates, race.states, chosen)
-    reasons = (*(r for r in race.reasons if r.code not in ("long-training", "equally-good")), reason)
-    if long != chosen:
-        reasons = (*reasons, for_long(race.horizon, float(race.rates[long])))
-    return replace(race, winner=chosen, long=long, left_out=means, reasons=reasons, doubts=doubts)
+        doubts = (*doubts, Reason.of("overfits", text, ratio=means[at] / fits[at]))
+    below = next((i for i in losses if i < at), None)
+    if race.rates[at] / race.rates[best] > RATIO * (1 + 1e-6) and _better(losses[best], losses[at]):
+        text = "on rows left out {rate:.4g} is better ({loss:.4g} instead of {other:.4g})"
+        numbers = {"rate": race.rates[best], "loss": means[best], "other": means[at]}
+        doubts, long = (*doubts, Reason.of("smaller-on-left-out", text, **numbers)), min(long, best)
+    elif below is not None and fits[below] > CLOSE * fits[at] and not _better(losses[at], losses[below]):
+        text = (
+            "on rows left out {rate:.4g} is as good, though it fits more slowly: so few rows do not confirm the fastest"
+        )
+        doubts = (*doubts, Reason.of("unconfirmed", text, rate=race.rates[below]))
+    if long != race.long:
+        reasons = (
+            *(r for r in race.reasons if r.code != "long-training"),
+            for_long(race.horizon, float(race.rates[long])),
+        )
+        race = replace(race, reasons=reasons)
+    return replace(race, long=long, doubts=doubts)
 
 
 # -- rows
