@@ -56,6 +56,7 @@ def _number(value: Any) -> int | float:
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
     # input
+    "embedding": "how a series was embedded",
     "sorted-by-time": "the rows were sorted by their times",
     "clock-column": "a column of the table is the clock",
     "columns-unequal": "some columns dwarf others in the distances between states",
