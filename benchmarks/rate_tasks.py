@@ -1,4 +1,4 @@
-"""Small trainings for learning rates: nine to develop `find_edge` with, two held-out sets, and one of tiny tables.
+"""Small trainings for learning rates: nine to develop `find_edge` with, and five sets that it was tested on later.
 
 A task trains in float32 for a fixed budget of steps. Its weights and batches depend on the seed only, so that all rates
 and methods start from the same weights and see the same batches.
@@ -21,10 +21,16 @@ from sklearn.datasets import (
     load_digits,
     load_iris,
     load_wine,
+    make_blobs,
     make_circles,
     make_classification,
     make_friedman1,
+    make_friedman2,
+    make_gaussian_quantiles,
+    make_hastie_10_2,
     make_moons,
+    make_sparse_uncorrelated,
+    make_swiss_roll,
 )
 from torch import Tensor, nn
 
@@ -279,6 +285,8 @@ def tasks(mnist: str | None = None) -> dict[str, Task]:
     ]  # fmt: skip
     made += fresh(digits, pictures)
     made += tiny(digits, clinic)
+    made += small(digits)
+    made += last(digits)
     return {task.name: task for task in made}
 
 
@@ -347,4 +355,60 @@ def tiny(digits: tuple[Batch, Batch], clinic: tuple[Batch, Batch]) -> list[Task]
              **kept),
         Task("held-tiny-made-sgd", lambda: mlp(40, 64, 2), *made, CROSS_ENTROPY, "sgd", SGD_RATES, 300, 32, **kept),
         Task("held-tiny-line-sgd", lambda: nn.Linear(20, 1), *line, SQUARES, "sgd", SGD_RATES, 300, 20, **kept),
+    ]  # fmt: skip
+
+
+def small(digits: tuple[Batch, Batch]) -> list[Task]:
+    """Tables of 120 to 300 rows, written before the race looked at rows that it does not train on."""
+    rng, tanh = np.random.default_rng(20), {"activation": nn.Tanh}
+
+    def regression(x: np.ndarray, y: np.ndarray, cut: int) -> tuple[Batch, Batch]:
+        order = rng.permutation(len(x))
+        x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
+        return halves(x[order], y[order, None], cut)
+
+    diabetes = regression(*load_diabetes(return_X_y=True), 120)
+    friedman = regression(*make_friedman2(1150, noise=20.0, random_state=21), 150)
+    roll = regression(*make_swiss_roll(1200, noise=0.5, random_state=22), 200)
+    x, kinds = make_gaussian_quantiles(n_samples=1200, n_features=10, n_classes=3, random_state=23)
+    quantiles = halves(x, kinds.astype(np.int64), 200)
+    x, signs = make_hastie_10_2(1250, random_state=24)
+    hastie = halves(x, (signs > 0).astype(np.int64), 250)
+    few = ((digits[0][0][400:700], digits[0][1][400:700]), digits[1])
+    kept = {"held_out": True}
+    return [
+        Task("held-small-diabetes-momentum", lambda: mlp(10, 32, 1, **tanh), *diabetes, SQUARES, "momentum", SGD_RATES,
+             300, 24, **kept),
+        Task("held-small-quantiles-adam", lambda: mlp(10, 48, 48, 3), *quantiles, CROSS_ENTROPY, "adam", ADAM_RATES,
+             300, 25, **kept),
+        Task("held-small-hastie-rmsprop", lambda: mlp(10, 64, 2, **tanh), *hastie, CROSS_ENTROPY, "rmsprop", ADAM_RATES,
+             300, 32, **kept),
+        Task("held-small-friedman-adamw", lambda: mlp(4, 64, 1), *friedman, SQUARES, "adamw", ADAM_RATES, 300, 25,
+             **kept),
+        Task("held-small-roll-nesterov", lambda: mlp(3, 32, 32, 1, **tanh), *roll, SQUARES, "nesterov", SGD_RATES, 300,
+             32, **kept),
+        Task("held-small-conv-adam", lambda: convolutions(6, 12, True), *few, CROSS_ENTROPY, "adam", ADAM_RATES, 240,
+             32, **kept),
+    ]  # fmt: skip
+
+
+def last(digits: tuple[Batch, Batch]) -> list[Task]:
+    """Tables of 120 to 250 rows, written when the doubts about rows left out were, and before these were tried."""
+    x, kinds = make_classification(
+        1160, 20, n_informative=6, n_classes=4, n_clusters_per_class=1, flip_y=0.1, random_state=30
+    )
+    four = halves(x, kinds.astype(np.int64), 160)
+    x, kinds = make_blobs(1120, 6, centers=5, cluster_std=4.0, random_state=31)
+    blobs = halves((x - x.mean(0)) / x.std(0), kinds.astype(np.int64), 120)
+    x, y = make_sparse_uncorrelated(1200, 12, random_state=32)
+    sparse = halves(x, ((y - y.mean()) / y.std())[:, None], 200)
+    few = ((digits[0][0][700:950], digits[0][1][700:950]), digits[1])
+    kept = {"held_out": True}
+    return [
+        Task("held-last-four-momentum", lambda: mlp(20, 64, 4), *four, CROSS_ENTROPY, "momentum", SGD_RATES, 300, 32,
+             **kept),
+        Task("held-last-blobs-adam", lambda: mlp(6, 64, 64, 5), *blobs, CROSS_ENTROPY, "adam", ADAM_RATES, 300, 24,
+             **kept),
+        Task("held-last-sparse-sgd", lambda: mlp(12, 48, 1), *sparse, SQUARES, "sgd", SGD_RATES, 300, 25, **kept),
+        Task("held-last-gru-adam", RowReader, *few, CROSS_ENTROPY, "adam", ADAM_RATES, 240, 32, **kept),
     ]  # fmt: skip

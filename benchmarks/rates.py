@@ -94,6 +94,7 @@ def edge(task: Task, seed: int) -> Choice:
         "doubtful": edge.doubtful,
         "horizon": edge.horizon,
         "gradients": edge.gradients,
+        "doubts": [reason.code for reason in edge.doubts],
         "codes": [reason.code for reason in (*edge.reasons, *edge.warnings)],
     }
 
@@ -228,7 +229,12 @@ def outcome(task: Task, sweep: Sweep, seed: int, test: np.ndarray) -> dict[str, 
 def group_of(name: str) -> str:
     if not name.startswith("held-"):
         return "developed"
-    sets = {"held-fresh-": "second held-out set", "held-tiny-": "tiny tables"}
+    sets = {
+        "held-fresh-": "second held-out set",
+        "held-tiny-": "tiny tables",
+        "held-small-": "small tables",
+        "held-last-": "last tables",
+    }
     return next((title for start, title in sets.items() if name.startswith(start)), "held out")
 
 
@@ -272,14 +278,15 @@ def main() -> None:
     if options.rows:
         for row in results["find_edge"]:
             print({key: value for key, value in row.items() if key != "key"})
-    for group in ("developed", "held out", "second held-out set", "tiny tables"):
+    for group in ("developed", "held out", "second held-out set", "tiny tables", "small tables", "last tables"):
         part = {name: [row for row in rows if group_of(row["task"]) == group] for name, rows in results.items()}
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")
             print("\n".join(table(part)))
             sure = np.array([row["ratio"] for row in part["find_edge"] if not row["doubtful"]])
-            mean = np.exp(np.log(sure).mean())
-            print(f"find_edge where not doubtful ({len(sure)}): {mean:.2f}, worst {sure.max():.2f}")
+            if len(sure):
+                mean = np.exp(np.log(sure).mean())
+                print(f"find_edge where not doubtful ({len(sure)}): {mean:.2f}, worst {sure.max():.2f}")
 
 
 if __name__ == "__main__":

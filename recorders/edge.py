@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from recorders.left_out import compare
 from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from recorders.shadows import random_direction
 from trajtools.errors import DataError
@@ -49,6 +50,7 @@ class Copies(Protocol):
 
     gradients: int
     exponents_from: str
+    batches: CommonBatches
 
     def train(self, rate: float, seed: int, stop: int) -> Floats:
         """Continue the copy at this rate to `stop` steps; all its losses so far, each before its step."""
@@ -60,6 +62,12 @@ class Copies(Protocol):
 
     def release(self, rate: float) -> None:
         """Free the copies at this rate."""
+        ...
+
+    def train_apart(
+        self, rate: float, seed: int, batches: Sequence[Any], parts: Sequence[Any], at: Collection[int]
+    ) -> tuple[Floats, Floats]:
+        """Train a copy on other batches, see `recorders.left_out.Trainings`."""
         ...
 
     def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
@@ -102,6 +110,9 @@ class Edge(Result):
     losses : ndarray of float64, shape (R,)
         Median training loss over the last quarter of the steps of each rate, median over the seeds; inf where it
         diverged.
+    left_out : ndarray of float64, shape (R,)
+        Mean loss over the same steps on a quarter of the rows, of copies that trained on the others; NaN where not
+        measured: it is for the fastest rate and those below it, once the steps come back to the same rows.
     steps : ndarray of int64, shape (R,)
         Steps of each rate. Losses at different numbers of steps are not comparable.
     exponents : ndarray of float64, shape (R,)
@@ -141,6 +152,7 @@ class Edge(Result):
     rates: Floats
     states: tuple[str, ...]
     losses: Floats
+    left_out: Floats
     steps: Ints
     exponents: Floats
     intervals: Floats
@@ -157,6 +169,7 @@ class Edge(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     _dims: ClassVar[AxisNames] = {
         "losses": ("rates",),
+        "left_out": ("rates",),
         "states": ("rates",),
         "steps": ("rates",),
         "exponents": ("rates",),
@@ -194,13 +207,15 @@ class Edge(Result):
     def _lines(self) -> Sequence[str]:
         rows = []
         for i, rate in enumerate(self.rates):
-            row = [f"{rate:.4g}", self.states[i], str(self.steps[i]), f"{self.losses[i]:.4g}", "", ""]
+            row = [f"{rate:.4g}", self.states[i], str(self.steps[i]), f"{self.losses[i]:.4g}", "", "", ""]
+            if np.isfinite(self.left_out[i]):
+                row[4] = f"{self.left_out[i]:.4g}"
             if np.isfinite(self.exponents[i]):
                 low, high = self.intervals[i]
-                row[4:] = f"{self.exponents[i]:.4g}", f"[{low:.3g}, {high:.3g}]"
-                row[5] += "" if self.converged[i] else " about zero" if self.flat[i] else " not converged"
+                row[5:] = f"{self.exponents[i]:.4g}", f"[{low:.3g}, {high:.3g}]"
+                row[6] += "" if self.converged[i] else " about zero" if self.flat[i] else " not converged"
             rows.append(row)
-        return columns(["rate", "state", "steps", "late loss", "exponent", "95% interval"], rows)
+        return columns(["rate", "state", "steps", "late loss", "left out", "exponent", "95% interval"], rows)
 
     def plot(self, ax: Sequence[Axes] | None = None) -> Figure:
         """Plot exponents and losses against the rate, with the onset and the recommendation.
@@ -317,6 +332,8 @@ def search(
     race = run_race(done.watch(copies.train), rates, seeds, steps, active=copies.active, release=copies.release)
     for rate in race.rates:
         copies.release(float(rate))
+    batches = {seed: copies.batches.upto(race.horizon, seed) for seed in seeds}
+    race = compare(race, copies, batches, done.report)
     cost = copies.gradients
     growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), VECTORS), np.nan)
     unknown: tuple[Reason, ...] = ()
@@ -437,6 +454,7 @@ def judge(
         rates=race.rates,
         states=race.states,
         losses=race.scores,
+        left_out=race.left_out,
         steps=race.steps,
         exponents=values,
         intervals=intervals,

@@ -68,6 +68,8 @@ class Race:
         Why; why not to rely on it; what else is to be known.
     first, floor : float
         Loss at the start, and the smallest possible one: 0, or the smallest loss if that is negative.
+    left_out : ndarray of float64, shape (R,)
+        Losses on rows left out (`recorders.left_out`); NaN where not measured.
     """
 
     rates: Floats
@@ -84,6 +86,7 @@ class Race:
     warnings: tuple[Reason, ...]
     first: float
     floor: float
+    left_out: Floats
 
     def level(self, loss: float) -> float:
         """Loss over that at the start, both above the smallest possible loss."""
@@ -138,6 +141,22 @@ def rungs(longest: int) -> list[int]:
     while steps[-1] < longest:
         steps.append(min(2 * steps[-1], longest))
     return steps
+
+
+def careful(rates: Floats, states: Sequence[str], winner: int) -> int:
+    """A rate for long trainings: one cell below the winner, or at least a factor of two."""
+    below = [i for i in range(winner) if rates[i] <= rates[winner] / 2 * (1 + 1e-9)]
+    trained = [i for i in below if states[i] in ("trains", "slow")]
+    return trained[-1] if trained else winner
+
+
+def for_long(horizon: int, rate: float) -> Reason:
+    """Say which rate is for long trainings."""
+    text = (
+        "for trainings much longer than {steps} steps {rate:.4g} is the safer choice: the rate that is fastest "
+        "at first is often too large later"
+    )
+    return Reason.of("long-training", text, steps=horizon, rate=rate)
 
 
 def late(losses: Floats) -> float:
@@ -268,17 +287,17 @@ class _Running:
         steps = np.array([max(len(self.losses[rate, s]) for s in self.seeds) for rate in self.rates], dtype=np.int64)
         scores = np.array([self.score(rate) for rate in self.rates])
         winner = -1 if best is None else self.rates.index(best)
-        careful = -1 if best is None else self._careful(winner, states)
+        long = -1 if best is None else careful(rates, states, winner)
         if best is None:
             reasons: tuple[Reason, ...] = (self._why_none(voting, states, horizon),)
             doubts: tuple[Reason, ...] = reasons
         else:
-            reasons = self._reasons(winner, careful, moved, arrived, horizon)
+            reasons = self._reasons(winner, long, moved, arrived, horizon)
             doubts = self._doubts(winner, moved, states, by_seed, horizon)
         warnings = self._warnings(states)
         return Race(
-            rates, curves, steps, scores, states, winner, careful, by_seed, horizon, reasons, doubts, warnings,
-            self.first, self.floor,
+            rates, curves, steps, scores, states, winner, long, by_seed, horizon, reasons, doubts, warnings,
+            self.first, self.floor, np.full(len(rates), np.nan),
         )  # fmt: skip
 
     def _state(self, rate: float, best: float | None) -> str:
@@ -316,12 +335,6 @@ class _Running:
             for seed in self.seeds
         )
 
-    def _careful(self, winner: int, states: tuple[str, ...]) -> int:
-        """A rate for long trainings: one cell below the winner, or at least a factor of two."""
-        below = [i for i in range(winner) if self.rates[i] <= self.rates[winner] / 2 * (1 + 1e-9)]
-        trained = [i for i in below if states[i] in ("trains", "slow")]
-        return trained[-1] if trained else winner
-
     def _why_none(self, voting: list[float], states: tuple[str, ...], horizon: int) -> Reason:
         if voting:
             text = (
@@ -340,7 +353,7 @@ class _Running:
         return Reason("diverged", "training diverged at every rate: use lower rates")
 
     def _reasons(
-        self, winner: int, careful: int, moved: list[float], arrived: list[float], horizon: int
+        self, winner: int, long: int, moved: list[float], arrived: list[float], horizon: int
     ) -> tuple[Reason, ...]:
         best = self.rates[winner]
         numbers = {"steps": horizon, "rate": best, "loss": self.score(best), "first": self.first}
@@ -353,12 +366,8 @@ class _Running:
             )
             numbers |= {"count": len(arrived), "highest": arrived[-1]}
             reasons = [Reason.of("smallest-that-arrives", text, **numbers)]
-        if careful != winner:
-            text = (
-                "for trainings much longer than {steps} steps {rate:.4g} is the safer choice: the rate that is fastest "
-                "at first is often too large later"
-            )
-            reasons.append(Reason.of("long-training", text, steps=horizon, rate=self.rates[careful]))
+        if long != winner:
+            reasons.append(for_long(horizon, self.rates[long]))
         good = self._as_good(best, moved)
         if len(good) > 1 and len(arrived) < 2:
             text = "from {low:.4g} to {high:.4g} the loss is within {share:.0%} of that"

@@ -261,6 +261,65 @@ def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_p
     assert "delayed loss of stability" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
+def ended(path, h_max, *, end, every=1, broken=np.nan, **options):
+    """A run whose weights are not finite from a state on, with curvature at every so many states before."""
+    with Recorder(path, {"w": np.zeros(2)}, hparams={"lr": 0.1}, quiet=True) as rec:
+        for t, value in enumerate(h_max):
+            known = {"h_max_full": float(value) if t < end and t % every == 0 else np.nan}
+            weights = np.full(2, float(t) if t < end else broken)
+            rec.record({"w": weights}, step=t, **known, **{k: float(v[t]) for k, v in options.items()})
+    return path
+
+
+def test_a_training_that_diverges_through_the_edge_is_said_to(tmp_path):
+    h_max = np.concatenate([np.linspace(2.0, 15.0, 80), np.linspace(21.0, 60.0, 20), np.zeros(5)])
+    found = measured(ended(tmp_path / "a.h5", h_max, end=100))
+    assert (found.verdict, found.diverged) == ("diverged", 100)
+    assert codes(found.reasons) == ("diverged-beyond-edge",)
+    assert found.reasons[0].numbers["since"] == 80
+    assert found.reasons[0].numbers["largest"] == pytest.approx(6.0)
+    assert "crossed the edge" in found.summary()
+    assert call("curvature", tmp_path / "a.h5", "--strict").exit_code == 0
+
+
+@pytest.mark.parametrize(("every", "words"), [(1, "another cause"), (10, "10 steps between")])
+def test_a_training_that_diverges_below_the_edge_has_another_cause_or_a_gap(tmp_path, every, words):
+    found = measured(ended(tmp_path / "a.h5", np.full(240, 5.0), end=200, every=every))
+    assert (found.verdict, found.diverged) == ("diverged", 200)
+    assert codes(found.reasons) == ("diverged-below-edge",)
+    assert words in str(found.reasons[0])
+
+
+def test_an_early_visit_to_the_edge_is_not_how_a_training_diverges(tmp_path):
+    h_max = np.concatenate([np.full(20, 25.0), np.full(200, 5.0)])
+    assert codes(measured(ended(tmp_path / "a.h5", h_max, end=215)).reasons) == ("diverged-below-edge",)
+
+
+def test_a_training_at_the_edge_that_diverges_was_there_first(tmp_path):
+    h_max = np.concatenate([rising(2.0), np.zeros(3)])
+    found = measured(ended(tmp_path / "a.h5", h_max, end=400, broken=np.inf))
+    assert found.verdict == "diverged"
+    assert codes(found.reasons) == ("diverged-beyond-edge", "threshold-reached")
+    assert 90 <= found.reasons[0].numbers["since"] <= 101
+
+
+def test_a_loss_that_is_lost_is_a_divergence_and_one_that_is_missing_is_none(tmp_path):
+    h_max = np.r_[np.full(50, 5.0), np.full(5, np.nan)]
+    lost = np.r_[np.linspace(1, 9, 50), np.full(5, np.nan)]
+    assert measured(write(tmp_path / "a.h5", h_max, loss=lost)).diverged == 50
+    assert measured(write(tmp_path / "b.h5", h_max, loss=np.r_[lost[:54], np.inf])).diverged == 50
+    rare = np.where(np.arange(55) % 10 == 0, 1.0, np.nan)
+    for name, loss in (("c", rare), ("d", np.r_[np.ones(54), np.nan]), ("e", np.ones(55))):
+        found = measured(write(tmp_path / f"{name}.h5", h_max, loss=loss))
+        assert np.isnan(found.diverged)
+        assert found.verdict == "below the edge"
+
+
+def test_a_divergence_without_known_curvature_is_one(tmp_path):
+    found = measured(ended(tmp_path / "a.h5", np.full(30, 5.0), end=0))
+    assert (found.verdict, codes(found.reasons)[0]) == ("diverged", "diverged")
+
+
 def test_the_command_says_what_the_library_says(tmp_path):
     path = write(tmp_path / "a.h5", rising(2.0))
     said = call("curvature", path).stdout

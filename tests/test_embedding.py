@@ -183,3 +183,23 @@ def test_what_cannot_be_embedded_is_refused():
         tt.rosenstein(tt.pairwise(HENON[:100]), horizon=3, dim=2)
     with pytest.raises(DataError, match="no neighbour search"):
         tt.hybrid((HENON, [HENON]), procedure="mittra2024", dim=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [({}, {"dim", "delay"}), ({"dim": 3}, {"delay"}), ({"delay": 8}, {"dim"}), ({"dim": 3, "delay": 8}, set())],
+)
+def test_the_answer_says_how_a_series_was_embedded(lorenz_x, options, chosen):
+    found = tt.lyapunov(lorenz_x[:2000], null=None, **options)
+    (said,) = [reason for reason in found.reasons if reason.code == "embedding"]
+    assert dict(said.numbers) == {name: found.settings[name] for name in ("dim", "delay")}
+    assert str(said).count("as passed") == len(options)
+    assert {name for name in ("dim", "delay") if f"{name}_choice" in found.settings} == chosen
+    assert found.settings["delay"] > 1  # a finely sampled flow
+    assert str(said)[:20] in " ".join(str(found).split())
+
+
+def test_states_and_series_that_are_whole_states_are_not_embedded():
+    x = HENON if HENON.ndim == 2 else np.stack([HENON, HENON**2], axis=1)
+    for data, options in ((x, {}), (x[:, 0], {"dim": 1})):
+        assert "embedding" not in [reason.code for reason in tt.lyapunov(data[:500], null=None, **options).reasons]

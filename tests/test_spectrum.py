@@ -9,6 +9,7 @@ import trajtools as tt
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.exponents.spectrum import kaplan_yorke, lyapunov_spectrum
 from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.reasons import codes
 from trajtools.systems import henon, ikeda, logistic, lorenz, rossler, softmax_map
 from trajtools.trajectory import Trajectory
 
@@ -60,6 +61,36 @@ def test_ikeda_map_gives_both_exponents():
     paths = ikeda().trajectories(3, 5000, rng=np.random.default_rng(0))
     values = np.mean([lyapunov_spectrum(x, theiler=1).values for x in paths], axis=0)
     assert_allclose(values, [0.5077, -0.7184], rtol=0.05)
+
+
+@pytest.mark.parametrize("length", [1000, 3000])
+def test_the_interval_of_the_contracting_exponent_holds_it(length):
+    x = states(henon(), length)
+    bent = lyapunov_spectrum(x, theiler=1)
+    assert bent.settings["order"] == 2
+    assert bent.values.sum() == pytest.approx(np.log(0.3), abs=1e-6)  # quadratic maps are exact for a quadratic map
+    linear = lyapunov_spectrum(x, theiler=1, neighbors=NearestK(6))
+    assert linear.settings["order"] == 1
+    for spectrum in (bent, linear):
+        low, high = spectrum.intervals[1]
+        assert low <= np.log(0.3) - spectrum.values[0] <= high
+        assert (np.diff(spectrum.intervals, axis=1)[:, 0] >= 2 * np.abs(spectrum.shifts)).all()
+    assert np.diff(linear.intervals[1]) > 2 * np.diff(bent.intervals[1])
+
+
+def test_noise_calls_for_more_neighbours_and_wider_intervals():
+    x = states(henon(), 3000)
+    noisy = x + 1e-3 * x.std(axis=0) * np.random.default_rng(0).standard_normal(x.shape)
+    plain, spectrum = lyapunov_spectrum(x, theiler=1), lyapunov_spectrum(noisy, theiler=1)
+    assert spectrum.settings["neighbors"]["k"] > 12
+    assert np.diff(spectrum.intervals[1]) > np.diff(plain.intervals[1])
+    assert spectrum.intervals[1, 0] <= plain.values[1] <= spectrum.intervals[1, 1]
+
+
+def test_a_record_too_short_for_larger_neighbourhoods_says_so():
+    spectrum = lyapunov_spectrum(states(henon(), 110), theiler=1)
+    assert np.isnan(spectrum.shifts).all()
+    assert "neighborhood-bias" in codes(spectrum.warnings)
 
 
 def test_logistic_map_gives_ln_2():
@@ -148,7 +179,7 @@ def test_time_unit_and_number_of_exponents_are_as_asked():
     assert_allclose(timed.values, plain.values[:1] / 5, rtol=1e-12)
     assert timed.unit == "1/step"
     assert timed.intervals.shape == (1, 2)
-    assert plain.to_dict()["settings"]["neighbors"] == {"rule": "NearestK", "k": 6}
+    assert plain.to_dict()["settings"]["neighbors"] == {"rule": "NearestK", "k": 12}
 
 
 def test_intervals_narrow_as_the_record_grows():

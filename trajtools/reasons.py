@@ -56,6 +56,7 @@ def _number(value: Any) -> int | float:
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
     # input
+    "embedding": "how a series was embedded",
     "sorted-by-time": "the rows were sorted by their times",
     "clock-column": "a column of the table is the clock",
     "columns-unequal": "some columns dwarf others in the distances between states",
@@ -214,6 +215,8 @@ CODES: dict[str, str] = {
     # curvature, and the order-chaos transition
     "threshold-reached": "rate times curvature reaches the threshold and stays there",
     "no-threshold": "no threshold is known for this curvature under this optimiser",
+    "diverged-beyond-edge": "the training diverged after it had crossed the edge of stability",
+    "diverged-below-edge": "the training diverged below the edge of stability, as far as it was measured",
     "below-threshold": "rate times curvature stays below the threshold",
     "above-threshold": "rate times curvature stays above the threshold",
     "batch-curvature": "the curvature is that of mini-batches",
@@ -250,6 +253,11 @@ CODES: dict[str, str] = {
     "equally-good": "the range over which the loss is about as small",
     "long-training": "the more careful rate for long trainings",
     "plateau": "training has hardly left its first plateau",
+    "left-out": "the loss on rows that were not trained on",
+    "smaller-on-left-out": "a smaller rate than the fastest is better on rows left out",
+    "unconfirmed": "a smaller rate than the fastest is as good on rows left out",
+    "overfits": "the loss on rows left out is more than twice that on the others",
+    "few-rows": "rows are trained on again, and too few to leave some out",
     "short-race": "too few steps to tell rates apart",
     "nothing-moved": "no rate lowered the loss",
     "none-trains": "no rate trains",

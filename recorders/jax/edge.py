@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -119,9 +119,10 @@ class Copies:
         self._params = {seed: params(seed) if drawn else params for seed in seeds}
         self._loss: Callable[..., Any] = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
         self._optimizer = optimizer
-        self._batches = CommonBatches(data, lambda batch: batch)
+        self.batches = CommonBatches(data, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
         self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
+        self._measure = jax.jit(lambda weights, batch: self._loss(self._lockstep.whole(weights), *batch))
         self._start = {
             seed: jax.tree_util.tree_map(jnp.asarray, self._lockstep.trained(tree))
             for seed, tree in self._params.items()
@@ -139,7 +140,7 @@ class Copies:
         if key not in self._carries:
             self._carries[key] = self._start[seed], self._optimizer(jnp.asarray(rate)).init(self._start[seed])
         count: Any = 0
-        for batch in self._batches.upto(stop, seed)[len(losses) :]:
+        for batch in self.batches.upto(stop, seed)[len(losses) :]:
             if losses and not np.isfinite(losses[-1]):
                 break
             weights, state, loss, count = self._update(*self._carries[key], rate, batch)
@@ -160,6 +161,25 @@ class Copies:
         """Free the copies at a rate."""
         for key in [key for key in self._carries if key[0] == rate]:
             del self._carries[key]
+
+    def train_apart(
+        self, rate: float, seed: int, batches: Sequence[Any], parts: Sequence[Any], at: Collection[int]
+    ) -> tuple[Floats, Floats]:
+        """Train a copy on other batches; its losses, and those on the parts after so many steps."""
+        carry = self._start[seed], self._optimizer(jnp.asarray(rate)).init(self._start[seed])
+        losses, apart = np.full(len(batches), np.inf), np.full((len(at), len(parts)), np.inf)
+        points = {steps: k for k, steps in enumerate(at)}
+        for t, batch in enumerate(batches, start=1):
+            weights, state, loss, _ = self._update(*carry, rate, batch)
+            carry = weights, state
+            losses[t - 1] = float(loss)
+            self.gradients += 1
+            if not np.isfinite(losses[t - 1]):
+                break
+            if t in points:
+                apart[points[t]] = [float(self._measure(weights, part)) for part in parts]
+        self.gradients += apart.size // 3  # a loss is a third of a gradient
+        return losses, apart
 
     def _stepped(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
         """One update as a pure function; also the loss before it and the gradient."""
@@ -208,7 +228,7 @@ class Copies:
         sizes = [leaf.size for leaf in at]
         vectors = TangentVectors(sum(leaf.size for leaf in jax.tree_util.tree_leaves(weights)), sum(sizes), draws)
         growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
-        for t, batch in enumerate(self._batches.upto(steps, seed)):
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
             cuts = np.split(vectors.columns.T, np.cumsum(sizes)[:-1], axis=1)
             along = [jnp.asarray(c.reshape(-1, *leaf.shape), leaf.dtype) for c, leaf in zip(cuts, at, strict=True)]
@@ -231,7 +251,7 @@ class Copies:
         members = [start, *(_displaced(start, size, k) for k, size in enumerate(sizes))]
         carries = [(member, self._optimizer(jnp.asarray(rate)).init(member)) for member in members]
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
-        for t, batch in enumerate(self._batches.upto(steps, seed)):
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             doubles = jax.tree_util.tree_map(_as_double, batch)
             moved = [self._update(*carry, rate, doubles) for carry in carries]
             self.gradients += len(carries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from inspect import signature
 from typing import Any
@@ -151,6 +151,16 @@ class Training:
             self.scheduler.step()
         return loss
 
+    def loss(self, batch: tuple[Any, ...]) -> float:
+        """Loss without an update, and without dropout and the like."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        with torch.no_grad():
+            loss = float(scalar(self.loss_fn(call(self.model, batch[0]), *batch[1:])))
+        for module, mode in modes:
+            module.training = mode
+        return loss
+
     def nonzero(self) -> int:
         """Number of nonzero entries in the gradient."""
         return sum(int(torch.count_nonzero(p.grad)) for p in trainable(self.model).values() if p.grad is not None)
@@ -185,7 +195,7 @@ class Copies:
             with same_noise(self._devices) as rewind:
                 self._noise[seed] = rewind
         device = next(iter(weights)).device
-        self._batches = CommonBatches(data, lambda batch: _placed(batch, device))
+        self.batches = CommonBatches(data, lambda batch: _placed(batch, device))
         self._trainings: dict[tuple[float, int], Training] = {}
         self._losses: dict[tuple[float, int], list[float]] = {}
         self._nonzero: dict[tuple[float, int], list[int]] = {}
@@ -194,7 +204,7 @@ class Copies:
         """Continue a copy and return all its losses."""
         key = rate, seed
         losses = self._losses.setdefault(key, [])
-        batches = self._batches.upto(stop, seed)
+        batches = self.batches.upto(stop, seed)
         if key not in self._trainings:
             self._trainings[key] = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
             self._trainings[key].noise = self._noise[seed]
@@ -223,6 +233,23 @@ class Copies:
         """Free the copies at a rate."""
         for key in [key for key in self._trainings if key[0] == rate]:
             del self._trainings[key]
+
+    def train_apart(
+        self, rate: float, seed: int, batches: Sequence[Any], parts: Sequence[Any], at: Collection[int]
+    ) -> tuple[Floats, Floats]:
+        """Train a copy on other batches; its losses, and those on the parts after so many steps."""
+        training = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
+        losses, apart = np.full(len(batches), np.inf), np.full((len(at), len(parts)), np.inf)
+        self._noise[seed]()
+        points = {steps: k for k, steps in enumerate(at)}
+        for t, batch in enumerate(batches, start=1):
+            losses[t - 1] = training.step(batch)
+            if not np.isfinite(losses[t - 1]):
+                break
+            if t in points:
+                apart[points[t]] = [training.loss(part) for part in parts]
+        self.gradients += training.gradients + apart.size // 3  # a loss is a third of a gradient
+        return losses, apart
 
     def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth of tangent vectors or shadows, (steps, VECTORS), and losses."""
@@ -260,7 +287,7 @@ class Copies:
         vectors = TangentVectors(jacobian.n_weights, jacobian.n_state, draws)
         growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
         self._noise[seed]()
-        for t, batch in enumerate(self._batches.upto(steps, seed)):
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch) if double else batch
             images = jacobian.images(vectors.columns, *placed)
             losses[t] = copy.step(placed)
@@ -280,7 +307,7 @@ class Copies:
             _displace(list(trainable(copy.model).values()), size, k)
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
         noise = self._noise[seed]
-        for t, batch in enumerate(self._batches.upto(steps, seed)):
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch)
             at = []
             for copy in copies:

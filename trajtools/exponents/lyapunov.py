@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from trajtools.exponents.nulls import BASIN, NULLS, steepest
 from trajtools.exponents.one_trajectory import Options, read_record, states_exponent
 from trajtools.exponents.twins import has_twins, twins
 from trajtools.inputs import takes_states
+from trajtools.reasons import Reason
 from trajtools.types import RNGLike, StatesLike, TimeStepLike, TwinsLike
 
 if TYPE_CHECKING:
@@ -75,8 +77,9 @@ def lyapunov(
         How long pairs are followed; None: about 1.3 times the saturation time (a sixteenth of the saturation time for
         wolf and hybrid).
     dim, delay : int or None
-        Embedding; None: for a series from the data, see `estimate_dimension` and `estimate_delay`; none for states.
-        ``dim=1`` uses a series as the whole state; ``dim > 1`` also embeds states.
+        Embedding of a series: dimension, and delay in samples. None: each from the data, see `estimate_dimension` and
+        `estimate_delay`; a reason of the result names both with how they were chosen. ``dim=1`` uses a series as the
+        whole state. States are embedded only for ``dim > 1``, by a delay of 1 unless passed.
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     buffers : bool or None
@@ -183,7 +186,22 @@ def lyapunov(
         optimizer=record.optimizer,
     )
     exponent = states_exponent(record.states, options, clock=record.clock, issues=record.issues)
-    return record.complete(exponent)
+    return record.complete(_with_embedding(exponent, {"dim": dim, "delay": delay}))
+
+
+def _with_embedding(exponent: Exponent, passed: dict[str, int | None]) -> Exponent:
+    """Say how a series was embedded, and how dimension and delay were chosen."""
+    numbers = {name: exponent.settings.get(name) for name in ("dim", "delay")}
+    chosen = {name: exponent.settings[f"{name}_choice"] for name in numbers if f"{name}_choice" in exponent.settings}
+    if numbers["dim"] is None or (numbers["dim"] == 1 and not chosen):
+        return exponent
+    why = {
+        name: chosen[name]["reason"] if name in chosen else "as passed" if passed[name] else "default"
+        for name in numbers
+    }
+    parts = [f"{name}={value} ({why[name]})" for name, value in numbers.items()]
+    reason = Reason("embedding", f"delay vectors with {' and '.join(parts)}", numbers)
+    return replace(exponent, reasons=(*exponent.reasons, reason))
 
 
 def _null(null: str | None) -> str | None:

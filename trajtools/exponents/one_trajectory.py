@@ -670,6 +670,8 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     dim, delay = options.dim or 1, options.delay or 1
     if series.shape[1] == 1 and options.dim is None:
         dim, delay = _embedding(series[:, 0], options, choices)
+    elif series.shape[1] == 1 and dim > 1 and options.delay is None:
+        delay = _delay(series[:, 0], choices)
     states = embed(series, dim, delay) if dim > 1 else series
     finite_rows = np.asarray(np.isfinite(states).all(axis=1))
     states = np.where(finite_rows[:, None], states, np.nan)
@@ -708,10 +710,7 @@ def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
 
 
 def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tuple[int, int]:
-    delay = options.delay
-    if delay is None:
-        chosen = estimate_delay(series)
-        delay, choices["delay_choice"] = chosen.value, _summary(chosen)
+    delay = options.delay if options.delay is not None else _delay(series, choices)
     most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
     # Cao's criterion fails on steep maps, false neighbours on some flows; both failures overestimate the dimension.
     with np.errstate(all="ignore"):  # neighbours can be equal in the new coordinate
@@ -722,6 +721,12 @@ def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tup
     choices["dim_choice"] = _summary(dimension)
     choices["dim_by_method"] = {choice.method: choice.value for choice in candidates}
     return dimension.value, delay
+
+
+def _delay(series: Floats, choices: dict[str, Any]) -> int:
+    chosen = estimate_delay(series)
+    choices["delay_choice"] = _summary(chosen)
+    return int(chosen.value)
 
 
 def _summary(chosen: Choice) -> dict[str, Any]:

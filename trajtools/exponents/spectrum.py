@@ -31,10 +31,15 @@ BORDER = 1.35
 
 _ROUNDING = 1e4  # spacings of the largest coordinate; smaller extents come from rounding and its drift
 _REFERENCE_DRAWS = 400
+_SINGULAR = 1e-12  # of the largest extent: terms that the neighbours do not tell apart
 _CHUNK = 2_000_000  # numbers per batch of neighbourhoods
 _IN_PLANE = 0.95  # overlap above which free vectors lie in the tangent planes
 BLOCKS = 20  # of time, for the interval
 FEWEST_BLOCKS = 8
+CURVED = 0.5  # residual variance of quadratic over linear maps, below which the curvature is what linear maps miss
+LEAST = 0.02  # of an exponent: errors that no larger neighbourhoods are tried against
+MOST_NEIGHBORS = 200  # unless the user passes more: fits to more of them take seconds
+SHARE = 0.1  # of the states: larger neighbourhoods are not local
 SHORTEST_BLOCK = 8  # local maps
 MOST_DIRECTIONS = 64
 MOST_UNEXPLAINED = 0.5  # largest unexplained share of the variance for meaningful maps
@@ -49,10 +54,12 @@ class LyapunovSpectrum(Result):
     values : ndarray of float64, shape (k,)
         Exponents in descending order, natural logarithm, in `unit`; NaN for unresolved directions.
     intervals : ndarray of float64, shape (k, 2)
-        Confidence intervals at `level`, from blocks of time: statistical errors only. Local maps also have a bias that
-        decreases with the size of the neighbourhoods (that is, with T) and shows when `neighbors` is changed: it is
-        negligible for the largest exponent, but a few percent for contracting exponents (Henon, T = 3000: 3 %), which
-        exceeds their intervals.
+        Intervals at `level`: the statistical error, from blocks of time, and the systematic one (see Notes). NaN
+        without enough blocks.
+    shifts : ndarray of float64, shape (k,)
+        Change of each exponent with neighbourhoods of twice as many states. Local maps miss what is curved more than
+        they are, and confuse noise with the dynamics; both matter most in contracting directions, in which neighbours
+        are closest. NaN where the record is too short for larger neighbourhoods.
     level : float
         Confidence level of the intervals.
     resolved : ndarray of bool, shape (k,)
@@ -85,6 +92,7 @@ class LyapunovSpectrum(Result):
 
     values: Floats
     intervals: Floats
+    shifts: Floats
     level: float
     resolved: Any
     whole: Floats
@@ -99,6 +107,7 @@ class LyapunovSpectrum(Result):
     _dims: ClassVar[AxisNames] = {
         "values": ("exponent",),
         "intervals": ("exponent", "bound"),
+        "shifts": ("exponent",),
         "resolved": ("exponent",),
         "block_values": ("block", "exponent"),
         "whole": ("direction",),
@@ -248,7 +257,8 @@ def lyapunov_spectrum(
     scale : "std" or None
         ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : NearestK or None
-        Number of neighbours per map, at least 2 d; None: 2 (d + 1).
+        Number of neighbours per map, at least 2 d, for linear maps. None: 2 (d + 1), or for quadratic maps
+        (d + 1) (d + 2), twice as many as they have coefficients, and more where there is noise; see Notes.
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
         the record, as in `trajtools.lyapunov`.
@@ -283,6 +293,17 @@ def lyapunov_spectrum(
     At each state :math:`x_i` an affine map :math:`x_j \mapsto x_{j+h}` is fitted to the neighbours by least squares.
     The linear parts are applied in turn to an orthonormal frame, and the exponents are the mean logarithms of its
     stretching, from a QR decomposition after each map.
+
+    In contracting directions neighbours are closest, and there the curvature of the map over the neighbourhood
+    outweighs its slope (Henon, T = 3000, linear maps: -1.56 for -1.62). So, unless `neighbors` is passed, the maps have
+    quadratic terms where these halve the variance of what is left over (median over the states), which they do not
+    where that is noise, and where four times their coefficients are no more than a tenth of the states.
+
+    Errors s of the coordinates flatten a fitted slope by the factor :math:`1 + s^2 / e_c^2`, for the extent
+    :math:`e_c` of the neighbours in direction c; the spread around the fit, :math:`s (d + |J|^2)^{1/2}`, tells s. While
+    the mean logarithm of this exceeds 2 % of the last exponent, the neighbours are doubled, as long as that makes it
+    smaller, up to a tenth of the states and 200. The intervals are widened by what remains: this logarithm, and the
+    shift of each exponent when all maps are fitted again with twice the neighbours.
 
     A map in d dimensions has d exponents, even if the attractor extends in fewer directions. The surplus exponents of
     the original method are spurious: they can exceed every true exponent (2, 3, ... times the largest one for an
@@ -323,29 +344,50 @@ def lyapunov_spectrum(
     if states.horizon < 1:
         raise DataError("horizon=0: a map needs at least one sample")
     wanted, rule = _check_request(k, neighbors, d, level)
-    nearby = nearest(states, rule)
-    whole_rows = np.flatnonzero(nearby.index[:, -1] >= 0)
-    if not len(whole_rows):
-        raise NoNeighborsError(
-            f"no state has {rule.k} neighbours outside theiler={states.theiler} ({nearby.counts}); record more, lower "
-            "theiler, or reduce the dimension"
-        )
     across = thickness(states, np.asarray(x).dtype)
-    directions = across.directions
-    time = clock[0] * states.horizon
-    maps = fit_maps(states, nearby.index, whole_rows, across)
+    directions, room = across.directions, min(SHARE * np.count_nonzero(states.usable), MOST_NEIGHBORS)
+    bends = (d + 1) * (d + 2)
+    may_bend = neighbors is None and directions == d and 2 * bends <= room
+    most = max(size for size in (rule.k, 2 * rule.k, 2 * bends * may_bend) if size <= max(room, rule.k))
+    nearby = nearest(states, NearestK(most))
+    maps = fit_maps(states, nearby.index[:, : rule.k], across)
     unexplained = float(np.median(maps.unexplained))
     logs, laid, overlap = (_without_overflow(part) for part in stretching(maps, directions))
+    time = clock[0] * states.horizon
     whole = _mean(logs) / time
     count = 0 if unexplained > MOST_UNEXPLAINED else min(wanted, directions)
-    logs = (logs if laid is None else laid)[:, :count]
-    blocks = _blocks(logs) / time
-    values, intervals = np.full(wanted, np.nan), np.full((wanted, 2), np.nan)
-    values[:count] = _mean(logs) / time
-    intervals[:count] = _intervals(values[:count], blocks, level)
+    used, order, chosen = rule.k, 1, logs if laid is None else laid
+    if may_bend and count:
+        bent = fit_maps(states, nearby.index[:, :bends], across, quadratic=True)
+        if np.median(bent.residual) < np.sqrt(CURVED) * np.median(maps.residual):
+            used, order, maps = bends, 2, bent
+            chosen = _without_overflow(stretching(bent, directions)[0])
+    values, intervals, shifts = np.full(wanted, np.nan), np.full((wanted, 2), np.nan), np.full(wanted, np.nan)
+    confused = _attenuation(maps)[:count] / time
+    while count and (2 * used <= most or 2 * used <= room):
+        if 2 * used > most:
+            most = 2 * used
+            nearby = nearest(states, NearestK(most))
+        wider = fit_maps(states, nearby.index[:, : 2 * used], across, quadratic=order == 2)
+        free, in_planes, _ = stretching(wider, directions)
+        wide = _without_overflow(free if laid is None or in_planes is None else in_planes)
+        shifts[:count] = (_mean(wide) - _mean(chosen))[:count] / time
+        flatter = _attenuation(wider)[:count] / time
+        if (
+            neighbors is not None
+            or confused[-1] < LEAST * abs(_mean(chosen)[count - 1]) / time
+            or flatter[-1] >= confused[-1]
+        ):
+            break
+        used, maps, chosen, confused = 2 * used, wider, wide, flatter
+    values[:count] = _mean(chosen[:, :count]) / time
+    blocks = _blocks(chosen[:, :count]) / time
+    systematic = np.where(np.isfinite(shifts), np.abs(shifts), 0.0)[:count] + confused
+    intervals[:count] = _intervals(values[:count], blocks, level) + systematic[:, None] * [-1, 1]
     return LyapunovSpectrum(
         values=values,
         intervals=intervals,
+        shifts=shifts,
         level=level,
         resolved=np.arange(wanted) < count,
         whole=whole,
@@ -357,7 +399,8 @@ def lyapunov_spectrum(
         unit=f"1/{clock[1]}",
         settings={
             "metric": metric,
-            "neighbors": {"rule": "NearestK", "k": int(rule.k)},
+            "neighbors": {"rule": "NearestK", "k": int(used)},
+            "order": order,
             "theiler": states.theiler,
             **({"theiler_why": states.theiler_why} if states.theiler_why else {}),
             "horizon": states.horizon,
@@ -374,7 +417,7 @@ def lyapunov_spectrum(
             "left_out": nearby.counts,
             "n_blocks": len(blocks),
         },
-        warnings=_warnings(across, whole, values, wanted, unexplained=unexplained, blocks=len(blocks)),
+        warnings=_warnings(across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks)),
     )
 
 
@@ -400,21 +443,29 @@ def _check_request(k: int | None, neighbors: NearestK | None, d: int, level: flo
     return int(wanted), rule
 
 
-def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> LocalMaps:
+def fit_maps(states: States, index: Ints, across: Thickness, *, quadratic: bool = False) -> LocalMaps:
     """Fit maps along the record, each beginning where the previous one ends."""
     step, d = states.horizon, states.points.shape[1]
-    has = np.zeros(len(states), dtype=bool)
-    has[rows] = True
-    chain = np.arange(int(rows[0]), len(states) - step, step)
+    has = index[:, -1] >= 0
+    if not has.any():
+        raise NoNeighborsError(
+            f"no state has {index.shape[1]} neighbours outside theiler={states.theiler}; record more, lower theiler, "
+            "or reduce the dimension"
+        )
+    chain = np.arange(int(np.argmax(has)), len(states) - step, step)
     chain = chain[has[chain]]
     linear, principal = np.empty((len(chain), d, d)), np.empty((len(chain), d, d))
-    rank, unexplained = np.empty(len(chain), dtype=np.int64), np.empty(len(chain))
+    rank, (unexplained, residual) = np.empty(len(chain), dtype=np.int64), np.empty((2, len(chain)))
+    extent = np.empty((len(chain), d))
     batch = max(1, _CHUNK // (index.shape[1] * d))
     for start in range(0, len(chain), batch):
         part = slice(start, min(start + batch, len(chain)))
-        linear[part], principal[part], rank[part], unexplained[part] = _maps(
-            states, index[chain[part]], across.rounding
+        near = index[chain[part]]
+        linear[part], principal[part], rank[part], unexplained[part], residual[part], extent[part] = _maps(
+            states, near, across.rounding
         )
+        if quadratic:
+            linear[part], residual[part] = _bent(states, chain[part], near, linear[part], residual[part])
     spanned = rank >= across.directions
     if not spanned.any():
         raise NoNeighborsError(
@@ -424,7 +475,9 @@ def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> Loca
         )
     chain = chain[spanned]
     linked = np.concatenate([[False], np.diff(chain) == step])
-    return LocalMaps(linear[spanned], principal[spanned], chain, linked, unexplained[spanned])
+    return LocalMaps(
+        linear[spanned], principal[spanned], chain, linked, unexplained[spanned], residual[spanned], extent[spanned]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -442,7 +495,11 @@ class LocalMaps:
     linked : ndarray of bool, shape (n,)
         Whether a map begins where the previous one ends.
     unexplained : ndarray of float64, shape (n,)
-        Share of the variance of the images of the neighbours that the fit does not explain.
+        Share of the variance of the images of the neighbours that a linear fit does not explain.
+    residual : ndarray of float64, shape (n,)
+        Standard deviation of these images around the fit, over all directions.
+    extent : ndarray of float64, shape (n, d)
+        Root mean square extents of the neighbours in the principal directions.
     """
 
     linear: Floats
@@ -450,10 +507,12 @@ class LocalMaps:
     times: Ints
     linked: Any
     unexplained: Floats
+    residual: Floats
+    extent: Floats
 
 
-def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, Ints, Floats]:
-    """Linear parts of affine fits, principal directions as rows, ranks, and unexplained shares of the variance."""
+def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, Ints, Floats, Floats, Floats]:
+    """Linear parts of affine fits, principal directions as rows, ranks, unexplained share, deviation, extents."""
     before, after = states.points[near], states.points[near + states.horizon]
     before = before - before.mean(axis=1, keepdims=True)
     after = after - after.mean(axis=1, keepdims=True)
@@ -471,7 +530,42 @@ def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, 
     top[top == 0] = 1.0
     left_over = np.sum(((after - left @ image) / top) ** 2, axis=(1, 2)) / np.maximum(near.shape[1] - 1 - rank, 1)
     total = np.sum((after / top) ** 2, axis=(1, 2)) / (near.shape[1] - 1)
-    return linear, principal, rank, np.where(total > 0, left_over / np.where(total > 0, total, 1.0), 0.0)
+    share = np.where(total > 0, left_over / np.where(total > 0, total, 1.0), 0.0)
+    extent = extent * scale[:, 0] / np.sqrt(near.shape[1])
+    return linear, principal, rank, share, np.sqrt(left_over) * (top * scale)[:, 0, 0], extent
+
+
+def _attenuation(maps: LocalMaps) -> Floats:
+    """By how much errors of the size of the residual in the coordinates flatten the maps, nats per map, (d,)."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        sizes = maps.linear.shape[1] + np.sum(maps.linear**2, axis=(1, 2))  # of errors before and after
+        nats = np.log1p((maps.residual[:, None] / maps.extent) ** 2 / sizes[:, None])
+    return np.asarray(np.where(np.isfinite(nats), nats, 0.0).mean(axis=0))
+
+
+def _bent(states: States, rows: Ints, near: Ints, linear: Floats, residual: Floats) -> tuple[Floats, Floats]:
+    """Slopes at the states of fits with quadratic terms, and residual deviations; linear where undetermined."""
+    centre = states.points[rows][:, None]
+    before, after = states.points[near] - centre, states.points[near + states.horizon]
+    d, count = before.shape[2], near.shape[1]
+    scale = np.abs(before).max(axis=(1, 2), keepdims=True)
+    scale[scale == 0] = 1.0
+    before = before / scale
+    i, j = np.triu_indices(d)
+    terms = np.concatenate([before, before[:, :, i] * before[:, :, j]], axis=2)
+    terms = terms - terms.mean(axis=1, keepdims=True)
+    after = after - after.mean(axis=1, keepdims=True)
+    top = np.abs(after).max(axis=(1, 2), keepdims=True)
+    top[top == 0] = 1.0
+    after = after / top
+    left, extent, right = np.linalg.svd(terms, full_matrices=False)
+    known = extent[:, -1] > _SINGULAR * extent[:, 0]
+    extent[~known] = 1.0
+    image = np.swapaxes(left, 1, 2) @ after
+    slopes = np.swapaxes(np.swapaxes(right, 1, 2)[:, :d] @ (image / extent[:, :, None]), 1, 2) * (top / scale)
+    left_over = np.sum((after - left @ image) ** 2, axis=(1, 2)) / (count - 1 - terms.shape[2])
+    bent = np.sqrt(left_over) * top[:, 0, 0]
+    return np.where(known[:, None, None], slopes, linear), np.where(known, bent, residual)
 
 
 def _intervals(values: Floats, blocks: Floats, level: float) -> Floats:
@@ -522,7 +616,7 @@ def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None,
 
 
 def _warnings(
-    across: Thickness, whole: Floats, values: Floats, wanted: int, *, unexplained: float, blocks: int
+    across: Thickness, whole: Floats, values: Floats, shifts: Floats, wanted: int, *, unexplained: float, blocks: int
 ) -> tuple[Reason, ...]:
     warnings = []
     d, directions = len(whole), across.directions
@@ -554,11 +648,10 @@ def _warnings(
         )
         warnings.append(flat)
     resolved = values[np.isfinite(values)]
-    if len(resolved) > 1 and resolved[-1] < 0 and resolved[-1] < -np.abs(resolved[0]):
+    if len(resolved) > 1 and resolved[-1] < -np.abs(resolved[0]) and not np.isfinite(shifts[len(resolved) - 1]):
         text = (
             "the most negative exponent, {lowest:.3g}, has a bias that its interval leaves out: neighbours are closest "
-            "in the contracting direction, where the curvature of the map over the neighbourhood counts most; few "
-            "neighbours give values nearer to zero. Repeat with another neighbors= to see its size"
+            "in the contracting direction, and the record is too short for larger neighbourhoods, which would show it"
         )
         warnings.append(Reason.of("neighborhood-bias", text, lowest=float(resolved[-1])))
     if blocks < FEWEST_BLOCKS:

@@ -77,8 +77,11 @@ class Curvature(Result):
         Confidence interval of `after`, from blocks of time.
     agreement : float
         Correlation of `measured` and `predicted`, averaged over blocks of the record; NaN if unknown.
+    diverged : float
+        First step from which the weights, the loss or the curvature are not finite; NaN if they stay finite.
     verdict : str
-        ``"below the edge"``, ``"at the edge"``, ``"beyond the edge"``, or ``"inconclusive"``.
+        ``"below the edge"``, ``"at the edge"``, ``"beyond the edge"``, ``"diverged"`` (the reasons say on which side
+        of the edge), or ``"inconclusive"``.
     reasons : tuple of Reason
         Reasons for the verdict, with numbers.
     settings : dict
@@ -112,6 +115,7 @@ class Curvature(Result):
     after: float
     after_interval: tuple[float, float]
     agreement: float
+    diverged: float
     verdict: str
     reasons: tuple[Reason, ...]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +130,10 @@ class Curvature(Result):
     }
 
     def _sentence(self) -> str:
+        crossed = any(reason.code == "diverged-beyond-edge" for reason in self.reasons)
+        side = ", having crossed the edge of stability" if crossed else ""
         texts = {
+            "diverged": f"The training diverges at step {spoken(self.diverged)}{side}",
             "below the edge": "The training stays below the edge of stability",
             "at the edge": f"The training reaches the edge of stability at step {spoken(self.entry)}, and stays there",
             "beyond the edge": "The training stays beyond the edge of stability",
@@ -134,7 +141,8 @@ class Curvature(Result):
         text = texts.get(self.verdict, "The data do not decide; the reasons say what is missing")
         known = self.product[np.isfinite(self.product)]
         level = f" of {self.threshold:.3g}" if np.isfinite(self.threshold) else ""
-        last = f"; rate x curvature ends at {known[-1]:.3g}{level}" if len(known) else ""
+        ends = "was last" if self.verdict == "diverged" else "ends at"
+        last = f"; rate x curvature {ends} {known[-1]:.3g}{level}" if len(known) else ""
         return f"{text}{last}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -199,6 +207,10 @@ def curvature(
     is at the edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate
     h_max\|): at small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
 
+    A training whose weights, loss or curvature end non-finite has diverged, whatever came before. The reason says
+    whether the product had passed the threshold in the last tenth of the states before (at least ten), which is how
+    gradient descent diverges, or was below it: then the cause is another, or lies between two recorded states.
+
     A warning reports a forward shadow that starts to grow much later than the threshold is passed. Neither is in error,
     see `docs/time.md`.
 
@@ -261,6 +273,10 @@ def curvature(
     verdict, reasons = _judge(product, threshold, at, after, interval)
     if limit is None:
         verdict, reasons = "inconclusive", (_no_threshold(optimizer, limits, sources["h_max"]),)
+    end = _divergence(run, h_max)
+    if end is not None:
+        verdict, reasons = "diverged", (_last_finite(run.step, product, threshold, end, sources["h_max"]), *reasons)
+        reasons = tuple(reason for reason in reasons if reason.code not in ("below-threshold", "above-threshold"))
     settings = {"of": of, "rate": rate_source, "optimizer": optimizer, "near": NEAR, "level": LEVEL}
     return Curvature(
         step=run.step,
@@ -276,6 +292,7 @@ def curvature(
         after=after,
         after_interval=interval,
         agreement=agreement,
+        diverged=float("nan") if end is None else float(run.step[end]),
         verdict=verdict,
         reasons=reasons,
         settings=settings,
@@ -516,6 +533,67 @@ def _judge(
         return "below the edge", (below,)
     text = "rate x h_max is {late:.4g} in the second half, above {threshold:.4g}"
     return "beyond the edge", (Reason.of("above-threshold", text, late=late, threshold=threshold),)
+
+
+def _divergence(run: Run, h_max: Floats) -> int | None:
+    """First state from which nothing is finite up to the end; None for a training that stays finite."""
+    T, known = len(h_max), np.flatnonzero(np.isfinite(h_max))
+    first = int(known[-1]) + 1 if len(known) else 0
+    if first == T:
+        return None
+    if run.stored == "weights":
+
+        def is_finite(t: int) -> bool:
+            return bool(np.isfinite(run.states[t]).all())
+
+        if not is_finite(T - 1):
+            low, high = first, T - 1  # not finite at `high`; what is not finite once stays so
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (middle + 1, high) if is_finite(middle) else (low, middle)
+            return low
+    if np.isposinf(h_max[-1]):
+        return first
+    for name in run.metrics:
+        if "loss" in name.lower():
+            loss = _series(run.metrics, name, T)
+            given = np.flatnonzero(np.isfinite(loss))
+            end = int(given[-1]) + 1 if len(given) else T
+            # NaN may also be a loss that was not given, as after the last update.
+            if end < T and (np.isinf(loss[end:]).any() or (T - end > 1 and len(given) == end)):
+                return max(first, end)
+    return None
+
+
+def _last_finite(step: Ints, product: Floats, threshold: float, end: int, source: str) -> Reason:
+    """On which side of the threshold a training was when it diverged."""
+    known = np.flatnonzero(np.isfinite(product[:end]))
+    if not len(known) or not np.isfinite(threshold):
+        text = "the training diverges at step {step}; which side of the edge it was on before is unknown"
+        return Reason.of("diverged", text, step=int(step[end]))
+    numbers = {"step": int(step[end]), "threshold": threshold, "last": product[known[-1]], "at": int(step[known[-1]])}
+    late = known[-max(FEWEST, len(known) // 10) :]
+    if (product[late] >= threshold).any():
+        away = known[product[known] < (1 - DIP) * threshold]
+        above = known[product[known] >= threshold]
+        since = above[above > away[away < above[-1]].max(initial=-1)][0]
+        text = (
+            "the training diverges at step {step}: rate x {source} passes {threshold:.4g} at step {since}, reaches "
+            "{largest:.4g}, and is {last:.4g} at step {at}, the last where it is known"
+        )
+        largest = product[since:end][np.isfinite(product[since:end])].max()
+        return Reason.of(
+            "diverged-beyond-edge", text, **numbers, source=source, since=int(step[since]), largest=largest
+        )
+    text = "the training diverges at step {step}, with rate x {source} {last:.4g} at step {at}, below {threshold:.4g}: "
+    between = int(step[end] - step[known[-1]])
+    if between > 1:
+        text += (
+            "it crosses the edge in the {between} steps between, where the curvature is unknown, or has another cause"
+        )
+    else:
+        text += "not through the edge, so look for another cause (a bad batch, a jump of the rate, overflow)"
+    return Reason.of("diverged-below-edge", text, **numbers, source=source, between=between)
 
 
 def _source(metrics: Mapping[str, Any], name: str, of: str | None) -> str | None:
