@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import trajtools as tt
+from trajtools import embedding
 from trajtools.embedding import embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
@@ -142,6 +143,30 @@ def test_the_delay_of_a_long_series_comes_from_pairs_spread_over_it():
     choice = estimate_delay(np.sin(2 * np.pi * t / 100) + 0.3 * np.sin(2 * np.pi * t / 100 + 1) ** 3, max_delay=60)
     assert 100_000 < choice.settings["pairs"] <= 2**17
     assert abs(choice.value - 25) <= 2
+
+
+@pytest.mark.parametrize("kind", ["map", "flow", "walk", "sine", "noise", "holes", "steps"])
+@pytest.mark.parametrize("states", [60, 1500])
+def test_lags_beyond_those_that_decide_change_nothing(kind, states, lorenz_x, monkeypatch):
+    t, rng = np.arange(states), np.random.default_rng(3)
+    x = {
+        "map": logistic().trajectory(states, rng=rng)[:, 0],
+        "flow": lorenz_x[:states],
+        "walk": np.cumsum(rng.standard_normal(states)),
+        "sine": np.sin(0.1 * t),
+        "noise": np.sin(0.05 * t) + 0.3 * rng.standard_normal(states),
+        "holes": np.where(t % 37 == 5, np.nan, lorenz_x[:states]),
+        "steps": np.sign(np.sin(0.05 * t)),
+    }[kind]
+    monkeypatch.setattr(embedding, "_FIRST_LAGS", 4)
+    few = estimate_delay(x)
+    monkeypatch.setattr(embedding, "_FIRST_LAGS", states)
+    every = estimate_delay(x)
+    assert len(every.statistic) == states // 10 + 1
+    assert (few.value, few.reason, few.warnings) == (every.value, every.reason, every.warnings)
+    np.testing.assert_array_equal(few.statistic, every.statistic[: len(few.statistic)])
+    if kind in ("map", "flow") and states == 1500:
+        assert len(few.statistic) < len(every.statistic)
 
 
 def test_unknown_methods_are_refused_with_the_known_ones():

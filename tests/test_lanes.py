@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools._kernels import lanes, neighbors
-from trajtools.types import L1, L2, LINF
+from trajtools.types import L1, L2, L2_SCALED, LINF
 
 METRICS = {L1: 1, L2: 2, LINF: np.inf}
 
@@ -34,6 +34,48 @@ def test_gaps_to_a_bucket_and_to_boxes(metric):
     assert_allclose(gaps[:7], expected, rtol=1e-14)
     assert gaps[0] == 0
     assert gaps[7] == np.inf
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5])
+@pytest.mark.parametrize("metric", [*METRICS, L2_SCALED])
+def test_eight_searches_at_once(metric, dimension, k):
+    rng = np.random.default_rng(dimension)
+    buckets = rng.integers(0, 4, (5, dimension, 8)).astype(np.float64)  # many ties, and some copies
+    times = rng.permutation(40).reshape(5, 8)
+    buckets[4, :, 5:], times[4, 5:] = np.inf, -1  # empty lanes
+    own, gaps = times[0], np.empty(64)
+    best, near = np.full((k, 8), 1e308), np.full((k, 8), -1)
+    zeros = 0
+    for other in range(5):
+        if lanes.meet(gaps, buckets, 0, other, best, metric):
+            zeros |= int(lanes.keep_nearest(gaps, times, other, own, 3, best, near))
+    for q in range(8):
+        step = np.abs(buckets - buckets[0, :, q][None, :, None])
+        gap = np.sqrt((step**2).sum(axis=1)) if metric == L2_SCALED else gaps_of(step, metric, 1)
+        far = np.abs(times - own[q]) >= 3
+        assert zeros >> q & 1 == np.any(gap[far] == 0)
+        expected = sorted(zip(gap[far & (gap > 0)], times[far & (gap > 0)], strict=True))[:k]
+        found = [(gap, time) for gap, time in zip(best[:, q], near[:, q], strict=True) if time >= 0]
+        assert [time for _, time in found] == [time for _, time in expected]
+        assert_allclose([gap for gap, _ in found], [gap for gap, _ in expected], rtol=1e-14)
+
+
+def test_nothing_near_enough_is_not_met():
+    buckets = np.stack([np.zeros((2, 8)), np.full((2, 8), 3.0)])
+    best = np.full((1, 8), 17.9)
+    assert lanes.meet(np.empty(64), buckets, 0, 1, best, L2) == 0
+    best[0, 6] = 18.0
+    assert lanes.meet(np.empty(64), buckets, 0, 1, best, L2) == 1 << 6
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_reach_along_an_axis(metric):
+    buckets = np.zeros((2, 3, 8))
+    buckets[1, 2] = np.arange(8.0)
+    best = np.full((1, 8), 4.0 if metric == L2 else 2.0)
+    assert int(lanes.reached(buckets, 1, 2, 6.0, 1.0, metric, best)) == 0b11110000  # within 2 below, or beyond
+    assert int(lanes.reached(buckets, 1, 2, 1.0, -1.0, metric, best)) == 0b00001111
 
 
 def test_bits_of_comparisons():
@@ -91,16 +133,20 @@ def test_candidates_of_a_sweep(metric):
     points[50] = points[10]
     asked = np.array([10, 60, 150])
     for radius in (0.4, np.inf):
-        expected, inside = np.zeros(2), 0
+        expected, both, inside = np.zeros(2), np.zeros(2), 0
         for q in asked:
             steps = points - points[q]
             distance = np.linalg.norm(steps, ord=METRICS[metric], axis=1)
             inside += np.count_nonzero((distance > 0) & (distance <= radius))
             far = (np.abs(times - q) >= 5) & (distance > 0)
             reach = min(radius, distance[far].min())
-            expected += np.count_nonzero(np.abs(steps) <= (reach if radius == np.inf else radius), axis=0)
-        columns, queries = points.T.copy(), points[asked].T.copy()
-        counts, count = neighbors.count_candidates(columns, times, queries, asked, metric, 5, radius)
+            close = np.abs(steps) <= (reach if radius == np.inf else radius)
+            expected += np.count_nonzero(close, axis=0)
+            both += np.count_nonzero(close & close[:, 1:], axis=0)
+        counts, pairs, count, axis = neighbors.count_candidates(points, times, asked, metric, 5, radius, 1, 1)
         assert_allclose(counts, expected / 3)
+        assert_allclose(pairs, both / 3)
+        assert axis == 1
+        assert neighbors.count_candidates(points, times, asked, metric, 5, radius, 1, -1)[3] == np.argmin(expected)
         if radius < np.inf:
             assert count == pytest.approx(inside / 3)

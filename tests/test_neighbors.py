@@ -132,7 +132,8 @@ def test_the_search_is_chosen_by_size_dimension_and_a_probe():
     rng = np.random.default_rng(0)
     assert chosen(rng.normal(size=(500, 2))).name == "brute"
     assert chosen(rng.normal(size=(1500, 30))).name == "brute"
-    assert chosen(rng.normal(size=(30_000, 3))).name == "tree"
+    assert chosen(rng.normal(size=(30_000, 3))).name == "sweep"
+    assert chosen(rng.normal(size=(30_000, 6))).name == "tree"
     assert chosen(rng.normal(size=(30_000, 1))).name == "sweep"
     line = rng.uniform(size=30_000)
     curve = chosen(np.stack([np.zeros(30_000), line, np.sin(line)], axis=1))

@@ -25,6 +25,8 @@ from trajtools.types import Floats, Ints, StatesLike
 __all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
 _SIGNIFICANCE = 0.01
 _MOST_PAIRS = 2**17  # in the mutual information at one lag
+_FIRST_LAGS = 64  # of the mutual information, doubled until they decide
+_NOWHERE = 2**31
 CURVE = 0.45  # of the information at lag 0: a closed curve keeps more at every lag, chaos and noise less
 FEWEST_SAMPLES = 30  # for a dimension, besides those that an embedding loses
 DIMENSIONS = 10  # considered by default
@@ -84,7 +86,7 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
         independent samples, if that is smaller; 1 for a series that decorrelates within one sample, such as a map.
         On a closed curve (a sine) the information hardly falls, and its minima are ripples of the bins: then the first
         zero of the autocorrelation, a quarter of a period. Long series: the information of at most 131072 pairs a lag,
-        spread over the whole series.
+        spread over the whole series. Lags beyond those that decide are not computed.
         ``"autocorrelation"``: first lag where the autocorrelation is below 1/e.
     max_delay : int or None, in samples
         Longest delay considered; None: a tenth of the series, at most 1000.
@@ -118,32 +120,37 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
     if method == "autocorrelation":
         value, reason, warnings = first_below(correlation, E_FOLD, "the autocorrelation is below 1/e")
         return Choice("delay", max(value, 1), method, lags, correlation, reason, settings, warnings)
-    information, level, pairs = _mutual_information(series, longest)
-    settings |= {"level_of_independence": level, "pairs": pairs}
+    information = _MutualInformation(series, longest)
+    level, reach = information.level, max(1, int(np.argmax(correlation < E_FOLD)) // 4)
+    settings |= {"level_of_independence": level, "pairs": information.pairs}
+    crossing, last = _first_zero(correlation), min(_FIRST_LAGS, longest)
+    while True:
+        curve = information.until(last)
+        closed = crossing and float(curve.min()) > CURVE * float(curve[0])
+        minimum, independent = _first_minimum(curve, reach, longest), _first_at_most(curve, level)
+        decided = minimum <= last or independent + reach <= last
+        if last == longest or correlation[1] < E_FOLD or (decided and not closed):
+            break
+        last = min(2 * last, longest)
+    warnings = ()
     if correlation[1] < E_FOLD:
-        reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: sampled like a map"
-        return Choice("delay", 1, method, lags, information, reason, settings)
-    crossing = _first_zero(correlation)
-    if crossing and float(information.min()) > CURVE * float(information[0]):
+        value, reason = 1, f"the autocorrelation is {correlation[1]:.2f} after one sample: sampled like a map"
+    elif closed:
+        value = crossing
         reason = (
             f"the mutual information stays above {CURVE:g} of its value at lag 0, as on a closed curve: first zero of "
             f"the autocorrelation, at lag {crossing}"
         )
-        return Choice("delay", crossing, method, lags, information, reason, settings)
-    # Binning makes the curve noisy: a minimum must be the lowest point within a quarter of the correlation time.
-    reach = max(1, int(np.argmax(correlation < E_FOLD)) // 4)
-    lower = np.array([_is_lowest(information, lag, reach) for lag in range(1, longest)])
-    minimum = int(np.argmax(lower)) + 1 if lower.any() else longest
-    independent = int(np.argmax(information <= level)) if (information <= level).any() else longest
-    value = max(1, min(minimum, independent))
-    reason = (
-        f"first minimum of the mutual information at lag {minimum}, level of independent samples at lag {independent}"
-    )
-    warnings = ()
-    if not lower.any() and independent == longest:
-        text = "the mutual information has no minimum up to {lag} samples; the series may drift"
-        warnings = (Reason.of("drift", text, lag=longest),)
-    return Choice("delay", value, method, lags, information, reason, settings, warnings)
+    else:
+        value = max(1, min(minimum, independent, longest))
+        reason = f"first minimum of the mutual information at lag {value}"
+        if independent < minimum:
+            reason = f"the mutual information is that of independent samples from lag {value} on"
+        elif minimum > longest:
+            reason = f"no minimum of the mutual information up to lag {longest}"
+            text = "the mutual information has no minimum up to {lag} samples; the series may drift"
+            warnings = (Reason.of("drift", text, lag=longest),)
+    return Choice("delay", value, method, lags[: len(curve)], curve, reason, settings, warnings)
 
 
 def _first_zero(correlation: Floats) -> int:
@@ -155,33 +162,57 @@ def _first_zero(correlation: Floats) -> int:
     return lag - 1 if lag > 1 and correlation[lag - 1] < -correlation[lag] else lag
 
 
-def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float, int]:
-    """Mutual information in nats at lags 0 .. longest, the 99 % level of independent samples, and pairs at lag 0."""
-    from scipy.special import chdtri  # scipy.stats takes half a second to import
+class _MutualInformation:
+    """Mutual information of a series and its shift, in nats, computed as far as needed.
 
-    good = np.isfinite(series)
-    samples = int(good.sum())
-    bins = int(np.clip(np.sqrt(samples / 5), 4, 32))
-    order = np.empty(samples, dtype=np.int64)
-    order[np.argsort(series[good], kind="stable")] = np.arange(samples)
-    # The bin of each sample; of one that is not finite, and of the padding, one bin more, which is left out.
-    binned = np.full(len(series) + longest, bins, dtype=np.int64)
-    binned[: len(series)][good] = order * bins // samples
-    first = _spread_out(len(series), _MOST_PAIRS)
-    rows = binned[first] * (bins + 1)
-    out = np.empty(longest + 1)
-    for lag in range(longest + 1):
-        later = binned[lag : lag + len(series)] if len(first) == len(series) else binned[first + lag]
-        counts = np.bincount(rows + later, minlength=(bins + 1) ** 2)
+    `level`: the 99 % level of independent samples; `pairs`: their number at lag 0.
+    """
+
+    def __init__(self, series: Floats, longest: int) -> None:
+        from scipy.special import chdtri  # scipy.stats takes half a second to import
+
+        good = np.isfinite(series)
+        samples = int(good.sum())
+        self._bins = int(np.clip(np.sqrt(samples / 5), 4, 32))
+        order = np.empty(samples, dtype=np.int64)
+        order[np.argsort(series[good], kind="stable")] = np.arange(samples)
+        # The bin of each sample; of one that is not finite, and of the padding, one bin more, which is left out.
+        self._binned = np.full(len(series) + longest, self._bins, dtype=np.int64)
+        self._binned[: len(series)][good] = order * self._bins // samples
+        self._first = _spread_out(len(series), _MOST_PAIRS)
+        self._whole = len(self._first) == len(series)
+        self._rows = self._binned[self._first] * (self._bins + 1)
+        self._curve: list[float] = []
+        # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
+        self.pairs = min(samples, len(self._first))
+        self.level = float(chdtri((self._bins - 1) ** 2, _SIGNIFICANCE) / (2 * self.pairs))
+
+    def until(self, last: int) -> Floats:
+        """Values at lags 0 .. last."""
+        self._curve += [self._at(lag) for lag in range(len(self._curve), last + 1)]
+        return np.array(self._curve)
+
+    def _at(self, lag: int) -> float:
+        bins, shifted = self._bins, self._binned[lag:]
+        later = shifted[: len(self._rows)] if self._whole else shifted[self._first]
+        counts = np.bincount(self._rows + later, minlength=(bins + 1) ** 2)
         inside = counts.reshape(bins + 1, bins + 1)[:bins, :bins]
         joint = inside / max(int(inside.sum()), 1)
         product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
         positive = joint > 0
-        out[lag] = np.sum(joint[positive] * np.log(joint[positive] / product[positive]))
-    # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
-    pairs = min(samples, len(first))
-    level = chdtri((bins - 1) ** 2, _SIGNIFICANCE) / (2 * pairs)
-    return out, float(level), pairs
+        return float(np.sum(joint[positive] * np.log(joint[positive] / product[positive])))
+
+
+def _first_minimum(curve: Floats, reach: int, longest: int) -> int:
+    """First lag with the lowest value within `reach`, because binning makes the curve noisy; else `longest` + 1."""
+    known = len(curve) if len(curve) > longest else len(curve) - reach
+    return next((lag for lag in range(1, min(known, longest)) if _is_lowest(curve, lag, reach)), longest + 1)
+
+
+def _first_at_most(curve: Floats, level: float) -> int:
+    """First lag with a value of at most `level`; far beyond the curve if there is none."""
+    below = np.flatnonzero(curve <= level)
+    return int(below[0]) if len(below) else _NOWHERE
 
 
 def _spread_out(length: int, most: int) -> Ints:

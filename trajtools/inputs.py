@@ -27,6 +27,7 @@ R = TypeVar("R")
 SCALES = ("std",)
 DWARFED = 30.0  # spread of a column over that of another, from which the other hardly counts in a distance
 MOST_COLUMNS = 64  # columns that are compared; more are weights
+SQUARABLE = 1e100  # squares of numbers below it, and above its inverse, neither overflow nor vanish
 SAMPLED = 20_000  # rows from which the spread of columns is estimated
 STEPS = 3  # flat arrays in a list that are one trajectory; two are a reference and its copy
 COORDINATES = (None, "l1", "l2", "linf", "rms")  # metrics in which a column counts by its size
@@ -345,9 +346,12 @@ def _spread(array: NDArray[Any]) -> Floats:
     if len(part) < 2:
         return np.zeros(array.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        size = np.max(np.abs(part), axis=0)
-        part /= np.where(size > 0, size, 1.0)  # squares of numbers near 1e200 would overflow
-        return np.asarray(np.std(part, axis=0) * size)
+        size = np.maximum(part.max(axis=0), -part.min(axis=0))
+        if not (size < SQUARABLE).all() or not (size > 1 / SQUARABLE).all():
+            part /= np.where(size > 0, size, 1.0)
+            return np.asarray(np.std(part, axis=0) * size)
+        part -= part.mean(axis=0)
+        return np.sqrt(np.einsum("ij,ij->j", part, part) / len(part))
 
 
 def _unequal_columns(array: NDArray[Any], names: tuple[str, ...]) -> list[Reason]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import alloca_once, for_range, get_or_insert_function, unpack_tuple
@@ -19,7 +20,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from trajtools._kernels._jit import kernel
-from trajtools.types import L1, L2
+from trajtools.types import L1, L2, L2_SCALED
 
 LANES = 8
 FOUR = 4
@@ -29,6 +30,7 @@ _QUAD = ir.VectorType(ir.DoubleType(), FOUR)
 _WORDS = ir.VectorType(WORD, LANES)
 _SMALLEST = 1 << 61  # the bits of 2 ** -511; numbers up to 2 ** 513 differ from them in the lowest 62 bits only
 _ZERO = ir.Constant(DOUBLES, [0.0] * LANES)
+_NEVER = ir.Constant(DOUBLES, [float("inf")] * LANES)
 
 
 def eight(builder: Any, data: Any, at: Any, kind: Any = DOUBLES) -> Any:
@@ -222,6 +224,177 @@ _products_l2, _products_l1, _products_linf = (_products(add) for add in (_add_sq
 _products_of_two, _products_of_three = _products(_add_square, 2), _products(_add_square, 3)
 
 
+def _meetings(add: Callable[..., Any], dimension: int | None = None, scaled: bool = False) -> Any:
+    """Gaps of the eight points of a bucket to each point of another one, in eight registers."""
+
+    @intrinsic
+    def meetings(typing: Any, out: Any, buckets: Any, home: Any, other: Any, best: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
+            gaps, rows, nearest = (make_array(signature.args[k])(context, builder, values[k]) for k in (0, 1, 4))
+            coordinates = unpack_tuple(builder, rows.shape)[1]
+            size = builder.mul(coordinates, _number(LANES))
+            here, there = (builder.mul(values[k], size) for k in (2, 3))
+            totals = [alloca_once(builder, DOUBLES) for _ in range(LANES)]
+
+            def over_coordinates(work: Callable[[Any], None]) -> None:
+                if dimension is None:
+                    with for_range(builder, coordinates) as coordinate:
+                        work(coordinate.index)
+                else:
+                    for at in range(dimension):
+                        work(_number(at))
+
+            def steps(coordinate: Any) -> list[Any]:
+                shift = builder.mul(coordinate, _number(LANES))
+                own, start = eight(builder, rows.data, builder.add(here, shift)), builder.add(there, shift)
+                others = (builder.load(builder.gep(rows.data, [builder.add(start, _number(k))])) for k in range(LANES))
+                return [builder.fsub(spread(builder, other), own) for other in others]
+
+            def add_one(coordinate: Any) -> None:
+                for total, step in zip(totals, steps(coordinate), strict=True):
+                    builder.store(add(builder, builder.load(total), step), total)
+
+            def add_scaled(coordinate: Any) -> None:
+                """Add squares of differences over the largest one; lanes without a difference are put right below."""
+                for total, size, step in zip(totals, largest, steps(coordinate), strict=True):
+                    builder.store(_add_square(builder, builder.load(total), builder.fdiv(step, size)), total)
+
+            for total in totals:
+                builder.store(_ZERO, total)
+            over_coordinates(add_one)
+            numbers = [builder.load(total) for total in totals]
+            if scaled:
+                largest = numbers
+                for total in totals:
+                    builder.store(_ZERO, total)
+                over_coordinates(add_scaled)
+                numbers = [
+                    _stretched(builder, size, builder.load(total)) for size, total in zip(largest, totals, strict=True)
+                ]
+            least = numbers
+            while len(least) > 1:
+                least = [_smaller(builder, a, b) for a, b in zip(least[::2], least[1::2], strict=True)]
+            near = bits(builder, builder.fcmp_ordered("<=", least[0], _last_row(builder, nearest)))
+            with builder.if_then(builder.icmp_unsigned("!=", near, _number(0))):
+                for k, gap in enumerate(numbers):
+                    builder.store(gap, _place(builder, gaps.data, _number(k * LANES), DOUBLES), align=8)
+            return near
+
+        return types.uint64(out, buckets, types.intp, types.intp, best), generate
+
+    return meetings
+
+
+def _stretched(builder: Any, largest: Any, total: Any) -> Any:
+    """Euclidean distances from the largest differences; zero and infinite ones, whose ratios are NaN, stay."""
+    kind = ir.FunctionType(total.type, [total.type])
+    root = builder.call(get_or_insert_function(builder.module, kind, "llvm.sqrt.v8f64"), [total])
+    plain = builder.and_(builder.fcmp_ordered(">", largest, _ZERO), builder.fcmp_ordered("<", largest, _NEVER))
+    return builder.select(plain, builder.fmul(largest, root), largest)
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(WORD, value)
+
+
+def _smaller(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+def _last_row(builder: Any, rows: Any) -> Any:
+    """Last of some rows of eight numbers."""
+    last = builder.sub(unpack_tuple(builder, rows.shape)[0], _number(1))
+    return eight(builder, rows.data, builder.mul(last, _number(LANES)))
+
+
+_meet_l2, _meet_l1, _meet_linf = (_meetings(add) for add in (_add_square, _add_size, _keep_largest))
+_meet_two, _meet_three = _meetings(_add_square, 2), _meetings(_add_square, 3)
+_meet_scaled = _meetings(_keep_largest, scaled=True)
+
+
+def _keeping(single: bool) -> Any:
+    """Insert candidates into lists of nearest ones, one list in each lane."""
+
+    @intrinsic
+    def keep(typing: Any, gaps: Any, times: Any, row: Any, own: Any, theiler: Any, best: Any, near: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
+            gap, time, mine, nearest, when = (
+                make_array(signature.args[k])(context, builder, values[k]) for k in (0, 1, 3, 5, 6)
+            )
+            size = _number(1) if single else unpack_tuple(builder, nearest.shape)[0]
+            query, window = eight(builder, mine.data, _number(0), _WORDS), spread(builder, values[4], _WORDS)
+            before, after = builder.sub(query, window), builder.add(query, window)
+            found = alloca_once(builder, DOUBLES), alloca_once(builder, _WORDS)
+            kept = alloca_once(builder, DOUBLES), alloca_once(builder, _WORDS)
+            zeros: Any = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [0] * LANES)
+
+            def insert(lists: tuple[Any, Any]) -> None:
+                """Exchange what was found with what is in the lists where it is nearer, or as near and earlier."""
+                (distance, moment), (old, past) = (
+                    [builder.load(each, align=8) for each in both] for both in (found, lists)
+                )
+                same = builder.and_(builder.fcmp_ordered("==", distance, old), builder.icmp_signed("<", moment, past))
+                nearer = builder.or_(builder.fcmp_ordered("<", distance, old), same)
+                builder.store(builder.select(nearer, distance, old), lists[0], align=8)
+                builder.store(builder.select(nearer, moment, past), lists[1], align=8)
+                if not single:
+                    builder.store(builder.select(nearer, old, distance), found[0])
+                    builder.store(builder.select(nearer, past, moment), found[1])
+
+            def place(row: Any) -> tuple[Any, Any]:
+                at = builder.mul(row, _number(LANES))
+                return _place(builder, nearest.data, at, DOUBLES), _place(builder, when.data, at, _WORDS)
+
+            if single:
+                for slot, memory in zip(kept, place(_number(0)), strict=True):
+                    builder.store(builder.load(memory, align=8), slot)
+            start = builder.mul(values[2], _number(LANES))
+            for k in range(LANES):
+                number = eight(builder, gap.data, _number(k * LANES))
+                other = spread(builder, builder.load(builder.gep(time.data, [builder.add(start, _number(k))])), _WORDS)
+                apart = builder.or_(builder.icmp_signed("<=", other, before), builder.icmp_signed(">=", other, after))
+                zeros = builder.or_(zeros, builder.and_(apart, builder.fcmp_ordered("==", number, _ZERO)))
+                fits = builder.and_(apart, builder.fcmp_ordered(">", number, _ZERO))
+                builder.store(builder.select(fits, number, _NEVER), found[0])
+                builder.store(other, found[1])
+                if single:
+                    insert(kept)
+                else:
+                    close = builder.fcmp_ordered("<=", builder.load(found[0]), _last_row(builder, nearest))
+                    with (
+                        builder.if_then(builder.icmp_unsigned("!=", bits(builder, close), _number(0))),
+                        for_range(builder, size) as level,
+                    ):
+                        insert(place(level.index))
+            if single:
+                for slot, memory in zip(kept, place(_number(0)), strict=True):
+                    builder.store(builder.load(slot), memory, align=8)
+            return bits(builder, zeros)
+
+        return types.uint64(gaps, times, types.intp, own, types.int64, best, near), generate
+
+    return keep
+
+
+_keep_one, _keep_several = _keeping(True), _keeping(False)
+
+
+@intrinsic
+def _reached(typing: Any, buckets: Any, home: Any, axis: Any, edge: Any, sign: Any, squared: Any, best: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
+        rows, nearest = (make_array(signature.args[k])(context, builder, values[k]) for k in (0, 6))
+        first = builder.mul(values[1], unpack_tuple(builder, rows.shape)[1])
+        own = eight(builder, rows.data, builder.mul(builder.add(first, values[2]), _number(LANES)))
+        step = builder.fmul(builder.fsub(spread(builder, values[3]), own), spread(builder, values[4]))
+        step = _larger(builder, step, _ZERO)
+        one = builder.trunc(values[5], ir.IntType(1))
+        gap = builder.select(one, builder.fmul(step, step), step)
+        return bits(builder, builder.fcmp_ordered("<=", gap, _last_row(builder, nearest)))
+
+    kinds = types.uint64, buckets, types.intp, types.intp, types.float64, types.float64, types.int64, best
+    return kinds[0](*kinds[1:]), generate
+
+
 @intrinsic
 def _within(typing: Any, gaps: Any, at: Any, limit: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
@@ -336,3 +509,43 @@ def apart(times: Any, row: Any, time: Any, least: Any) -> Any:
 def lowest(word: Any) -> Any:
     """Index of the lowest set bit of a word; 64 if none is set."""
     return _lowest(word)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def meet(gaps: Any, buckets: Any, home: Any, other: Any, best: Any, metric: Any) -> Any:
+    """Bit q: whether point q of the bucket `home` has a gap to a point of another one of at most that in best[-1, q].
+
+    If one has, the gap of point q to point k of the other bucket is written into gaps[8 * k + q].
+    """
+    if metric == L2:
+        if buckets.shape[1] == 2:
+            return _meet_two(gaps, buckets, home, other, best)
+        if buckets.shape[1] == 3:
+            return _meet_three(gaps, buckets, home, other, best)
+        return _meet_l2(gaps, buckets, home, other, best)
+    if metric == L1:
+        return _meet_l1(gaps, buckets, home, other, best)
+    if metric == L2_SCALED:
+        return _meet_scaled(gaps, buckets, home, other, best)
+    return _meet_linf(gaps, buckets, home, other, best)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def keep_nearest(gaps: Any, times: Any, row: Any, own: Any, theiler: Any, best: Any, near: Any) -> Any:
+    """Insert the points of times[row], whose gaps `meet` has written, into the lists of nearest ones of eight points.
+
+    `best` and `near` (k, 8) are the gaps and times of these lists, sorted; of equal gaps, the earlier time comes first.
+    `own` are the times of the eight points. Bit q: whether a point outside the Theiler window is at distance zero.
+    """
+    if best.shape[0] == 1:
+        return _keep_one(gaps, times, row, own, theiler, best, near)
+    return _keep_several(gaps, times, row, own, theiler, best, near)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def reached(buckets: Any, home: Any, axis: Any, edge: Any, sign: Any, metric: Any, best: Any) -> Any:
+    """Bit q: whether what lies beyond an edge along an axis (above it, or for the sign -1.0 below it) can be as near.
+
+    That is, whether its gap to point q of a bucket may be that in best[-1, q], or less.
+    """
+    return _reached(buckets, home, axis, edge, sign, np.int64(metric == L2), best)

@@ -27,9 +27,11 @@ BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 FAR = 1.7976931348623157e308
 STACK = 256
 HELD = 8  # leaves compared before their points are taken
-_BOXES = HELD * BUCKET  # place of the gaps to boxes, behind those to points
+BOXES = HELD * BUCKET  # place of the gaps to boxes, behind those to points
 _SPREAD_SAMPLE = 64
-_PER_BIN, _MOST_SHIFTS = 4, 32  # values per bin, and shifts per value up to which bins are sorted by insertion
+_MOST_SHIFTS = 32  # per value, up to which bins are sorted by insertion
+# Values per bin: few where bins are not sorted any further, more where the values do not stay in the cache.
+_FINE, _COARSE = np.int64(1), np.int64(4)
 
 
 class Groups(NamedTuple):
@@ -57,6 +59,22 @@ class Room(NamedTuple):
     stack_gap: np.ndarray
 
 
+class Strips(NamedTuple):
+    """Buckets of a sweep for nearest neighbours: strip by strip, each sorted along the axis of the sweep.
+
+    `edges`: the first bucket of each strip, and the end. `lows`, `highs`: bounds along the axis `across` of the points
+    from a strip on, and of those up to it. `fronts`, `backs`: bounds along the axis of the sweep of the points from a
+    bucket on in its strip, and of those up to it.
+    """
+
+    across: int
+    edges: np.ndarray
+    lows: np.ndarray
+    highs: np.ndarray
+    fronts: np.ndarray
+    backs: np.ndarray
+
+
 class Index(NamedTuple):
     """Data of a search; `kind` determines which arrays are filled."""
 
@@ -67,6 +85,7 @@ class Index(NamedTuple):
     times: np.ndarray
     slots: np.ndarray
     boxes: np.ndarray
+    strips: Strips
     groups: Groups
     matrix: np.ndarray
     usable: np.ndarray
@@ -176,39 +195,51 @@ def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any
         _sort_subtree(points, order, (1 << top_level) + part, top_level, end_level, depth)
 
 
-@kernel()
-def sort_order(values: Any) -> Any:
-    """Order of values by their size, equal ones as they stand; empty if they are too uneven for equal bins.
+@kernel(nogil=True)
+def into_bins(values: Any, per_bin: Any) -> Any:
+    """Order of values by bins of equal width, as they stand within each, and the ends of the bins.
 
-    Bins of equal width are sorted by insertion, which is fast where each holds a few values.
+    The order is empty if the values are too uneven for equal bins.
     """
     n = values.shape[0]
     low, high = values[0], values[0]
     for v in values:
         low = v if v < low else low
         high = v if v > high else high
-    bins = max(n // _PER_BIN, 1)
+    bins = max(n // per_bin, 1)
     scale = bins / (high - low) if high > low else 0.0
     if scale == np.inf:  # the spread is below the normal numbers
         scale = 0.0
-    starts = np.zeros(bins + 1, dtype=np.int64)
+    ends = np.zeros(bins + 1, dtype=np.int64)
     place = np.empty(n, dtype=np.int64)
     for i in range(n):
         place[i] = min(int((values[i] - low) * scale), bins - 1)
-        starts[place[i] + 1] += 1
+        ends[place[i] + 1] += 1
     squares = 0
     for b in range(bins):
-        squares += starts[b + 1] * starts[b + 1]
-        starts[b + 1] += starts[b]
+        squares += ends[b + 1] * ends[b + 1]
+        ends[b + 1] += ends[b]
     if squares > _MOST_SHIFTS * n:
-        return place[:0]
+        return place[:0], ends
     order = np.empty(n, dtype=np.int64)
     for i in range(n):
-        order[starts[place[i]]] = i
-        starts[place[i]] += 1
+        order[ends[place[i]]] = i
+        ends[place[i]] += 1
+    return order, ends[:bins]
+
+
+@kernel(nogil=True)
+def sort_order(values: Any) -> Any:
+    """Order of values by their size, equal ones as they stand; empty if they are too uneven for equal bins.
+
+    Bins of equal width are sorted by insertion, which is fast where each holds a few values.
+    """
+    order, ends = into_bins(values, _COARSE)
+    if order.shape[0] == 0:
+        return order
     begin = 0
-    for b in range(bins):
-        for m in range(begin + 1, starts[b]):
+    for end in ends:
+        for m in range(begin + 1, end):
             i = order[m]
             v = values[i]
             at = m
@@ -216,8 +247,101 @@ def sort_order(values: Any) -> Any:
                 order[at] = order[at - 1]
                 at -= 1
             order[at] = i
-        begin = starts[b]
+        begin = end
     return order
+
+
+@kernel(nogil=True)
+def split_strips(points: Any, order: Any, across: Any, bounds: Any, lows: Any, highs: Any) -> Any:
+    """Reorder rows by strips order[bounds[s] : bounds[s + 1]] along an axis, and write the bounds of what is beyond.
+
+    `lows[s]`: of the strips from s on; `highs[s]`: of those up to s. Returns false if the values are too uneven; then
+    the rows must be sorted, which they are if they come so.
+    """
+    n = order.shape[0]
+    values = np.empty(n)
+    for at in range(n):
+        values[at] = points[order[at], across]
+    rising = True
+    for at in range(n - 1):
+        rising &= values[at] <= values[at + 1]
+    if not rising:
+        places, _ = into_bins(values, _COARSE)
+        if places.shape[0] == 0:
+            return False
+        rows, unsorted = order.copy(), values.copy()
+        for at in range(n):
+            order[at], values[at] = rows[places[at]], unsorted[places[at]]
+    for s in range(lows.shape[0]):
+        low = high = values[bounds[s]]
+        for at in range(bounds[s] + 1, bounds[s + 1]):
+            v = values[at]
+            low = v if v < low else low
+            high = v if v > high else high
+        lows[s], highs[s] = low, high
+    _widen(lows, highs, 0, lows.shape[0])
+    return True
+
+
+@kernel(_nrt=False)
+def _widen(lows: Any, highs: Any, first: Any, last: Any) -> Any:
+    """Turn bounds of each into those of what follows, and of what comes before."""
+    for at in range(last - 2, first - 1, -1):
+        lows[at] = min(lows[at], lows[at + 1])
+    for at in range(first + 1, last):
+        highs[at] = max(highs[at], highs[at - 1])
+
+
+@kernel(nogil=True)
+def fill_strips(
+    points: Any,
+    order: Any,
+    axis: Any,
+    bounds: Any,
+    edges: Any,
+    first: Any,
+    last: Any,
+    leaves: Any,
+    times: Any,
+    fronts: Any,
+    backs: Any,
+) -> Any:
+    """Copy the rows of the strips first .. last into their buckets, by bins along an axis; see `Strips`.
+
+    Returns the first strip whose values are too uneven for bins, or `last`. Rows that come sorted are never so.
+    """
+    for strip in range(first, last):
+        rows = order[bounds[strip] : bounds[strip + 1]]
+        n = rows.shape[0]
+        values = np.empty(n)
+        for at in range(n):
+            values[at] = points[rows[at], axis]
+        rising = True
+        for at in range(n - 1):
+            rising &= values[at] <= values[at + 1]
+        places = np.arange(n)
+        if not rising:
+            places, _ = into_bins(values, _FINE)
+            if places.shape[0] == 0:
+                return strip
+        for leaf in range(edges[strip], edges[strip + 1]):
+            base = (leaf - edges[strip]) * BUCKET
+            low, high = np.inf, -np.inf
+            for lane in range(BUCKET):
+                if base + lane < n:
+                    row, v = rows[places[base + lane]], values[places[base + lane]]
+                    low = v if v < low else low
+                    high = v if v > high else high
+                    times[leaf, lane] = row
+                    for c in range(points.shape[1]):
+                        leaves[leaf, c, lane] = points[row, c]
+                else:
+                    times[leaf, lane] = -1
+                    for c in range(points.shape[1]):
+                        leaves[leaf, c, lane] = np.inf
+            fronts[leaf], backs[leaf] = low, high
+        _widen(fronts, backs, edges[strip], edges[strip + 1])
+    return last
 
 
 @kernel(_nrt=False)
@@ -240,37 +364,61 @@ def _sample_gaps(gaps: Any, columns: Any, point: Any, metric: Any) -> Any:
 
 @kernel()
 def count_candidates(
-    columns: Any, times: Any, queries: Any, query_times: Any, metric: Any, theiler: Any, radius: Any
+    points: Any, times: Any, queries: Any, metric: Any, theiler: Any, radius: Any, stride: Any, axis: Any
 ) -> Any:
-    """Mean number of points of a sample that a sweep along each axis compares with a query, and that within `radius`.
+    """Mean numbers of points of a sample within reach of a query along each axis, along `axis` as well, and in all.
 
-    Points and queries are given as columns (d, n). An infinite radius means the nearest point of the sample. Points at
-    distance zero and, for the nearest, those in the Theiler window do not count. Scaled distances are taken as largest
-    differences, which suffices for an estimate.
+    `times` and `queries` are rows of `points`; of the sample, every `stride`-th is used. The reach is the radius, or if
+    that is infinite the gap to the nearest point of the sample. Points at distance zero and, for the nearest, those in
+    the Theiler window do not count. Scaled distances are taken as largest differences, which suffices for an estimate.
+    `axis` -1: that of the smallest number, which is returned.
     """
-    d, n = columns.shape
-    counts = np.zeros(d)
+    d, n, m = points.shape[1], (times.shape[0] + stride - 1) // stride, queries.shape[0]
+    columns = np.empty((d, n))
+    for k in range(n):
+        for c in range(d):
+            columns[c, k] = points[times[k * stride], c]
+    counts, both = np.zeros(d), np.zeros(d)
+    reaches = np.full(m, radius)
     inside = 0.0
     gaps = np.empty(n)
-    for q in range(query_times.shape[0]):
-        _sample_gaps(gaps, columns, queries[:, q], metric)
-        reach = radius
+    limit = radius * radius if metric == L2 else radius
+    for q in range(m):
+        _sample_gaps(gaps, columns, points[queries[q]], metric)
         if radius == np.inf:
-            for k in range(n):
-                if 0.0 < gaps[k] < reach and abs(times[k] - query_times[q]) >= theiler:
-                    reach = gaps[k]
-            reach = np.sqrt(reach) if metric == L2 else reach
-        else:
-            limit = radius * radius if metric == L2 else radius
-            for k in range(n):
-                inside += (gaps[k] <= limit) & (gaps[k] > 0.0)
+            reaches[q] = _gap_of_nearest(gaps, times, stride, queries[q], theiler)
+            reaches[q] = np.sqrt(reaches[q]) if metric == L2 else reaches[q]
+        for k in range(n):
+            inside += (gaps[k] <= limit) & (gaps[k] > 0.0)
         for c in range(d):
-            column, low, high = columns[c], queries[c, q] - reach, queries[c, q] + reach
-            count: Any = 0
-            for k in range(n):
-                count += np.int64(column[k] >= low) & np.int64(column[k] <= high)
-            counts[c] += count
-    return counts / query_times.shape[0], inside / query_times.shape[0]
+            counts[c] += _count_within(columns, points[queries[q]], reaches[q], c, c)
+    axis = np.argmin(counts) if axis < 0 else axis
+    for q in range(m):
+        for c in range(d):
+            both[c] += _count_within(columns, points[queries[q]], reaches[q], axis, c)
+    return counts / m, both / m, inside / m, axis
+
+
+@kernel(_nrt=False)
+def _gap_of_nearest(gaps: Any, times: Any, stride: Any, time: Any, theiler: Any) -> Any:
+    """Smallest positive gap of a sample outside the Theiler window; inf if there is none."""
+    least = np.inf
+    for k in range(gaps.shape[0]):
+        if 0.0 < gaps[k] < least and abs(times[k * stride] - time) >= theiler:
+            least = gaps[k]
+    return least
+
+
+@kernel(_nrt=False)
+def _count_within(columns: Any, point: Any, reach: Any, a: Any, b: Any) -> Any:
+    """Number of columns within reach of a point along two axes."""
+    one, other = columns[a], columns[b]
+    low, high, under, over = point[a] - reach, point[a] + reach, point[b] - reach, point[b] + reach
+    count: Any = 0
+    for k in range(columns.shape[1]):
+        first = np.int64(one[k] >= low) & np.int64(one[k] <= high)
+        count += first & np.int64(other[k] >= under) & np.int64(other[k] <= over)
+    return count
 
 
 @kernel()
@@ -382,7 +530,7 @@ def leaf_gaps(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any, metric: An
 def make_room(dimension: int) -> Room:
     """Allocate the workspace of one thread, outside the kernels to save compilation."""
     return Room(
-        gaps=np.empty(_BOXES + LANES),
+        gaps=np.empty(BOXES + LANES),
         held=np.empty(HELD, dtype=np.int64),
         point=np.empty(dimension),
         stack=np.empty(STACK, dtype=np.int64),
@@ -396,267 +544,6 @@ def load_point(leaves: Any, home: Any, lane: Any, point: Any) -> Any:
     """Copy the point in one lane of a leaf."""
     for c in range(leaves.shape[1]):
         point[c] = leaves[home, c, lane]
-
-
-@kernel(_nrt=False)
-def insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
-    """Insert a point into a sorted row of nearest ones, unless it is there; ties are ordered by time."""
-    at = best.shape[1] - 1
-    if gap == best[row, at] and other > neighbors[row, at]:
-        return
-    for k in range(at + 1):
-        if neighbors[row, k] == other:
-            return
-    while at > 0 and (best[row, at - 1] > gap or (best[row, at - 1] == gap and neighbors[row, at - 1] > other)):
-        best[row, at] = best[row, at - 1]
-        neighbors[row, at] = neighbors[row, at - 1]
-        at -= 1
-    best[row, at] = gap
-    neighbors[row, at] = other
-
-
-@kernel(_nrt=False, forceinline=True)
-def offer_leaf(
-    leaves: Any,
-    times: Any,
-    leaf: Any,
-    point: Any,
-    time: Any,
-    metric: Any,
-    theiler: Any,
-    gaps: Any,
-    best: Any,
-    near: Any,
-) -> Any:
-    """Insert the points of a leaf into the list of nearest ones; return whether one is at distance zero."""
-    leaf_gaps(gaps, 0, leaves, leaf, point, metric)
-    last = best.shape[1] - 1
-    inside = within(gaps, 0, best[time, last]) & apart(times, leaf, time, theiler)
-    repeat = False
-    while inside != 0:
-        k = lowest(inside)
-        inside &= inside - np.uint64(1)
-        if gaps[k] <= best[time, last]:
-            if gaps[k] > 0.0:
-                insert(best, near, time, gaps[k], times[leaf, k])
-            else:
-                repeat = True
-    return repeat
-
-
-@kernel(_nrt=False, forceinline=True)
-def push_nodes(
-    gaps: Any,
-    point: Any,
-    boxes: Any,
-    first: Any,
-    flat: Any,
-    earliest: Any,
-    group: Any,
-    bottom: Any,
-    skip: Any,
-    limit: Any,
-    latest: Any,
-    metric: Any,
-    stack: Any,
-    stack_time: Any,
-    stack_gap: Any,
-    depth: Any,
-) -> Any:
-    """Push the nodes of a group that may hold a nearer point, the nearest or earliest one last.
-
-    Leaves are pushed as their numbers, groups as -1 - number. Returns the new depth of the stack, and whether a node
-    with copies of the point itself was left out.
-    """
-    box_gaps(gaps, _BOXES, boxes, group, point, metric)
-    inside = within(gaps, _BOXES, limit) & ~skip
-    base = depth
-    repeat = False
-    while inside != 0:
-        k = lowest(inside)
-        inside &= inside - np.uint64(1)
-        gap, time = gaps[_BOXES + k], earliest[group, k]
-        # Ties go to the earliest point; otherwise all copies of a few points would be visited.
-        if gap == limit and time > latest:
-            continue
-        if gap == 0.0 and flat[group, k]:
-            repeat = True
-            continue
-        at = depth
-        while at > base and (stack_gap[at - 1] < gap or (stack_gap[at - 1] == gap and stack_time[at - 1] < time)):
-            stack[at], stack_time[at], stack_gap[at] = stack[at - 1], stack_time[at - 1], stack_gap[at - 1]
-            at -= 1
-        node = first[group] + k
-        stack[at], stack_time[at], stack_gap[at] = node if group < bottom else -1 - node, time, gap
-        depth += 1
-    return depth, repeat
-
-
-@kernel(_nrt=False, forceinline=True)
-def axis_gap(step: Any, metric: Any) -> Any:
-    """Gap of two points that differ along one axis only."""
-    return step * step if metric == L2 else abs(step)
-
-
-@kernel(nogil=True, _nrt=False)
-def tree_nearest(
-    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
-) -> Any:
-    """Fill `best` (gaps), `neighbors` (times) and `repeats` for the points of the buckets first .. last of a tree.
-
-    The leaf of a point comes first, then the nodes beside it on the way up, the nearest ones first. `best` is initially
-    `FAR`, `neighbors` -1.
-    """
-    leaves, times, slots, metric = index.leaves, index.times, index.slots, index.metric
-    boxes, firsts, flat, earliest = index.groups.boxes, index.groups.first, index.groups.flat, index.groups.earliest
-    gaps, point, stack, stack_time, stack_gap = room.gaps, room.point, room.stack, room.stack_time, room.stack_gap
-    bottom = max(leaves.shape[0] // LANES, 1)
-    worst = best.shape[1] - 1
-    # Plain integers from the start: numba would compile the helpers once more for a literal.
-    depth, before = np.int64(0), np.int64(-1)
-    for place in range(first * BUCKET, last * BUCKET):
-        home, lane = place // BUCKET, place % BUCKET
-        time = times[home, lane]
-        if time < 0:
-            continue
-        load_point(leaves, home, lane, point)
-        if before >= 0 and metric != L2_SCALED:
-            _offer_shifted(leaves, slots, metric, time, before, theiler, point, best, neighbors)
-        before = time
-        repeat = False
-        start, count, child = 0, bottom, home
-        stack[0], stack_time[0], stack_gap[0] = home, -1, 0.0
-        depth += 1
-        while True:
-            if depth > 0:
-                depth -= 1
-                node, gap = stack[depth], stack_gap[depth]
-                if gap > best[time, worst] or (gap == best[time, worst] and stack_time[depth] > neighbors[time, worst]):
-                    continue
-                if node >= 0:
-                    repeat |= offer_leaf(leaves, times, node, point, time, metric, theiler, gaps, best, neighbors)
-                    continue
-                group, skip = -1 - node, np.uint64(0)
-            elif count == 0:
-                break
-            else:  # one level up
-                group, skip = start + child // LANES, np.uint64(1) << np.uint64(child % LANES)
-                child //= LANES
-                start += count
-                count = max(count // LANES, 1) if count > 1 else 0
-            limit, latest = best[time, worst], neighbors[time, worst]
-            depth, again = push_nodes(
-                gaps,
-                point,
-                boxes,
-                firsts,
-                flat,
-                earliest,
-                group,
-                bottom,
-                skip,
-                limit,
-                latest,
-                metric,
-                stack,
-                stack_time,
-                stack_gap,
-                depth,
-            )
-            repeat |= again
-        repeats[time] = repeat
-
-
-@kernel(_nrt=False)
-def _offer_shifted(
-    leaves: Any,
-    slots: Any,
-    metric: Any,
-    time: Any,
-    before: Any,
-    theiler: Any,
-    point: Any,
-    best: Any,
-    neighbors: Any,
-) -> Any:
-    """Offer the neighbours of an earlier query, moved on with the time: close for points of one stretch of an orbit.
-
-    They only bound the search from the start, so the result does not depend on the order of the queries.
-    """
-    for k in range(best.shape[1]):
-        if neighbors[before, k] < 0:
-            return
-        other = neighbors[before, k] + time - before
-        if other < 0 or other >= slots.shape[0] or slots[other] < 0:
-            continue
-        leaf, lane = slots[other] // BUCKET, slots[other] % BUCKET
-        gap = 0.0
-        for c in range(leaves.shape[1]):  # term by term as in the leaves
-            step = abs(leaves[leaf, c, lane] - point[c])
-            if metric == L2:
-                gap += step * step
-            elif metric == L1:
-                gap += step
-            else:
-                gap = step if step > gap else gap
-        if 0.0 < gap <= best[time, best.shape[1] - 1] and abs(other - time) >= theiler:
-            insert(best, neighbors, time, gap, other)
-
-
-@kernel(nogil=True, _nrt=False)
-def sweep_nearest(
-    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
-) -> Any:
-    """`tree_nearest` for points sorted along an axis, outwards until the axis alone exceeds the gap; or for all points.
-
-    Without an axis (brute force), every leaf is compared.
-    """
-    leaves, times, axis, metric = index.leaves, index.times, index.axis, index.metric
-    point, gaps = room.point, room.gaps
-    n_leaves = leaves.shape[0]
-    worst = best.shape[1] - 1
-    for place in range(first * BUCKET, last * BUCKET):
-        home, lane = place // BUCKET, place % BUCKET
-        time = times[home, lane]
-        if time < 0:
-            continue
-        load_point(leaves, home, lane, point)
-        repeat = False
-        leaf, step = home, 1
-        while True:
-            repeat |= offer_leaf(leaves, times, leaf, point, time, metric, theiler, gaps, best, neighbors)
-            leaf += step
-            if step > 0 and (
-                leaf == n_leaves
-                or (axis >= 0 and axis_gap(leaves[leaf, axis, 0] - point[axis], metric) > best[time, worst])
-            ):
-                leaf = home - 1
-                step = -1
-            if step < 0 and (
-                leaf < 0
-                or (axis >= 0 and axis_gap(point[axis] - leaves[leaf, axis, BUCKET - 1], metric) > best[time, worst])
-            ):
-                break
-        repeats[time] = repeat
-
-
-@kernel(nogil=True, _nrt=False)
-def matrix_nearest(
-    matrix: Any, usable: Any, first: Any, last: Any, theiler: Any, best: Any, neighbors: Any, repeats: Any
-) -> Any:
-    """`tree_nearest` for the rows first .. last of a distance matrix."""
-    worst = best.shape[1] - 1
-    for time in range(first, last):
-        if not usable[time]:
-            continue
-        for other in range(usable.shape[0]):
-            gap = matrix[time, other]
-            if not gap < best[time, worst] or abs(other - time) < theiler or not usable[other]:
-                continue
-            if gap > 0.0:
-                insert(best, neighbors, time, gap, other)
-            else:
-                repeats[time] = True
 
 
 @kernel(_nrt=False, forceinline=True)
@@ -697,12 +584,12 @@ def tree_ball(
     while depth > 0:
         depth -= 1
         group = stack[depth]
-        box_gaps(gaps, _BOXES, groups.boxes, group, point, metric)
-        inside = within(gaps, _BOXES, limit)
+        box_gaps(gaps, BOXES, groups.boxes, group, point, metric)
+        inside = within(gaps, BOXES, limit)
         if group >= bottom:
             for k in range(LANES - 1, -1, -1):
                 if (inside >> np.uint64(k)) & np.uint64(1):
-                    if gaps[_BOXES + k] == 0.0 and groups.flat[group, k]:
+                    if gaps[BOXES + k] == 0.0 and groups.flat[group, k]:
                         repeat = True
                     else:
                         stack[depth] = groups.first[group] + k
@@ -711,7 +598,7 @@ def tree_ball(
         while inside != 0:
             k = lowest(inside)
             inside &= inside - np.uint64(1)
-            if gaps[_BOXES + k] == 0.0 and groups.flat[group, k]:
+            if gaps[BOXES + k] == 0.0 and groups.flat[group, k]:
                 repeat = True
                 continue
             leaf = groups.first[group] + k
@@ -773,6 +660,12 @@ def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, n
             else:
                 repeat = True
     return count, repeat
+
+
+@kernel(_nrt=False, forceinline=True)
+def axis_gap(step: Any, metric: Any) -> Any:
+    """Gap of two points that differ along one axis only."""
+    return step * step if metric == L2 else abs(step)
 
 
 @kernel(_nrt=False, forceinline=True)

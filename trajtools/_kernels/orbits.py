@@ -9,7 +9,8 @@ import numpy as np
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.distances import root_l2
 from trajtools._kernels.lanes import LANES, lowest, within
-from trajtools._kernels.neighbors import BUCKET, FAR, leaf_gaps, push_nodes
+from trajtools._kernels.nearest import push_nodes
+from trajtools._kernels.neighbors import BUCKET, FAR, leaf_gaps
 from trajtools.types import L1, L2
 
 # Arrays are passed one by one to functions called for every state: numba copies a tuple of them at each call.

@@ -27,7 +27,7 @@ BLOCK_BYTES = 4096  # of one state compared at a time: two groups of states fit 
 PANEL = 64  # groups of states compared with one group: fit into the L2 cache
 SPAN = 16  # steps summed in float32
 _UNROLL = 4  # consecutive steps summed before they join the sums, for accuracy
-_DOUBLES = 8
+_DOUBLES, _SINGLES = 8, 16  # numbers in a vector
 _VECTOR_BYTES = 64
 
 # Half of a tile at a time: its sums, the terms that join them and the states use 22 of the 32 registers of AVX-512;
@@ -192,16 +192,33 @@ def pack(entries: Any, stride: Any, count: Any, scale: Any, signs: Any, first: A
             state = group * GROUP + row
             start = state * stride + first
             whole = (last - first) // lanes if state < count else 0
-            for step in range(whole):
-                for lane in range(lanes):
-                    value = entries[start + step * lanes + lane] * scale[state]
-                    panel[group, step, row, lane] = np.sign(value) if signs else value
+            _pack_whole(panel, group, row, entries, start, whole, scale[min(state, count - 1)], signs)
             for step in range(whole, steps):
                 for lane in range(lanes):
                     at = step * lanes + lane
                     value = entries[start + at] * scale[state] if state < count and at < last - first else scale[0] * 0
                     panel[group, step, row, lane] = np.sign(value) if signs else value
     return steps
+
+
+@kernel(nogil=True)
+def _pack_whole(
+    panel: Any, group: Any, row: Any, entries: Any, start: Any, steps: Any, factor: Any, signs: Any
+) -> None:
+    """Pack the steps of one state that are filled with entries; loops of a known length become one vector."""
+    lanes = panel.shape[3]
+    if signs:
+        for step in range(steps):
+            for lane in range(lanes):
+                panel[group, step, row, lane] = np.sign(entries[start + step * lanes + lane] * factor)
+    elif lanes == _SINGLES:
+        for step in range(steps):
+            for lane in range(_SINGLES):
+                panel[group, step, row, lane] = entries[start + step * _SINGLES + lane] * factor
+    else:
+        for step in range(steps):
+            for lane in range(_DOUBLES):
+                panel[group, step, row, lane] = entries[start + step * _DOUBLES + lane] * factor
 
 
 @kernel(nogil=True)

@@ -200,8 +200,7 @@ def check_average(average: str) -> int:
 
 def block_edges(states: States) -> Ints:
     """Bounds of the blocks of reference states, of equal length, longer than the horizon."""
-    times = np.flatnonzero(states.usable)
-    first, stop = int(times[0]), int(times[-1]) + 1
+    first, stop = int(states.usable.argmax()), len(states) - int(states.usable[::-1].argmax())
     shortest = max(_SHORTEST_BLOCK, states.theiler, states.horizon + 1)
     blocks = int(np.clip((stop - first) // shortest, 1, _BLOCKS))
     return first + (np.arange(blocks + 1) * (stop - first)) // blocks
@@ -370,7 +369,7 @@ def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, St
     strategy = choose(states, None)
     if strategy.name in ("tree", "sweep"):
         # Searching for all states costs less than comparing these few with all others.
-        neighbors = nearest(states, rule, strategy.name)
+        neighbors = nearest(states, rule, strategy)
         return neighbors.index[starts], neighbors.counts["zero_distance"] > 0, strategy
     from trajtools._kernels.divergence import nearest_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, States, compact, prepare
-from trajtools.types import Floats, Ints, StatesLike
+from trajtools.types import L1, L2_SCALED, Floats, Ints, StatesLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -32,6 +32,14 @@ _QUERIES, _SAMPLE = 32, 1024
 _SWEEP_CANDIDATES = 60.0
 
 
+# The same for nearest neighbours: their sweep in strips searches for eight states at once.
+_STRIP_CANDIDATES = 100.0
+
+
+# Ratio of the states to the square of the strips where states lie as dense along one axis as along the other.
+_STRIP_STATES = 16.0
+
+
 _SWEEP_SHARE = 0.3
 
 
@@ -42,6 +50,9 @@ _TOP_LEVELS = 4
 # Boxes and groups of searches without a tree.
 _NO_BOXES = np.empty((0, 2, 0))
 _NO_GROUPS = np.empty((0, 0, 2, 0)), np.empty(0, np.int64), np.empty((0, 0), np.bool_), np.empty((0, 0), np.int64)
+
+
+_NO_STRIPS = np.array([-np.inf]), np.array([np.inf]), np.empty(0), np.empty(0)
 
 
 # Fewer values are sorted at once; more in parts between quantiles of a sample.
@@ -60,11 +71,16 @@ class Strategy:
         Coordinate of a sweep; -1 for other searches.
     why : str
         The reason, with numbers.
+    across, strips : int, int
+        Coordinate and number of the strips into which a sweep for nearest neighbours divides the states; -1 and 0 for
+        other searches.
     """
 
     name: str
     axis: int
     why: str
+    across: int = -1
+    strips: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,41 +176,91 @@ def find_nearest(
     [4, 3, 4, 1, 2]
     """
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
-    return nearest(states if strategy else compact(states), neighbors or NearestK(), strategy)
+    states = states if strategy else compact(states)
+    found = nearest(states, neighbors or NearestK(), strategy)
+    return Neighbors(
+        found.index,
+        _distances(states, found.index),
+        found.n_references,
+        found.counts,
+        found.strategy,
+        states.theiler,
+        states.theiler_why,
+    )
 
 
-def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:
-    """`find_nearest` for prepared states."""
-    from trajtools._kernels import neighbors
+def _distances(states: States, index: Ints) -> Floats:
+    """Distances of states and their neighbours, term by term as in the kernels."""
+    rows, places = np.nonzero(index >= 0)
+    others = index[rows, places]
+    out = np.full(index.shape, np.nan)
+    if states.code == PRECOMPUTED:
+        out[rows, places] = states.matrix[rows, others]
+        return out
+    total = np.zeros(len(rows))
+    for column in states.points.T:
+        step = np.abs(column[rows] - column[others])
+        if states.root:
+            total += np.square(step, out=step)
+        elif states.code == L1:
+            total += step
+        else:
+            np.maximum(total, step, out=total)
+    if states.code == L2_SCALED:
+        largest, total = total, np.zeros(len(rows))
+        for column in states.points.T:
+            total += np.square((column[rows] - column[others]) / largest)
+        total = largest * np.sqrt(total)
+    out[rows, places] = states.distance(total)
+    return out
+
+
+class Found(NamedTuple):
+    """Indices of the neighbours, nearest first, as in `Neighbors`."""
+
+    index: Ints
+    n_references: int
+    counts: dict[str, int]
+    strategy: Strategy
+
+
+def nearest(states: States, rule: NearestK, strategy: Strategy | str | None = None) -> Found:
+    """`find_nearest` for prepared states, without distances."""
+    from trajtools._kernels import nearest as kernels, neighbors
     from trajtools._kernels._jit import in_parts
 
-    chosen = requested(states, strategy) if strategy else choose(states, None)
+    chosen = requested(states, strategy) if isinstance(strategy, str) else strategy or choose(states, None)
     index = build(states, chosen)
-    gaps = np.full((len(states), int(rule.k)), neighbors.FAR)
-    times = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
-    repeats = np.zeros(len(states), dtype=np.bool_)
+    shape = len(states), int(rule.k)
+    times, repeats = np.full(shape, -1, dtype=np.int64), np.zeros(len(states), dtype=np.bool_)
+    # One kernel per search: only the one used is compiled.
     if index.kind == neighbors.MATRIX:
+        gaps = np.full(shape, neighbors.FAR)
         in_parts(
-            lambda a, b: neighbors.matrix_nearest(
+            lambda a, b: kernels.matrix_nearest(
                 states.matrix, states.usable, a, b, states.theiler, gaps, times, repeats
             ),
             len(states),
         )
-    else:
-        # One kernel per search: only the one used is compiled.
-        search = neighbors.tree_nearest if index.kind == neighbors.TREE else neighbors.sweep_nearest
+    elif index.kind == neighbors.TREE:
+        gaps = np.full(shape, neighbors.FAR)
         in_parts(
-            lambda a, b: search(
+            lambda a, b: kernels.tree_nearest(
                 index, a, b, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
             ),
             len(index.leaves),
         )
-    distance = np.sqrt(gaps, out=gaps) if states.root else gaps
-    distance[times < 0] = np.nan
+    else:
+        in_parts(
+            lambda a, b: kernels.sweep_nearest(
+                index, a, b, states.theiler, kernels.make_block(shape[1]), times, repeats
+            ),
+            len(index.leaves),
+        )
     n_references = int(np.count_nonzero(times[:, 0] >= 0))
     counts = count_left_out(states, bool(repeats.any()))
     counts["without_neighbors"] = int(np.count_nonzero(states.usable)) - n_references
-    return Neighbors(times, distance, n_references, counts, chosen, states.theiler, states.theiler_why)
+    return Found(times, n_references, counts, chosen)
 
 
 def build(states: States, strategy: Strategy) -> Any:
@@ -205,16 +271,20 @@ def build(states: States, strategy: Strategy) -> Any:
     kind = {"brute": neighbors.BRUTE, "sweep": neighbors.SWEEP, "tree": neighbors.TREE, "matrix": neighbors.MATRIX}[
         strategy.name
     ]
-    order = np.flatnonzero(states.usable)
-    if strategy.name == "sweep":
-        order = order[sorted_along(states.points[:, strategy.axis][order])]
     boxes, groups = _NO_BOXES, neighbors.Groups(*_NO_GROUPS)
     leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
-    if strategy.name != "matrix":
+    strips = neighbors.Strips(-1, np.zeros(2, dtype=np.int64), *_NO_STRIPS)
+    if strategy.strips:
+        leaves, times, strips = into_strips(states, strategy)
+    elif strategy.name != "matrix":
+        order = np.flatnonzero(states.usable)
+        if strategy.name == "sweep":
+            order = order[sorted_along(states.points[:, strategy.axis][order])]
         # The kernels are compiled for one array layout.
         points, rows = np.require(states.points, requirements=("C", "W")), order
         n_leaves = -(-len(order) // neighbors.BUCKET)
         starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
+        strips = strips._replace(edges=np.array([0, n_leaves]))
         if strategy.name == "tree":
             # The tree reorders the points themselves.
             points, starts = split_points(states, order)
@@ -230,9 +300,42 @@ def build(states: States, strategy: Strategy) -> Any:
         if strategy.name == "tree":
             boxes, *rest = neighbors.bound_tree(leaves, times, np.diff(starts))
             groups = neighbors.Groups(*neighbors.group_nodes(boxes, *rest))
-    return neighbors.Index(
-        kind, states.code, strategy.axis, leaves, times, slots, boxes, groups, states.matrix, states.usable
+    arrays = leaves, times, slots, boxes, strips, groups, states.matrix, states.usable
+    return neighbors.Index(kind, states.code, strategy.axis, *arrays)
+
+
+def into_strips(states: States, strategy: Strategy) -> tuple[Floats, Ints, Any]:
+    """Buckets of a sweep for nearest neighbours, their times, and strips."""
+    from trajtools._kernels import neighbors
+    from trajtools._kernels._jit import in_parts
+
+    points, order, count = (
+        np.require(states.points, requirements=("C", "W")),
+        np.flatnonzero(states.usable),
+        strategy.strips,
     )
+    bounds = (np.arange(count + 1) * len(order)) // count
+    lows, highs = np.full(count, -np.inf), np.full(count, np.inf)
+    if count > 1 and not neighbors.split_strips(points, order, strategy.across, bounds, lows, highs):
+        order = order[np.argsort(points[order, strategy.across])]
+        neighbors.split_strips(points, order, strategy.across, bounds, lows, highs)
+    edges = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(-(-(bounds[1:] - bounds[:-1]) // neighbors.BUCKET), out=edges[1:])
+    leaves = np.empty((edges[-1], points.shape[1], neighbors.BUCKET))
+    times = np.empty((edges[-1], neighbors.BUCKET), dtype=np.int64)
+    fronts, backs = np.empty(edges[-1]), np.empty(edges[-1])
+
+    def fill(first: int, last: int) -> None:
+        while first < last:
+            first = neighbors.fill_strips(
+                points, order, strategy.axis, bounds, edges, first, last, leaves, times, fronts, backs
+            )
+            if first < last:
+                rows = order[bounds[first] : bounds[first + 1]]
+                rows[:] = rows[np.argsort(points[rows, strategy.axis])]
+
+    in_parts(fill, count, least=max(1, _SORTED_WHOLE * count // len(order)))
+    return leaves, times, neighbors.Strips(strategy.across, edges, lows, highs, fronts, backs)
 
 
 def sorted_along(values: Floats) -> Ints:
@@ -313,7 +416,11 @@ def requested(states: States, strategy: str) -> Strategy:
         raise DataError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if (states.code == PRECOMPUTED) != (strategy == "matrix"):
         raise DataError(f"strategy {strategy!r} does not support metric {states.metric!r}; omit it")
-    return Strategy(strategy, 0 if strategy == "sweep" else -1, "requested")
+    if strategy != "sweep":
+        return Strategy(strategy, -1, "requested")
+    if states.points.shape[1] == 1:
+        return Strategy(strategy, 0, "requested", -1, 1)
+    return Strategy(strategy, 0, "requested", 1, _most_strips(np.count_nonzero(states.usable)))
 
 
 def choose(states: States, radius: float | None) -> Strategy:
@@ -327,13 +434,28 @@ def choose(states: States, radius: float | None) -> Strategy:
         return Strategy("brute", -1, f"{count} states, fewer than {_FEW}")
     if dimension > HIGH_DIMENSION:
         return Strategy("brute", -1, f"dimension {dimension}, above {HIGH_DIMENSION}")
-    candidates, inside = probe(states, radius)
-    axis = int(np.argmin(candidates))
-    expected = float(candidates[axis])
-    why = f"a sweep along coordinate {axis} would compare each state with {expected:.0f} of {count} states"
-    if expected <= _SWEEP_CANDIDATES + inside / _SWEEP_SHARE:
-        return Strategy("sweep", axis, why)
-    return Strategy("tree", -1, why)
+    probed = probe(states, radius)
+    axis, n = probed.axis, f"{count} states"
+    if radius is not None:
+        expected = float(probed.candidates[axis])
+        why = f"a sweep along coordinate {axis} would compare each state with {expected:.0f} of {n}"
+        cheap = expected <= _SWEEP_CANDIDATES + probed.inside / _SWEEP_SHARE
+        return Strategy("sweep", axis, why) if cheap else Strategy("tree", -1, why)
+    across = min((c for c in range(dimension) if c != axis), key=lambda c: probed.both[c], default=axis)
+    expected = float(probed.both[across])
+    which = f"coordinate {axis}" if across == axis else f"coordinates {axis} and {across}"
+    why = f"a sweep along {which} would compare each state with about {expected:.0f} of {n}"
+    if expected > _STRIP_CANDIDATES:
+        return Strategy("tree", -1, why)
+    if across == axis:
+        return Strategy("sweep", axis, why, -1, 1)
+    strips = _most_strips(count) * np.sqrt(probed.candidates[axis] / probed.candidates[across])
+    return Strategy("sweep", axis, why, across, max(1, int(strips)))
+
+
+def _most_strips(count: int) -> int:
+    """Number of strips for states that lie as dense along one axis as along the other."""
+    return max(1, int(np.sqrt(count / _STRIP_STATES)))
 
 
 def quick_strategy(count: int, dimension: int) -> str | None:
@@ -343,23 +465,40 @@ def quick_strategy(count: int, dimension: int) -> str | None:
     return "brute" if count < _FEW else "tree"
 
 
-def probe(states: States, radius: float | None) -> tuple[Floats, float]:
-    """Estimate from a sample the number of candidates per state of a sweep along each coordinate."""
+class Probed(NamedTuple):
+    """Estimated numbers of states within reach of one: of its nearest neighbour, or of a radius.
+
+    `candidates` (d,): along each coordinate; `axis`: that of the smallest; `both` (d,): along it and each coordinate;
+    `inside`: in all.
+    """
+
+    candidates: Floats
+    axis: int
+    both: Floats
+    inside: float
+
+
+def probe(states: States, radius: float | None) -> Probed:
+    """Estimate from a sample how many states a search along one or two coordinates compares with each."""
     from trajtools._kernels.neighbors import count_candidates
 
     times = np.flatnonzero(states.usable)
     sample = evenly(times, _SAMPLE)
-    asked = evenly(sample, _QUERIES)
     grown = len(times) / len(sample)
-    columns, queries = states.points[sample].T.copy(), states.points[asked].T.copy()
-    rest = queries, asked, states.code, states.theiler, np.inf if radius is None else float(radius)
-    counts, inside = count_candidates(columns, sample, *rest)
+    points = np.require(states.points, requirements=("C", "W"))
+    reach = np.inf if radius is None else float(radius)
+    rest = points, sample, evenly(sample, _QUERIES), states.code, states.theiler, reach
+    counts, both, inside, axis = count_candidates(*rest, 1, -1)
     if radius is not None:
-        return counts * grown, inside * grown
+        return Probed(counts * grown, axis, both, inside * grown)
     # Extrapolate the growth of the candidates with a fourfold record to the whole record.
-    few, _ = count_candidates(columns[:, ::4].copy(), sample[::4].copy(), *rest)
-    factor = np.clip(counts / np.maximum(few, 1.0), 1.0, 4.0)
-    return counts * factor ** (np.log(grown) / np.log(4.0)), 0.0
+    few, few_both, *_ = count_candidates(*rest, 4, axis)
+    grown = np.log(grown) / np.log(4.0)
+    counts, both = (
+        many * np.minimum(np.maximum(many / np.maximum(less, 1.0), 1.0), 4.0) ** grown
+        for many, less in ((counts, few), (both, few_both))
+    )
+    return Probed(counts, axis, both, 0.0)
 
 
 def evenly(times: Ints, most: int) -> Ints:

@@ -242,8 +242,8 @@ def _squarable(values: Floats) -> Bools:
 
 
 def _refuse_unusable(states: States) -> None:
-    times = np.flatnonzero(states.usable)
-    if len(times) < 2 or times[-1] - times[0] < states.theiler:
+    first, last = int(states.usable.argmax()), len(states) - 1 - int(states.usable[::-1].argmax())
+    if not states.usable[first] or last - first < max(states.theiler, 1):
         hint = f"{states.not_finite} of {len(states)} states contain NaN or inf; select a window without them"
         if not states.horizon:
             raise DataError(f"no two finite states are theiler={states.theiler} or more steps apart: {hint}")

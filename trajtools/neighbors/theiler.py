@@ -182,13 +182,15 @@ def lagged_autocorrelation(series: Floats, longest: int) -> Floats:
     """Autocorrelation at lags 0 .. longest, over the finite pairs at each lag."""
     good, series = np.isfinite(series), scaled(series)
     centred = np.where(good, series - series[good].mean(), 0.0)
-    size = 1 << (2 * len(series) - 1).bit_length()
+    size = 1 << (len(series) + longest).bit_length()  # longer lags may wrap around
 
     def correlate(values: Floats) -> Floats:
         return np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size)[: longest + 1]
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = correlate(centred) / np.round(correlate(good.astype(np.float64)))
+        whole = bool(good.all())
+        pairs = len(series) - np.arange(longest + 1) if whole else np.round(correlate(good.astype(np.float64)))
+        covariance = correlate(centred) / pairs
     return covariance / covariance[0]
 
 
