@@ -154,7 +154,7 @@ class ShardedRun(Run):
         self.shards = tuple(run for _, run in sorted(zip([s.rank for s in shards if s], self.shards, strict=True)))
         first = self.shards[0]
         for name in ("path", "uuid", "name", "time_unit", "reference", "hparams", "provenance", "members", "stored",
-                     "n_members", "texts", "notes", "cells", "places", "is_newer", "planting_blocks"):  # fmt: skip
+                     "n_members", "texts", "notes", "cells", "is_newer", "planting_blocks"):  # fmt: skip
             setattr(self, name, getattr(first, name))
         whole = first.shard
         assert whole is not None
