@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
@@ -24,6 +25,9 @@ Indices = slice | NDArray[np.int64]
 FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
 ROW_BYTES = 2**13  # rows of a chunk from here on are read to their places one by one
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
+PIECE_BYTES = 2**17  # of a chunk, from which on many chunks are read side by side in pieces
+PASS_BYTES = 2**21  # of all pieces that are read side by side
+Piece = tuple[slice, slice, NDArray[Any]]
 _GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
 _LOOKUPS = 10**6
@@ -239,8 +243,8 @@ class Blocks:
             here = np.flatnonzero(blocks == block)
             claims = self._claims(block)  # after the data, which they cover
             values = [(count, sums[indices[here]].tolist()) for count, sums in claims]
-            for number, (at, index, found) in enumerate(zip(here.tolist(), indices[here].tolist(), exists[here].tolist(),
-                                                            strict=True)):  # fmt: skip
+            each = zip(here.tolist(), indices[here].tolist(), exists[here].tolist(), strict=True)
+            for number, (at, index, found) in enumerate(each):
                 if found and any(_is_whole(data[at], count, sums[number], block=block, index=index)
                                  for count, sums in values):  # fmt: skip
                     continue
@@ -329,6 +333,74 @@ class Blocks:
                     out[:, place][_both(row.place, piece.place)] = chunk[:, piece.span][_both(row.part, piece.part)]
         self._fetch_whole(name, waiting)
         return result
+
+    def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
+        """States of a (T, M, P) stream in pieces that are compared while they are in the cache of the processor.
+
+        Yields rows and columns in the rectangle, and the states (m, t, p), valid until the next piece. They are known
+        to be whole only once the iteration has ended: damage is found at the end of a chunk.
+        """
+        stream, (tall, wide) = self.axis.streams[name], (self.axis.rows, self.axis.streams[name].chunk[1])
+        for block in range(rows.start // tall, -(-rows.stop // tall)):
+            start, stop = max(rows.start, block * tall), min(rows.stop, (block + 1) * tall)
+            here = slice(start - rows.start, stop - rows.start)
+            for first in range(columns.start, columns.stop, wide):
+                there = slice(first, min(first + wide, columns.stop))
+                chunks = members * stream.grid[1] + first // wide
+                place = slice(there.start - columns.start, there.stop - columns.start)
+                is_whole = stop - start == tall and first % wide == 0 and there.stop in (first + wide, stream.shape[1])
+                if not (is_whole and self._goes_in_pieces(stream, block, chunks)):
+                    yield here, place, self.rectangle(name, slice(start, stop), members, there, by_member=True)
+                    continue
+                for r, c, data in self._passes(stream, block, chunks):
+                    width = min(c.stop, place.stop - place.start) - c.start
+                    if width > 0:
+                        at = place.start + c.start
+                        yield (
+                            slice(here.start + r.start, here.start + r.stop),
+                            slice(at, at + width),
+                            data[:, :, :width],
+                        )
+
+    def _goes_in_pieces(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> bool:
+        if stream.filters or stream.chunk_bytes < 2 * PIECE_BYTES or self.rows_of(block) < stream.rows:
+            return False
+        return bool(self._offsets[stream.name][block, chunks].min() >= 0)
+
+    def _passes(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> Iterator[Piece]:
+        """Whole chunks of a full block, piece by piece; raises at the end where one is not whole."""
+        wide, size, row_bytes = stream.chunk[1], stream.dtype.itemsize, stream.row_bytes
+        offsets, indices = self._offsets[stream.name][block, chunks], self.axis.first[stream.name] + chunks
+        is_known = self._are_known(stream, block, chunks, offsets)
+        digests = [xxhash.xxh3_64(seed=(block << 24) + index) for index in indices.tolist()]
+        each = max(PIECE_BYTES, min(2 * PIECE_BYTES, PASS_BYTES // len(chunks)))
+        high, across = (min(each // row_bytes, stream.rows), wide) if row_bytes <= each else (1, each // size)
+        scratch = self._scratch(len(chunks) * high * across * size)
+        for top in range(0, stream.rows, high):
+            for left in range(0, wide, across):
+                count, width = min(high, stream.rows - top), min(across, wide - left)
+                length = count * width * size
+                data = scratch[: len(chunks) * length].reshape(len(chunks), length)
+                start = top * row_bytes + left * size
+                for view, offset, digest in zip(data, offsets.tolist(), digests, strict=True):
+                    self._raw.read_parts(offset + start, [view])
+                    if not is_known:
+                        digest.update(view)
+                states = data.view(stream.dtype).reshape(len(chunks), count, width)
+                yield slice(top, top + count), slice(left, left + width), states
+        if is_known:
+            return
+        found = np.array([digest.intdigest() or 1 for digest in digests], "<u8")
+        whole = np.zeros(len(chunks), bool)
+        for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
+            time.sleep(0.002 * 4**trial if trial else 0)
+            for count, sums in self._claims(block):
+                whole |= (count == stream.rows) & (sums[indices] == found)
+            if whole.all() or block < self.n_blocks - 1:
+                break
+        if not whole.all():
+            raise DamagedError(self.describe(stream.name, block, chunks[~whole]))
+        self._verified[stream.name][block, chunks] = True
 
     def _fetch_whole(self, name: str, waiting: list[tuple[int, int, NDArray[Any]]]) -> None:
         if waiting:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DamagedError, FormatError, SelectionError, TooLargeError, UnsafeFileError
 from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
-from trajtools.store.chunks import Blocks, Selection, indices
+from trajtools.store.chunks import Blocks, Piece, Selection, indices
 from trajtools.store.files import (
     Owner,
     RawFile,
@@ -127,7 +127,7 @@ class Run(Shown):
             kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
-        self._planted: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+        self._planted: dict[int, list[int]] | None = None  # rows that first show a planting, by member
         self._where: dict[str, int] = {}
         self.is_cut = False
         try:
@@ -364,9 +364,12 @@ class Run(Shown):
         if self._planted is None:  # asked member by member
             n = self.planting_blocks.n
             planted, members = (self._planting_series(name, n) for name in ("step", "member"))
-            self._planted = self.step, planted, members
-        steps, planted, members = self._planted
-        edges = [0, *np.searchsorted(steps, np.sort(planted[members == member])).tolist(), self.n_states]
+            order = np.lexsort((planted, members))
+            rows = np.searchsorted(self.step, planted[order]).tolist()
+            self._planted = {}
+            for planted_member, row in zip(members[order].tolist(), rows, strict=True):
+                self._planted.setdefault(planted_member, []).append(row)
+        edges = [0, *self._planted.get(member, ()), self.n_states]
         return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
@@ -516,6 +519,33 @@ class Run(Shown):
         """
         self._locate(self.blocks, name)
         return self.blocks.rectangle(name, rows, members, columns, by_member=by_member)
+
+    def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
+        """Read states of a (T, M, P) stream, as stored, in pieces that fit into the cache of the processor.
+
+        Parameters
+        ----------
+        name : str
+            ``"weights"``, ``"sketch"`` or ``"optimizer"``.
+        rows, columns : slice
+            Which states and entries.
+        members : ndarray of int64
+            Which members.
+
+        Yields
+        ------
+        rows, columns : slice
+            Place of the piece in the rectangle.
+        states : ndarray, shape (members, rows, columns)
+            Valid until the next piece, and known to be whole once there is none.
+
+        Raises
+        ------
+        DamagedError
+            If a chunk does not match its checksum.
+        """
+        self._locate(self.blocks, name)
+        yield from self.blocks.pieces(name, rows, members, columns)
 
     def _read_rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """States of any stream of theirs as stored: (stop - start, M, numbers), of distances (stop - start, M)."""
@@ -913,6 +943,26 @@ class StoredArray:
         chosen = [indices(k, n) for k, n in zip((rows, members, columns), self.shape, strict=True)]
         result = self._run.rectangle(self._name, *chosen, by_member=True)
         return on_disk.widen(result) if self._widened else result
+
+    def pieces(self, rows: slice, members: Sequence[int], columns: slice) -> Iterator[Piece]:
+        """Read a rectangle in pieces.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            Which states and entries.
+        members : sequence of int
+            Which members.
+
+        Yields
+        ------
+        rows, columns : slice
+            Place of the piece in the rectangle.
+        states : ndarray, shape (members, rows, columns)
+            Valid until the next piece, and known to be whole once there is none.
+        """
+        for here, there, states in self._run.pieces(self._name, rows, np.asarray(members, np.int64), columns):
+            yield here, there, on_disk.widen(states) if self._widened else states
 
 
 def _positions(key: Any, length: int) -> NDArray[np.int64]:
