@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import h5py
 import numba
 import numpy as np
 
@@ -17,6 +19,7 @@ from trajtools.errors import DamagedError, FormatError, UnsafeFileError
 from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.store.files import SUPERBLOCK_BYTES
 from trajtools.store.isolation import in_child
+from trajtools.store.layout import STRUCTURES, pack_json
 from trajtools.wiring import Member, NodeSet, Parameter
 
 MEMBERS = (Member("ref"), Member("twin 1", 0, 1e-6, "uniform", 1), Member("twin 2", 0, 1e-6, "uniform", 2))
@@ -98,6 +101,15 @@ def tiles(layout, states: np.ndarray) -> np.ndarray:
     for row, member in np.ndindex(states.shape[:2]):
         layout.put(block, row, member, states[row, member])
     return block
+
+
+def edit_structure(file: h5py.File, change: Callable[[dict], object], *, copies: Sequence[str] = STRUCTURES) -> None:
+    """Change the text of the structure, with the checksum made right again, as only a stranger does."""
+    value = json.loads(file[STRUCTURES[0]][()].tobytes()[16:])
+    change(value)
+    for name in copies:
+        del file[name]
+        file[name] = np.frombuffer(pack_json(json.dumps(value)), np.uint8)
 
 
 def flip(path: Path, position: int, mask: int = 4) -> None:

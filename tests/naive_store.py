@@ -46,7 +46,7 @@ def read(path):
         result |= {name: committed[name] for name in STREAMS if name in committed}
         result["plantings"] = {name.split("/")[1]: committed[name] for name in PLANTINGS}
         result["metrics"] = named_metrics(file, result, committed)
-        result["attributes"] = {name: text(file.attrs[name]) for name in file.attrs if name != "structure_xxh3"}
+        result["attributes"] = {name: text(file.attrs[name]) for name in file.attrs}
     return result
 
 
@@ -74,34 +74,46 @@ def text(value):
 
 
 def check_structure(file):
-    pieces = []
+    """Whether the text of the structure is whole, and says what the objects of the file are."""
+    for name in ("store/structure", "store/structure_copy"):
+        data = file[name][()].tobytes()
+        digest, length = struct.unpack("<QQ", data[:16])
+        if length != len(data) - 16 or xxhash.xxh3_64_intdigest(data[16:]) != digest:
+            raise DamageError(name)
+        compare_structure(file, json.loads(data[16:]))
+
+
+def compare_structure(file, structure):
+    for name, value in structure["texts"].items():
+        stream, _, attribute = name.rpartition(".")
+        if text((file[stream] if stream else file).attrs[attribute]) != value:
+            raise DamageError(f"attribute {name}")
     for table in TABLES:
-        if table not in file:
-            continue
-        data = b""
-        for column in sorted(set(file[table]) - {"row"}):
-            values = file[table][column][()]
-            data += f"\0{table}/{column}\0".encode()
-            is_text = values.dtype.kind == "S"
-            data += b"\0".join(values.tolist()) if is_text else values.dtype.str.encode() + values.tobytes()
-        pieces.append(struct.pack(">Q", xxhash.xxh3_64_intdigest(data)))
-    texts = {name: text(file.attrs[name]) for name in file.attrs if name != "structure_xxh3"}
-    for stream, attribute in (
-        ("weights", "logical_dtype"),
-        ("optimizer", "logical_dtype"),
-        ("sketch", "settings"),
-        ("distances", "metric"),
-    ):
-        if stream in file:
-            texts[f"{stream}.{attribute}"] = text(file[stream].attrs[attribute])
-    lines = "".join(f"{name}={texts[name]}\0" for name in sorted(texts))
-    pieces.append(struct.pack(">Q", xxhash.xxh3_64_intdigest(lines.encode())))
-    for name in (*[s for s in STREAMS if s in file], *PLANTINGS):
-        rows, *chunk = file[name].chunks
-        shape, dtype, filters = file[name].shape[1:], file[name].dtype.str, tuple(filters_of(file[name]))
-        pieces.append(f"{name} {rows} {shape} {tuple(chunk)} {dtype} {filters}".encode())
-    if xxhash.xxh3_64_intdigest(b"".join(pieces)) != int(file.attrs["structure_xxh3"]):
-        raise DamageError("structure")
+        columns = set(file[table]) - {"row"} if table in file else set()
+        if columns != set(structure["tables"].get(table, ())):
+            raise DamageError(f"table {table}")
+        for column in columns:
+            values, listed = file[table][column][()], structure["tables"][table][column]
+            if values.dtype.kind == "S":
+                same = [value.decode() for value in values] == listed
+            else:
+                same = np.array_equal(values, np.array(listed, values.dtype), equal_nan=values.dtype.kind == "f")
+            if not same:
+                raise DamageError(f"{table}/{column}")
+    streams = {stream["name"]: stream for stream in structure["streams"]}
+    if list(streams) != [name for name in STREAMS if name in file]:
+        raise DamageError("streams")
+    for name, stream in streams.items():
+        dataset = file[name]
+        about = {
+            "name": name,
+            "shape": list(dataset.shape[1:]),
+            "chunk": list(dataset.chunks[1:]),
+            "dtype": dataset.dtype.str,
+            "filters": filters_of(dataset),
+        }
+        if about != stream or dataset.chunks[0] != structure["rows"]:
+            raise DamageError(f"stream {name}")
 
 
 def read_stream(file, name, sums, n, index):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import struct
 from pathlib import Path
 
+import damaged_runs as dr
 import h5py
 import naive_store
 import numpy as np
 import pytest
+import xxhash
 from stored_runs import NODES, PARAMETERS, M, P, assert_holds, assert_whole, block_of, numbers, record, states
 
 import trajtools as tt
@@ -18,7 +22,7 @@ from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.wiring import Member, NodeSet, Parameter
 
 LAW = (Path(tt.__file__).parent / "FORMAT.md").read_text()
-TINY = Path(__file__).parent / "data" / "v2.0" / "tiny.h5"
+TINY = Path(__file__).parent / "data" / "v2.1" / "tiny.h5"
 TINY_PARAMETERS = (
     Parameter("0.weight", "dense", (2, 3), "float32", 0, 6, "input", "0", 1, 0),
     Parameter("0.bias", "bias", (2,), "float32", 6, 2, "bias", "0", -1, 0),
@@ -139,6 +143,7 @@ def sizes(text):
         "columns": None,
         "L": 0,
         "B": None,
+        "N": None,
         "W": None,
     }
     return tuple(names[n] if n in names else int(n) for n in re.findall(r"[A-Za-z']+|\d+", text))
@@ -174,7 +179,7 @@ def test_shapes_dtypes_and_chunks_are_those_of_the_law(tmp_path, stored):
             assert (kind == "text") == (dataset.dtype.kind == "S")
             assert dataset.chunks is None
         assert file["store/cells"].id.get_offset() % 64 == 0
-        assert all(isinstance(value, np.bytes_ | np.uint64) for value in file.attrs.values())
+        assert all(isinstance(value, np.bytes_) for value in file.attrs.values())
 
 
 def test_the_order_of_the_cells_is_that_of_the_law():
@@ -233,12 +238,12 @@ def test_the_snippet_of_the_law_runs(tmp_path, monkeypatch):
 # ----------------------------------------------------------------------------------------------------------- old files
 
 
-def test_the_file_of_version_2_0_reads_as_it_was_written():
+def test_the_file_of_version_2_1_reads_as_it_was_written():
     content = naive_store.read(TINY)
     truth = states(0, 20, 8, 2).view(np.uint32)
     np.testing.assert_array_equal(content["weights"].view(np.uint32), truth)
     with Run(TINY) as run:
-        assert (run.format_version, run.name, run.reference, run.status) == ("2.0", "tiny", "other", "complete")
+        assert (run.format_version, run.name, run.reference, run.status) == ("2.1", "tiny", "other", "complete")
         assert (run.parameters, run.nodes, repr(run.members)) == (TINY_PARAMETERS, TINY_NODES, repr(TINY_MEMBERS))
         assert (run.hparams, run.provenance, run.overhead) == ({"lr": 0.5}, {"trajtools": "0.1"}, {"seconds": 1.5})
         np.testing.assert_array_equal(run.step, 3 * np.arange(20))
@@ -254,12 +259,15 @@ def test_the_file_of_version_2_0_reads_as_it_was_written():
     assert TINY.stat().st_size < 150_000
 
 
-def test_a_fresh_file_is_built_like_the_one_of_version_2_0(tmp_path):
+def test_a_fresh_file_is_built_like_the_one_of_version_2_1(tmp_path):
     record_tiny(tmp_path / "tiny.h5")
     assert listing(tmp_path / "tiny.h5") == listing(TINY)
     with h5py.File(tmp_path / "tiny.h5", "r") as new, h5py.File(TINY, "r") as old:
         assert keys_of(new) == keys_of(old)
-        assert new.attrs["structure_xxh3"].dtype == old.attrs["structure_xxh3"].dtype
+        texts = [json.loads(file["store/structure"][()].tobytes()[16:]) for file in (new, old)]
+    for one in texts:
+        del one["texts"]["uuid"]
+    assert texts[0] == texts[1]
 
 
 # ------------------------------------------------------------------------------------------------- what is no such file
@@ -326,7 +334,21 @@ def text(value):
     ("version", "words"), [("3.0", "update trajtools"), ("1.0", "an older trajtools"), ("one", "two numbers")]
 )
 def test_another_major_version_is_refused(path, version, words):
-    edit(path, lambda file: file.attrs.modify("format_version", text(version)))
+    edit(path, lambda file: dr.edit_structure(file, lambda s: s["texts"].update(format_version=version)))
+    with pytest.raises(FormatError, match=words):
+        Run(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("3.0", "update trajtools"), ("1.0", "an older trajtools"), ("2.0", "structure_copy is missing")],
+)
+def test_a_version_without_our_structure_is_refused(path, version, words):
+    def change(file):
+        del file["store/structure"], file["store/structure_copy"]
+        file.attrs.modify("format_version", text(version))
+
+    edit(path, change)
     with pytest.raises(FormatError, match=words):
         Run(path)
 
@@ -376,44 +398,13 @@ HOSTILE = {
         "another file",
     ),
     "virtual dataset": (virtual, UnsafeFileError, "virtual dataset"),
-    "external storage": (
-        lambda f: replace(f, "members/seed", np.zeros(M, "i8"), external=[("/etc/passwd", 0, 8 * M)]),
-        UnsafeFileError,
-        "in another file",
-    ),
     "another filter": (lambda f: weights(f, compression="lzf"), UnsafeFileError, "uses the HDF5 filters"),
     "fletcher32": (lambda f: weights(f, fletcher32=True), UnsafeFileError, "uses the HDF5 filters"),
-    "another chunk": (lambda f: weights(f, chunks=(32, 1, P)), FormatError, "needed 64 states in each"),
-    "two members in a chunk": (lambda f: weights(f, chunks=(64, 2, P)), FormatError, "one member in each"),
+    "another chunk": (lambda f: weights(f, chunks=(32, 1, P)), FormatError, "the structure says"),
+    "two members in a chunk": (lambda f: weights(f, chunks=(64, 2, P)), FormatError, "the structure says"),
     "another shape": (lambda f: weights(f, shape=(100, M, P + 1)), FormatError, "has the shape"),
     "fewer states": (lambda f: f["weights"].resize(90, 0), FormatError, "100 committed states, but weights holds 90"),
-    "big-endian": (lambda f: weights(f, dtype=">f4"), FormatError, "which the format does not know"),
-    "text of any length": (
-        lambda f: replace(f, "members/name", ["a", "b", "c"], dtype=h5py.string_dtype()),
-        UnsafeFileError,
-        "variable length",
-    ),
-    "compound": (
-        lambda f: replace(f, "members/seed", np.zeros(M, [("a", "i8")])),
-        UnsafeFileError,
-        "only numbers and text",
-    ),
-    "no table": (lambda f: f.__delitem__("members"), FormatError, "lacks the table 'members'"),
-    "no column": (lambda f: f.__delitem__("members/seed"), FormatError, "members/seed is missing"),
-    "no attribute": (lambda f: f.attrs.__delitem__("uuid"), FormatError, "lacks the attribute 'uuid'"),
-    "another name": (lambda f: f.attrs.modify("name", text("x")), FormatError, "do not match their checksum"),
-    "another dtype": (
-        lambda f: f["weights"].attrs.modify("logical_dtype", text("bfloat16")),
-        FormatError,
-        "do not match their checksum",
-    ),
-    "two kinds": (
-        lambda f: f.create_dataset("distances", (100, M), "f8", chunks=(64, M), maxshape=(None, M)).attrs.__setitem__(
-            "metric", text("l1")
-        ),
-        FormatError,
-        "checksum|one of",
-    ),
+    "big-endian": (lambda f: weights(f, dtype=">f4"), FormatError, "the structure says"),
     "chunked cells": (
         lambda f: replace(f, "store/cells", f["store/cells"][()], chunks=(8,), maxshape=(None,)),
         FormatError,
@@ -429,6 +420,114 @@ def test_what_is_dangerous_or_wrong_is_refused(path, name):
     edit(path, change)
     with pytest.raises(error, match=words):
         Run(path)
+
+
+def two_kinds(file):
+    dataset = file.create_dataset("distances", (100, M), "f8", chunks=(64, M), maxshape=(None, M))
+    dataset.attrs["metric"] = text("l1")
+
+
+# What readers do not read: they show what was written, and `validate` tells.
+UNREAD = {
+    "external storage": (
+        lambda f: replace(f, "members/seed", np.zeros(M, "i8"), external=[("/etc/passwd", 0, 8 * M)]),
+        "in another file",
+    ),
+    "text of any length": (
+        lambda f: replace(f, "members/name", ["a", "b", "c"], dtype=h5py.string_dtype()),
+        "variable length",
+    ),
+    "compound": (lambda f: replace(f, "members/seed", np.zeros(M, [("a", "i8")])), "only numbers and text"),
+    "another number": (lambda f: f["members/seed"].__setitem__(0, 77), "differs from the structure"),
+    "another text": (lambda f: f["parameters/name"].__setitem__(0, b"x"), "differs from the structure"),
+    "no table": (lambda f: f.__delitem__("members"), "it is missing"),
+    "no column": (lambda f: f.__delitem__("members/seed"), "it is missing"),
+    "no attribute": (lambda f: f.attrs.__delitem__("uuid"), "lacks the attribute 'uuid'"),
+    "another name": (lambda f: f.attrs.modify("name", text("x")), "attribute 'name' differs"),
+    "another dtype": (
+        lambda f: f["weights"].attrs.modify("logical_dtype", text("bfloat16")),
+        "attribute 'logical_dtype' differs",
+    ),
+    "two kinds": (two_kinds, "does not know it"),
+    "one copy": (lambda f: f["store/structure"].__setitem__(99, 1), "does not match its checksum"),
+    "the other copy": (lambda f: f["store/structure_copy"].__setitem__(99, 1), "does not match its checksum"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_objects_for_other_programs_change_nothing_that_is_read(path, name):
+    change, words = UNREAD[name]
+    edit(path, change)
+    with Run(path) as run:
+        assert_whole(run, 100)
+    assert any(words in str(problem) for problem in tt.validate(path))
+
+
+STRUCTURES = {
+    "another filter": (lambda s: s["streams"][3].update(filters=[32000]), UnsafeFileError, "uses the HDF5 filters"),
+    "filtered steps": (lambda s: s["streams"][0].update(filters=[2, 1]), UnsafeFileError, "uses the HDF5 filters"),
+    "two members in a chunk": (lambda s: s["streams"][3].update(chunk=[2, P]), FormatError, "one member in each"),
+    "empty chunks": (lambda s: s["streams"][3].update(chunk=[1, 0]), FormatError, "has chunks"),
+    "large chunks": (
+        lambda s: s["streams"][1].update(chunk=[2**30], shape=[2**30]),
+        UnsafeFileError,
+        "declares chunks",
+    ),
+    "many chunks": (lambda s: s["streams"][1].update(shape=[2**60]), UnsafeFileError, "declares chunks"),
+    "another shape": (lambda s: s["streams"][3].update(shape=[M, P + 1]), FormatError, "has the shape"),
+    "another rank": (lambda s: s["streams"][3].update(shape=[M, P, 1]), FormatError, "of the shape"),
+    "big-endian": (lambda s: s["streams"][3].update(dtype=">f4"), FormatError, "which the format does not know"),
+    "unknown stream": (lambda s: s["streams"][3].update(name="../x"), FormatError, "does not know a stream"),
+    "two kinds": (
+        lambda s: s["streams"].append({**s["streams"][0], "name": "distances", "shape": [M], "chunk": [M]}),
+        FormatError,
+        "needed one of",
+    ),
+    "twice": (lambda s: s["streams"].append(s["streams"][3]), FormatError, "in this order"),
+    "no streams": (lambda s: s.update(streams=[]), FormatError, "needed step"),
+    "no table": (lambda s: s["tables"].__delitem__("members"), FormatError, "lacks the members"),
+    "no column": (lambda s: s["tables"]["members"].__delitem__("seed"), FormatError, "lacks the column 'seed'"),
+    "short column": (lambda s: s["tables"]["members"].update(seed=[1]), FormatError, "differ in length"),
+    "text for a number": (lambda s: s["tables"]["members"].update(seed=["1"] * M), FormatError, "of one kind"),
+    "a large number": (lambda s: s["tables"]["members"].update(seed=[2**70] * M), FormatError, "too large"),
+    "a number for text": (lambda s: s["tables"]["members"].update(name=[1] * M), FormatError, "of one kind"),
+    "an offset": (lambda s: s["tables"]["parameters"]["offset"].__setitem__(0, 1), FormatError, "needed 0"),
+    "no attribute": (lambda s: s["texts"].__delitem__("uuid"), FormatError, "attributes must be texts"),
+    "a number for an attribute": (lambda s: s["texts"].update(uuid=1), FormatError, "attributes must be texts"),
+    "no dtype": (lambda s: s["texts"].__delitem__("weights.logical_dtype"), FormatError, "lacks the attribute"),
+    "no rows": (lambda s: s.update(rows=0), FormatError, "blocks have 0 states"),
+    "deep": (lambda s: s["texts"].update(hparams='{"a":' * 5000 + "1" + "}" * 5000), FormatError, "JSON"),
+    "a list": (lambda s: s.update(tables=[]), FormatError, "not as the format has it|lacks"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_structure_of_a_stranger_is_refused(path, name):
+    change, error, words = STRUCTURES[name]
+    edit(path, lambda file: dr.edit_structure(file, change))
+    with pytest.raises(error, match=words) as caught:
+        Run(path)
+    assert len(str(caught.value)) < 600
+    assert any(problem.severity == "error" for problem in tt.validate(path))
+
+
+@pytest.mark.parametrize("body", [b"[" * 10**6, b"7", b"{}", b"\xff\xfe", b'{"texts": {}}'])
+def test_a_text_that_is_no_structure_is_refused(path, body):
+    def change(file):
+        for name in ("store/structure", "store/structure_copy"):
+            del file[name]
+            data = struct.pack("<QQ", xxhash.xxh3_64_intdigest(body), len(body)) + body
+            file[name] = np.frombuffer(data, np.uint8)
+
+    edit(path, change)
+    with pytest.raises(FormatError, match="not as the format has it"):
+        Run(path)
+
+
+def test_the_copies_of_the_structure_lie_in_different_pages(path):
+    with h5py.File(path, "r") as file:
+        first, second = (file[name] for name in ("store/structure", "store/structure_copy"))
+        assert second.id.get_offset() - first.id.get_offset() - first.nbytes >= 4096
 
 
 def test_a_count_of_states_beyond_the_file_is_refused(path):

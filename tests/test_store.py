@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import damaged_runs as dr
 import naive_store
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from stored_runs import (
     write,
 )
 
+import trajtools as tt
 from trajtools.errors import (
     ArchitectureError,
     DamagedError,
@@ -40,7 +42,7 @@ from trajtools.errors import (
     SelectionError,
     TooLargeError,
 )
-from trajtools.store import Run, RunSpec, RunWriter, StreamLayout, open_runs, promote, widen
+from trajtools.store import Run, RunSpec, RunWriter, StreamLayout, chunks, open_runs, promote, widen
 from trajtools.wiring import Member, Parameter
 
 BITS = {"float16": np.uint16, "float32": np.uint32, "float64": np.uint64, "bfloat16": np.uint16}
@@ -838,15 +840,17 @@ def test_a_damaged_name_of_a_metric_names_nothing_else(tmp_path):
         assert_whole(run, 10)
 
 
-def test_a_damaged_table_is_refused(tmp_path):
+def test_a_damaged_table_is_one_of_other_programs_only(tmp_path):
     path = tmp_path / "run.h5"
     record(path, 10)
     with naive_store.open_file(path) as file:
         place = file["parameters/name"].id.get_offset()
     flip(path, place)
     os.utime(path, (0, 0))
-    with pytest.raises(ValueError, match="tables or attributes do not match"):
-        Run(path)
+    with pytest.raises(naive_store.DamageError, match="parameters/name"):
+        naive_store.read(path)
+    with Run(path) as run:  # by the text of the structure, which has a checksum
+        assert_whole(run, 10)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
@@ -919,3 +923,62 @@ def test_nothing_is_logged_where_all_is_well(tmp_path, caplog):
     record(tmp_path / "run.h5", 70)
     resume(tmp_path / "run.h5").close()
     assert caplog.records == []
+
+
+# ------------------------------------------------------------------------------------------------- states in pieces
+
+
+@pytest.mark.parametrize("piece", [32, 1000, 20_000])
+def test_pieces_are_the_states(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(chunks, "PIECE_BYTES", piece)  # from parts of one state of a chunk to many states
+    monkeypatch.setattr(chunks, "PASS_BYTES", 4 * piece)
+    record(tmp_path / "run.h5", 150)
+    truth = states(0, 150)
+    members = [2, 0]
+    with Run(tmp_path / "run.h5") as run:
+        for turn in range(2):  # unknown chunks, and known ones
+            for rows in (slice(0, 150), slice(0, 64), slice(60, 130), slice(128, 129)):
+                for columns in (slice(0, P), slice(3, P - 1)):
+                    shape = (2, rows.stop - rows.start, columns.stop - columns.start)
+                    together, times = np.zeros(shape, np.float32), np.zeros(shape, int)
+                    for here, there, part in run.states.pieces(rows, members, columns):
+                        together[:, here, there] = part
+                        times[:, here, there] += 1
+                    assert (times == 1).all()
+                    expected = truth[rows, :, columns][:, members].transpose(1, 0, 2)
+                    np.testing.assert_array_equal(
+                        together.view(np.uint32), np.ascontiguousarray(expected).view(np.uint32)
+                    )
+            assert len(list(run.states.pieces(slice(0, 64), members, slice(0, P)))) > 1, turn
+
+
+def test_damage_is_found_at_the_end_of_the_pieces_of_a_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 1000)
+    path = tmp_path / "run.h5"
+    record(path, 150)
+    flip(path, dr.chunk_place(path, "weights", 1, 2) + 5)
+    os.utime(path, (0, 0))
+    with Run(path) as run:
+        for members, rows in (([2, 0], slice(0, 64)), ([1, 0], slice(0, 150))):
+            assert list(run.states.pieces(rows, members, slice(0, P)))
+        with pytest.raises(DamagedError, match=r"states 64 to 127 \(member 2\)"):
+            list(run.states.pieces(slice(0, 150), [2, 0], slice(0, P)))
+        with pytest.raises(DamagedError, match=r"states 64 to 127 \(member 2\)"):
+            tt.twins(run)
+
+
+def test_chunks_that_were_cut_off_since_they_were_verified_are_no_zeros(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 1000)
+    path = tmp_path / "run.h5"
+    record(path, 150)
+    with Run(path) as run:
+        run.states[:]
+        os.truncate(path, dr.chunk_place(path, "weights", 1, 0))
+        np.testing.assert_array_equal(run.states[5].view(np.uint32), states(5, 1)[0].view(np.uint32))
+        for read in (
+            lambda: run.states[70],
+            lambda: run.states[64:128],
+            lambda: list(run.states.pieces(slice(64, 128), [0], slice(0, P))),
+        ):
+            with pytest.raises(DamagedError):
+                read()

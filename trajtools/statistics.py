@@ -526,10 +526,10 @@ def mean_curve(curves: Floats, group: Ints) -> Floats:
     """Average curves over the units of each initial condition, then over the initial conditions, ignoring NaN."""
     labels, inverse = np.unique(group, return_inverse=True)
     finite = np.isfinite(curves)
-    total = np.zeros((len(labels), curves.shape[1]))
-    count = np.zeros_like(total)
-    np.add.at(total, inverse, np.where(finite, curves, 0.0))
-    np.add.at(count, inverse, finite)
+    order = np.argsort(inverse, kind="stable")
+    first = np.searchsorted(inverse[order], np.arange(len(labels)))
+    total = np.add.reduceat(np.where(finite, curves, 0.0)[order], first, axis=0)
+    count = np.add.reduceat(finite[order].astype(np.float64), first, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         per_group = total / count
         alive = count > 0

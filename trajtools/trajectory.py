@@ -26,7 +26,7 @@ MAX_ARRAY_BYTES = 4 * 2**30
 """Largest trajectory that `numpy.asarray` converts."""
 
 
-BLOCK_BYTES = 16 * 2**20  # memory of this size is used again by the next block; more is new, and slower
+BLOCK_BYTES = 4 * 2**20  # two blocks stay in the cache, and the memory of one is used again by the next but one
 
 
 class Trajectory(Shown):

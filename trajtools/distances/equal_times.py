@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -370,7 +371,7 @@ def to_references(
         height, columns = _shape(metric, ensemble.chunk, len(members), size)
         # Blocks of rows start where chunks do.
         edges = [rows.start, *range(rows.start // height * height + height, rows.stop, height), rows.stop]
-        before: list[Any] = []
+        before: dict[str, Any] = {}
         for start, stop in pairwise(edges):
             here = slice(start - rows.start, stop - rows.start)
             distance, floor, norm, speed = _block(
@@ -487,30 +488,40 @@ def _block(
     units: tuple[Ints, Ints, Ints],
     metric: Metric,
     dtype: str,
-    before: list[Any],
+    before: dict[str, Any],
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Return distance (t, u), floor, distance to zero and speed (t, r) of a block of rows, merged over columns.
 
-    `before` holds the last states of the references in the previous block, by columns, and takes those of this one.
+    `before` holds the last states of the references in the previous block, and takes those of this one.
     """
-    centre = units[2]
-    merged: list[Any] = []
-    for part, start in enumerate(range(0, size, columns)):
-        block = kernel_ready(ensemble.by_member(rows, members.tolist(), slice(start, min(start + columns, size))))
-        one = slice(int(centre[0]), int(centre[0]) + 1)
-        states = block[one] if len(centre) == 1 else block[centre]
-        distance, norm = _compared(metric, block, units)
-        floor = block_floor(states, metric, dtype, size).T
-        speed = _speed(states, before[part] if part < len(before) else None)
-        before[part : part + 1] = [states[:, -1:].copy()]
-        parts = [distance, floor, norm, speed]
-        if merged and metric.merge is not None:
-            parts = [*(metric.merge(old, new) for old, new in zip(merged[:3], parts, strict=False)), merged[3] + speed]
-        merged = parts
-    distance, floor, norm, speed = merged
+    centre, length = units[2], rows.stop - rows.start
+    totals = [np.empty((length, len(one))) for one in (units[0], centre, centre, centre)]
+    is_first = "last" not in before
+    for start in range(0, size, columns):
+        span = slice(start, min(start + columns, size))
+        for here, there, states in _pieces(ensemble, rows, members, span, whole=metric.merge is None):
+            block, at = kernel_ready(states), slice(start + there.start, start + there.stop)
+            one = slice(int(centre[0]), int(centre[0]) + 1)
+            middle = block[one] if len(centre) == 1 else block[centre]
+            last = before.setdefault("last", np.empty((len(centre), 1, size), block.dtype))
+            speed = _speed(middle, None if is_first and here.start == 0 else last[:, :, at])
+            last[:, :, at] = middle[:, -1:]
+            distance, norm = _compared(metric, block, units)
+            parts = (distance, block_floor(middle, metric, dtype, size).T, norm, speed)
+            for total, part, merge in zip(totals, parts, (*[metric.merge] * 3, np.add), strict=True):
+                total[here] = part if at.start == 0 or merge is None else merge(total[here], part)
+    distance, floor, norm, speed = totals
     if metric.finish is not None:
         distance, norm = metric.finish(distance, size), metric.finish(norm, size)
     return distance, floor, norm, speed
+
+
+def _pieces(ensemble: Ensemble, rows: slice, members: Ints, columns: slice, *, whole: bool) -> Iterator[Any]:
+    """States (m, t, p) of a block with their rows and columns in it, in pieces unless they must be `whole`."""
+    if not whole and hasattr(ensemble, "pieces"):
+        return ensemble.pieces(rows, members.tolist(), columns)
+    place = slice(0, rows.stop - rows.start), slice(0, columns.stop - columns.start)
+    return iter([(*place, ensemble.by_member(rows, members.tolist(), columns))])
 
 
 def _compared(metric: Metric, block: Any, units: tuple[Ints, Ints, Ints]) -> tuple[Floats, Floats]:

@@ -376,18 +376,19 @@ def clean(step: Any, distance: Floats, floor: Floats) -> Record:
 
 def align_records(records: Sequence[Record]) -> tuple[Any, Floats, Floats]:
     """Put the curves on the time since their perturbations: times (K + 1,), distances and floors (U, K + 1)."""
-    times = [one.step - one.step[0] for one in records]
-    grid = max(times, key=len)
+    clocks = {id(one.step): one.step for one in records}  # many records share one
+    times = {name: step - step[0] for name, step in clocks.items()}
+    grid = max((times[id(one.step)] for one in records), key=len)
+    if any((own != grid[: len(own)]).any() for own in times.values()):
+        raise DataError(
+            "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so their "
+            "times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation at a time"
+        )
     distances = np.full((len(records), len(grid)), np.nan)
     floor = np.full_like(distances, np.nan)
-    for u, (one, own) in enumerate(zip(records, times, strict=True)):
-        if (own != grid[: len(own)]).any():
-            raise DataError(
-                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
-                "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "
-                "at a time"
-            )
-        distances[u, : len(own)], floor[u, : len(own)] = one.distance, one.floor
+    for u, one in enumerate(records):
+        length = len(one.step)
+        distances[u, :length], floor[u, :length] = one.distance, one.floor
     return grid, distances, floor
 
 

@@ -228,12 +228,16 @@ class _TwinDistances:
     def curves(self) -> Iterator[tuple[int, Record, bool]]:
         """Yield the curves: the twin, its record, and whether the next planting ended it."""
         whole = [slice(0, len(self.step))]
-        for u in range(self.distance.shape[1]):
+        distance, floor = (np.ascontiguousarray(one.T) for one in (self.distance, self.floor))
+        is_plain = (np.isfinite(distance) & (distance != 0)).all(axis=1).tolist()
+        steps: dict[tuple[int, int], Ints] = {}  # one object for equal rows, which are then known to be equal
+        for u, plain in enumerate(is_plain):
             rows = whole if self.stretches is None else self.stretches[u]
-            lasting = [part for part in rows if part.stop - part.start > 1] or rows[:1]
+            lasting = rows if len(rows) == 1 else [part for part in rows if part.stop - part.start > 1] or rows[:1]
             for part in lasting:
-                record = clean(self.step[part], self.distance[part, u], self.floor[part, u])
-                yield u, record, part.stop < len(self.step)
+                step = steps.setdefault((part.start, part.stop), self.step[part])
+                make = Record if plain and len(step) else clean
+                yield u, make(step, distance[u, part], floor[u, part]), part.stop < len(self.step)
 
 
 def _little_room(run: Any) -> list[Reason]:
@@ -341,12 +345,16 @@ def _assemble(
 def _aligned_speed(units: list[tuple[_TwinDistances, int]], start: Ints, length: int) -> Floats | None:
     """Speed of the reference of each unit from its perturbation on, (U, K + 1); None if any is unknown."""
     speed = np.full((len(units), length), np.nan)
-    for row, (part, u) in enumerate(units):
+    alike: dict[tuple[int, int], list[int]] = {}  # units of one part that begin at one step
+    for row, ((part, _), begin) in enumerate(zip(units, start.tolist(), strict=True)):
+        alike.setdefault((id(part), begin), []).append(row)
+    for (_, begin), rows in alike.items():
+        part = units[rows[0]][0]
         if part.speed is None:
             return None
-        begin = int(np.searchsorted(part.step, start[row]))
-        own = part.speed[begin : begin + length, u]
-        speed[row, : len(own)] = own
+        first = int(np.searchsorted(part.step, begin))
+        own = part.speed[first : first + length, [units[row][1] for row in rows]]
+        speed[rows, : len(own)] = own.T
     return speed
 
 

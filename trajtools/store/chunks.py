@@ -12,18 +12,22 @@ from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
 from trajtools.store.files import RawFile, check_head, cut_short, open_for_reading, salvage_hint
 from trajtools.store.layout import SHUFFLE, SLOTS, Axis, Stream, checksum, checksum_of_parts
-from trajtools.store.strangers import ZSTD
+from trajtools.store.strangers import ZSTD, Objects
 
 Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
 FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
 ROW_BYTES = 2**13  # rows of a chunk from here on are read to their places one by one
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
+PIECE_BYTES = 2**17  # of a chunk, from which on many chunks are read side by side in pieces
+PASS_BYTES = 2**21  # of all pieces that are read side by side
+Piece = tuple[slice, slice, NDArray[Any]]
 _GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
 _LOOKUPS = 10**6
@@ -57,17 +61,16 @@ class Blocks:
         """Streams, and the checksums, whose places are not known yet."""
         return [name for name in (self.axis.sums, *names) if name not in self._offsets]
 
-    def locate(self, file: h5py.File, name: str) -> None:
-        """Learn from HDF5 where the chunks of a stream are; -1 where there is none."""
-        if name == self.axis.sums:
-            stream = Stream(name, 1, (SLOTS, self.axis.width), (SLOTS, self.axis.width), np.dtype("<u8"))
-        else:
-            stream = self.axis.streams[name]
-        offsets, sizes, indexed = _places(h5py.h5d.open(file.id, name.encode()), stream, self.n_blocks, self._raw.size)
+    def locate(self, objects: Objects, name: str) -> int:
+        """Learn from HDF5 where the chunks of a stream are, -1 where there is none; returns its rows."""
+        stream, dataset = self.axis[name], objects.geometry(name)
+        stream.check(dataset)
+        offsets, sizes, indexed = _places(dataset.id, stream, self.n_blocks, self._raw.size)
         if not indexed:
             self._unindexed.add(name)
         self._offsets[name], self._sizes[name] = offsets, sizes
         self._verified[name] = np.zeros(offsets.shape, bool)
+        return dataset.shape[0]
 
     def rows_of(self, block: int) -> int:
         """Committed rows of a block."""
@@ -116,7 +119,7 @@ class Blocks:
         """
         stream, verified = self.axis.streams[name], self._verified[name]
         at, index = np.asarray(blocks, np.int64), np.asarray(chunks, np.int64)
-        if not stream.filters and verified[at, index].all():
+        if not stream.filters and self._are_known(stream, at, index, self._offsets[name][at, index]):
             return self._read(stream, at, index, span, rooms)
         data, bad = self._verify(stream, at, index, rooms)
         if bad.any():
@@ -147,7 +150,7 @@ class Blocks:
                 break
             time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved it
             with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
-                self.locate(file, stream.name)
+                self.locate(Objects(file), stream.name)
         return data, bad
 
     def describe(self, name: str, block: int, chunks: Sequence[int] | NDArray[Any] = ()) -> str:
@@ -234,20 +237,22 @@ class Blocks:
     def _mismatches(
         self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
     ) -> NDArray[np.bool_]:
-        first, offsets = self.axis.first[stream.name], self._offsets[stream.name][blocks, chunks].tolist()
-        bad = np.zeros(len(blocks), bool)
-        slots = {block: self._claims(block) for block in np.unique(blocks).tolist()}  # after the data, which they cover
-        for at, (block, chunk, offset) in enumerate(zip(blocks.tolist(), chunks.tolist(), offsets, strict=True)):
-            index = first + chunk
-            claims = [(count, int(sums[index])) for count, sums in slots[block]]
-            if offset >= 0 and any(_is_whole(data[at], count, value, block=block, index=index)
-                                   for count, value in claims):  # fmt: skip
-                continue
-            # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
-            if stream.sparse and any(value == 0 for _, value in claims):
-                data[at] = np.nan  # what is there was never committed
-            else:
-                bad[at] = True
+        indices, bad = self.axis.first[stream.name] + chunks, np.zeros(len(blocks), bool)
+        exists = self._offsets[stream.name][blocks, chunks] >= 0
+        for block in np.unique(blocks).tolist():
+            here = np.flatnonzero(blocks == block)
+            claims = self._claims(block)  # after the data, which they cover
+            values = [(count, sums[indices[here]].tolist()) for count, sums in claims]
+            each = zip(here.tolist(), indices[here].tolist(), exists[here].tolist(), strict=True)
+            for number, (at, index, found) in enumerate(each):
+                if found and any(_is_whole(data[at], count, sums[number], block=block, index=index)
+                                 for count, sums in values):  # fmt: skip
+                    continue
+                # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
+                if stream.sparse and any(sums[number] == 0 for _, sums in values):
+                    data[at] = np.nan  # what is there was never committed
+                else:
+                    bad[at] = True
         return bad
 
     def _claims(self, block: int) -> list[tuple[int, NDArray[Any]]]:
@@ -301,18 +306,16 @@ class Blocks:
             return result
         out = result.transpose(1, 0, 2) if by_member else result
         numbers = np.arange(members.start, members.stop) if isinstance(members, slice) else members
+        if shape[0] == 1 and self._read_state(stream, _first(rows), numbers, columns, out[0]):
+            return result
         pieces = _pieces(columns, stream.chunk[1])
         targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
                    for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
         whole, most = (stream.rows, stream.chunk[1]), min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
         has_long_rows = stream.row_bytes >= ROW_BYTES and stream.rows <= MOST_AT_ONCE
         waiting: list[tuple[int, int, NDArray[Any]]] = []  # whole chunks that go to where they belong without a copy
-        every = np.array([chunk for _, _, chunk in targets])
         for row in _pieces(rows, stream.rows):
             band = out[row.place]
-            one = len(band) == 1 and isinstance(row.part, slice)
-            if one and self._read_state(stream, row, every, targets, band[0]):
-                continue
             for at in range(0, len(targets), most):
                 part = targets[at : at + most]
                 chunks = [chunk for _, _, chunk in part]
@@ -331,28 +334,105 @@ class Blocks:
         self._fetch_whole(name, waiting)
         return result
 
+    def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
+        """States of a (T, M, P) stream in pieces that are compared while they are in the cache of the processor.
+
+        Yields rows and columns in the rectangle, and the states (m, t, p), valid until the next piece. They are known
+        to be whole only once the iteration has ended: damage is found at the end of a chunk.
+        """
+        stream, (tall, wide) = self.axis.streams[name], (self.axis.rows, self.axis.streams[name].chunk[1])
+        for block in range(rows.start // tall, -(-rows.stop // tall)):
+            start, stop = max(rows.start, block * tall), min(rows.stop, (block + 1) * tall)
+            here = slice(start - rows.start, stop - rows.start)
+            for first in range(columns.start, columns.stop, wide):
+                there = slice(first, min(first + wide, columns.stop))
+                chunks = members * stream.grid[1] + first // wide
+                place = slice(there.start - columns.start, there.stop - columns.start)
+                is_whole = stop - start == tall and first % wide == 0 and there.stop in (first + wide, stream.shape[1])
+                if not (is_whole and self._goes_in_pieces(stream, block, chunks)):
+                    yield here, place, self.rectangle(name, slice(start, stop), members, there, by_member=True)
+                    continue
+                for r, c, data in self._passes(stream, block, chunks):
+                    width = min(c.stop, place.stop - place.start) - c.start
+                    if width > 0:
+                        at = place.start + c.start
+                        yield (
+                            slice(here.start + r.start, here.start + r.stop),
+                            slice(at, at + width),
+                            data[:, :, :width],
+                        )
+
+    def _goes_in_pieces(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> bool:
+        if stream.filters or stream.chunk_bytes < 2 * PIECE_BYTES or self.rows_of(block) < stream.rows:
+            return False
+        return bool(self._offsets[stream.name][block, chunks].min() >= 0)
+
+    def _passes(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> Iterator[Piece]:
+        """Whole chunks of a full block, piece by piece; raises at the end where one is not whole."""
+        wide, size, row_bytes = stream.chunk[1], stream.dtype.itemsize, stream.row_bytes
+        offsets, indices = self._offsets[stream.name][block, chunks], self.axis.first[stream.name] + chunks
+        is_known = self._are_known(stream, block, chunks, offsets)
+        digests = [xxhash.xxh3_64(seed=(block << 24) + index) for index in indices.tolist()]
+        each = max(PIECE_BYTES, min(2 * PIECE_BYTES, PASS_BYTES // len(chunks)))
+        high, across = (min(each // row_bytes, stream.rows), wide) if row_bytes <= each else (1, each // size)
+        scratch = self._scratch(len(chunks) * high * across * size)
+        for top in range(0, stream.rows, high):
+            for left in range(0, wide, across):
+                count, width = min(high, stream.rows - top), min(across, wide - left)
+                length = count * width * size
+                data = scratch[: len(chunks) * length].reshape(len(chunks), length)
+                start = top * row_bytes + left * size
+                for view, offset, digest in zip(data, offsets.tolist(), digests, strict=True):
+                    self._raw.read_parts(offset + start, [view])
+                    if not is_known:
+                        digest.update(view)
+                states = data.view(stream.dtype).reshape(len(chunks), count, width)
+                yield slice(top, top + count), slice(left, left + width), states
+        if is_known:
+            return
+        found = np.array([digest.intdigest() or 1 for digest in digests], "<u8")
+        whole = np.zeros(len(chunks), bool)
+        for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
+            time.sleep(0.002 * 4**trial if trial else 0)
+            for count, sums in self._claims(block):
+                whole |= (count == stream.rows) & (sums[indices] == found)
+            if whole.all() or block < self.n_blocks - 1:
+                break
+        if not whole.all():
+            raise DamagedError(self.describe(stream.name, block, chunks[~whole]))
+        self._verified[stream.name][block, chunks] = True
+
     def _fetch_whole(self, name: str, waiting: list[tuple[int, int, NDArray[Any]]]) -> None:
         if waiting:
             blocks, chunks, rooms = map(list, zip(*waiting, strict=True))
             self.fetch(name, blocks, chunks, slice(0, self.axis.rows), rooms)
             waiting.clear()
 
-    def _read_state(
-        self, stream: Stream, row: _Piece, chunks: NDArray[np.int64], targets: list[Any], out: NDArray[Any]
-    ) -> bool:
+    def _read_state(self, stream: Stream, row: int, members: NDArray[np.int64], columns: Indices, out: Any) -> bool:
         """Read one state (M, P) out of chunks that are known to be whole, no more than is wanted; False if not so."""
-        if stream.filters or not out.flags.c_contiguous or not all(isinstance(p.part, slice) for _, p, _ in targets):
+        if stream.filters or not out.flags.c_contiguous or not isinstance(columns, slice):
             return False
-        offsets = self._offsets[stream.name][row.chunk, chunks]
-        if offsets.min() < 0 or not self._verified[stream.name][row.chunk, chunks].all():
+        (block, row), wide, size = divmod(row, stream.rows), stream.chunk[1], stream.dtype.itemsize
+        edges = np.arange(columns.start // wide, -(-columns.stop // wide) + 1)
+        chunks = (members[:, None] * stream.grid[1] + edges[:-1]).reshape(-1)
+        offsets = self._offsets[stream.name][block, chunks]
+        if offsets.min() < 0 or not self._are_known(stream, block, chunks, offsets):
             return False
-        size, begin, width = stream.dtype.itemsize, row.span.start * stream.chunk[1], out.shape[1]
-        view = out.data.cast("B")
-        for offset, (place, piece, _) in zip(offsets.tolist(), targets, strict=True):
-            at = (place * width + piece.place.start) * size
-            length = (piece.span.stop - piece.span.start) * size
-            self._raw.read_into(offset + (begin + piece.span.start) * size, view[at : at + length])
+        edges *= wide
+        edges[0], edges[-1] = columns.start, columns.stop
+        starts = offsets + (np.tile(edges[:-1] % wide, len(members)) + row * wide) * size
+        lengths = (np.diff(edges) * size).tolist() * len(members)
+        view, at, read = out.data.cast("B"), 0, self._raw.read_into
+        for start, length in zip(starts.tolist(), lengths, strict=True):
+            read(start, view[at : at + length])
+            at += length
         return True
+
+    def _are_known(self, stream: Stream, blocks: Any, chunks: NDArray[np.int64], offsets: NDArray[np.int64]) -> bool:
+        """Whether chunks were found whole, and the file was not cut since."""
+        if not self._verified[stream.name][blocks, chunks].all():
+            return False
+        return bool(offsets.max() + stream.chunk_bytes <= self._raw.size)
 
 
 def _is_whole(rows: NDArray[Any], count: int, value: int, *, block: int, index: int) -> bool:
@@ -482,6 +562,10 @@ def indices(selection: Selection | None, length: int) -> Indices:
 
 def _count(selection: Indices) -> int:
     return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+
+
+def _first(selection: Indices) -> int:
+    return selection.start if isinstance(selection, slice) else int(selection[0])
 
 
 @dataclass(frozen=True)

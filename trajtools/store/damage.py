@@ -11,7 +11,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FileBusyError, FormatError, TrajtoolsError, UnsafeFileError
@@ -36,25 +35,11 @@ from trajtools.store.files import (
 )
 from trajtools.store.isolation import in_child
 from trajtools.store.layout import Cells, RunSpec
-from trajtools.store.reading import TEXTS, Run, StoredArray
-from trajtools.store.strangers import Objects, check_storage
+from trajtools.store.reading import Run, StoredArray
+from trajtools.store.strangers import Objects, read_text
 from trajtools.store.writing import RunWriter
-from trajtools.wiring import Member, Parameter
 from trajtools.wording import counted
 
-_TABLES = {name: on_disk.column_names(kind) for name, kind in on_disk.TABLES.items()}
-_REQUIRED = {
-    "": ("step", "metrics", "member_metrics", "metric", "member_metric", "member", "parameters", "members",
-         "plantings", "store"),
-    "plantings": tuple(on_disk.PLANTING_STREAMS),
-    "store": ("cells", "notes", "checksums", "planting_checksums"),
-    **_TABLES,
-}  # fmt: skip
-_OPTIONAL = {
-    "": (*on_disk.FILTERED, *_TABLES, "entry", "number", "optimizer_entry", "buffers_entry"),
-    **dict.fromkeys(_TABLES, ("row",)),
-}
-_ATTRIBUTES = {"": (*TEXTS, "shard", "structure_xxh3"), **{s: (name,) for s, name in on_disk.STREAM_TEXTS.items()}}
 # Of dimension scales and of netCDF.
 _OF_SCALES = (
     "CLASS",
@@ -134,12 +119,8 @@ def validate(path: str | os.PathLike[str]) -> list[Problem]:
 
 def survey(path: str) -> None:
     """Touch everything of HDF5 that a check or a salvage touches."""
-    raw = RawFile(path)
-    try:
-        _attempt("structure", lambda: _strangers(raw))
-    finally:
-        raw.close()
     with Survey(path) as run:
+        _attempt("structure", lambda: _structure(run))
         run.locate_all()
 
 
@@ -148,15 +129,13 @@ def check(path: str) -> list[tuple[str, ...]]:
     if not os.path.isfile(path):
         return [("error", "file", "it is not a regular file")]
     problems: list[Problem] = []
-    raw = RawFile(path)
-    try:
-        if not check_head(raw):
-            problems.append(Problem("error", "file", f"it {cut_short(raw)}; {salvage_hint(raw.path)}"))
-        problems += _attempt("structure", lambda: _strangers(raw))
-    except (TrajtoolsError, OSError):
-        pass  # the survey says it
-    finally:
-        raw.close()
+    with contextlib.suppress(TrajtoolsError, OSError):  # the survey says it
+        raw = RawFile(path)
+        try:
+            if not check_head(raw):
+                problems.append(Problem("error", "file", f"it {cut_short(raw)}; {salvage_hint(raw.path)}"))
+        finally:
+            raw.close()
     try:
         run = Survey(path)
     except (TrajtoolsError, OSError) as error:
@@ -232,27 +211,10 @@ class Survey(Run):
             self.problems.append(Problem("error", "store/notes", "the notes do not match their checksum"))
         return cells, notes
 
-    def _read_table(self, objects: Objects, name: str, digest: xxhash.xxh3_64) -> tuple[Any, ...]:
-        try:
-            return super()._read_table(objects, name, digest)
-        except UnsafeFileError:
-            raise
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            self.problems.append(Problem("error", name, f"the table cannot be read: {_sentence(error)}"))
-        if name == "nodes":
-            return ()
-        if name == "members":
-            return tuple(Member(text.decode()) for text in objects.dataset("member")[()].tolist())
-        stream = {table: stream for stream, table in on_disk.BESIDE.items()}.get(name, "weights")
-        size = objects.geometry(stream).shape[-1]
-        return (Parameter(name, "other", (size,), "float32", 0, size),)
-
-    def _read_structure(self, objects: Objects, tables: dict[str, tuple[Any, ...]]) -> None:
+    def _count(self, objects: Objects) -> None:
         if not self.is_counted:
-            lengths = [objects.geometry(name).shape[0] for name in on_disk.STREAMS if objects.has(name)]
-            self.cells.committed = min(lengths)
+            self.cells.committed = min(objects.geometry(name).shape[0] for name in self.axis.streams)
             self.cells.plantings = objects.geometry("plantings/step").shape[0]
-        super()._read_structure(objects, tables)
 
     def stored_names(self, stream: str) -> list[str]:
         """Names of the columns of a stream of metrics, as they stand beside it."""
@@ -286,37 +248,65 @@ def _count(blocks: Blocks) -> int:
 # ------------------------------------------------------------------------------------------------------------- checks
 
 
-def _strangers(raw: RawFile) -> Iterator[Problem]:
-    """What is missing, what is unknown, and what points outside the file."""
-    with open_for_reading(raw) as file:
-        objects, strangers = Objects(file), 0
-        for group, names in _REQUIRED.items():
-            for name in names if not group or objects.has(group) else ():
-                if not objects.has(f"{group}/{name}".removeprefix("/")):
-                    yield Problem("error", f"{group}/{name}".removeprefix("/"), "it is missing")
-        yield from _unknown_attributes("", file)
-        for place, entry in objects.walk():
-            group, _, name = place.rpartition("/")
-            is_known = name in (*_REQUIRED.get(group, ()), *_OPTIONAL.get(group, ())) or group not in _REQUIRED
-            strangers += not is_known
-            if not is_known and strangers <= _MOST_STRANGERS:
+def _structure(run: Survey) -> Iterator[Problem]:
+    """What other programs read of the structure, beside an empty file that is made from its checksummed text."""
+    with on_disk.empty_file(run.structure, Path("wanted")) as wanted, open_for_reading(run._raw) as file:
+        ours, theirs = Objects(wanted), Objects(file)
+        places = dict(ours.walk())
+        for place in ("", *places):
+            entry = ours.open(place)
+            if place and not theirs.has(place):
+                yield Problem("error", place, "it is missing")
+            else:
+                yield from _attempt(place or "/", lambda a=entry, p=place: _differences(p, a, theirs))  # type: ignore[misc]
+        for name in on_disk.STRUCTURES:
+            yield from _attempt(name, lambda name=name: _copy_of_structure(run, theirs, name))  # type: ignore[misc]
+        strangers = 0
+        for place, other in theirs.walk():
+            if place not in places and strangers < _MOST_STRANGERS and place.rpartition("/")[0] in ("", *places):
+                strangers += 1
                 yield Problem("warning", place, "the format does not know it, and readers ignore it")
-            try:
-                if isinstance(entry, Exception):
-                    raise entry
-                if isinstance(entry, h5py.h5d.DatasetID):
-                    check_storage(entry.get_create_plist(), f"/{place}")
-            except (OSError, RuntimeError, KeyError, ValueError) as error:
-                yield Problem("error", place, one_line(error))
-                continue
-            if is_known and isinstance(entry, h5py.h5d.DatasetID | h5py.h5g.GroupID):
-                target = h5py.Dataset(entry) if isinstance(entry, h5py.h5d.DatasetID) else h5py.Group(entry)
-                yield from _unknown_attributes(place, target)
+            if isinstance(other, Exception):
+                yield Problem("error", place, one_line(other))
 
 
-def _unknown_attributes(place: str, target: Any) -> Iterator[Problem]:
-    known = (*_ATTRIBUTES.get(place, ()), *_OF_SCALES)
-    for name in list(target.attrs)[:_MOST_STRANGERS]:
+def _copy_of_structure(run: Survey, objects: Objects, name: str) -> Iterator[Problem]:
+    if on_disk.unpack_json(run._read_whole(objects.geometry(name))) is None:
+        yield Problem("error", name, "it does not match its checksum; the other copy is read")
+
+
+def _differences(place: str, ours: Any, objects: Objects) -> Iterator[Problem]:
+    """What of one object is not as the structure has it."""
+    theirs = objects.open(place)
+    if type(theirs) is not type(ours):
+        yield Problem("error", place, f"it must be a {'dataset' if isinstance(ours, h5py.h5d.DatasetID) else 'group'}")
+        return
+    if isinstance(ours, h5py.h5d.DatasetID) and place not in on_disk.STRUCTURES:
+        a, b = h5py.Dataset(ours), objects.dataset(place)
+        grows = int(a.chunks is not None)
+        pairs = {
+            "type": (a.dtype if a.dtype.kind != "S" else "text", b.dtype if b.dtype.kind != "S" else "text"),
+            "shape": (a.shape[grows:], b.shape[grows:]),
+            "largest shape": (a.maxshape, b.maxshape),
+            "chunks": (a.chunks, b.chunks),
+            "fill value": (str(a.fillvalue), str(b.fillvalue)),
+        }
+        for what, (wanted, found) in pairs.items():
+            if wanted != found:
+                yield Problem("error", place, f"its {what} must be {wanted}, it is {found}")
+                return
+        is_fixed = place not in on_disk.PLACES and ours.get_offset() is not None
+        if is_fixed and not np.array_equal(a[()], b[()], equal_nan=a.dtype.kind == "f"):
+            yield Problem("error", place, "it differs from the structure, which readers take")
+    known, others = (
+        [name for name in h5py.AttributeManager(h5py.HLObject(one)) if name not in _OF_SCALES] for one in (ours, theirs)
+    )
+    for name in known:
+        if objects.text(place, name) != read_text(h5py.h5a.open(ours, name.encode()), name):
+            yield Problem(
+                "error", place or "/", f"its attribute {name!r} differs from the structure, which readers take"
+            )
+    for name in others[:_MOST_STRANGERS]:
         if name not in known:
             yield Problem("warning", place or "/", f"the format does not know its attribute {name!r}")
 
@@ -388,25 +378,6 @@ def _members(run: Survey) -> Iterator[Problem]:
         on_disk.check_parameters(run.parameters)
     except TrajtoolsError as error:
         yield Problem("error", "members", one_line(error))
-    with open_for_reading(run._raw) as file:
-        scale = Objects(file).dataset("member")
-        if scale.shape != (run.n_members,) or scale.dtype.kind != "S":
-            yield Problem("error", "member", f"needed one text for each of {run.n_members} members")
-        elif [value.decode("utf-8", "replace") for value in scale[()].tolist()] != [m.name for m in run.members]:
-            yield Problem("error", "member", "it differs from members/name")
-
-
-def _datasets(run: Survey) -> Iterator[Problem]:
-    """What other programs rely on."""
-    streams = {**run.axis.streams, **run.planting_axis.streams}
-    with open_for_reading(run._raw) as file:
-        objects = Objects(file)
-        for name, stream in streams.items():
-            dataset = objects.dataset(name)
-            if dataset.maxshape != (None, *stream.shape):
-                yield Problem("error", name, f"it must be able to grow, but its largest shape is {dataset.maxshape}")
-            if stream.sparse and not np.isnan(dataset.fillvalue):
-                yield Problem("error", name, f"its fill value must be NaN, it is {dataset.fillvalue}")
 
 
 def _mark(run: Survey) -> Iterator[Problem]:
@@ -426,12 +397,12 @@ def _planted(run: Survey) -> Iterator[Problem]:
 
 
 _CHECKS: dict[str, Callable[[Survey], Iterator[Problem]]] = {
+    "structure": _structure,
     "streams": _data,
     "step": _order,
     "metric": _names,
     "members": _members,
     "plantings": _planted,
-    "datasets": _datasets,
     "file": _mark,
 }
 

@@ -13,7 +13,7 @@ import secrets
 import struct
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -33,11 +33,13 @@ from trajtools.wiring import Member, NodeSet, Parameter
 
 Row = TypeVar("Row", Parameter, Member, NodeSet)
 
-FORMAT, VERSION = "trajtools", (2, 0)
+FORMAT, VERSION = "trajtools", (2, 1)
 STORED = ("weights", "sketch", "distances")
 BESIDE = {"optimizer": "optimizer_parameters", "buffers": "buffer_parameters"}  # streams beside the states, and tables
 # In the order of their checksums: the small ones first, so that metrics are read without those of the weights.
 STREAMS = ("step", "metrics", "member_metrics", *STORED, *BESIDE)
+SPARSE = ("metrics", "member_metrics")
+TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
 PLANTING_STREAMS = {"step": "<i8", "member": "<i8", "epsilon": "<f8", "seed": "<i8", "norm": "<f8"}
 TABLES: dict[str, type[Any]] = {
     "parameters": Parameter,
@@ -62,7 +64,7 @@ BLOCK_BYTES = 64 * 2**20
 
 LARGEST_RATIO = 20_000  # of the size of data to that of the file; Zstandard needs 100 bytes for 1 MiB of zeros
 LARGEST_CHUNK = 256 * 2**20  # bytes, without its filters
-TABLE_BYTES = 2**30
+STRUCTURE_BYTES = 64 * 2**20
 JSON_BYTES, JSON_DEPTH = 16 * 2**20, 64
 GZIP, SHUFFLE = 1, 2
 COMPRESSIONS = {None: (), "gzip": (SHUFFLE, GZIP), "zstd": (SHUFFLE, ZSTD)}
@@ -265,28 +267,43 @@ class Stream:
         """First entry of each chunk of a block, in the order of their checksums."""
         return [tuple(i * c for i, c in zip(place, self.chunk, strict=True)) for place in np.ndindex(self.grid)]
 
-    def description(self) -> str:
-        """What the checksum of the structure covers of a stream."""
-        return f"{self.name} {self.rows} {self.shape} {self.chunk} {self.dtype.str} {self.filters}"
+    def to_json(self) -> dict[str, Any]:
+        """As the text of the structure has it."""
+        about = {"name": self.name, "shape": self.shape, "chunk": self.chunk, "dtype": self.dtype.str}
+        return {**about, "filters": self.filters}
 
     @classmethod
-    def of(cls, dataset: Geometry, rows: int, *, sparse: bool = False) -> Stream:
-        """Take the geometry of a dataset, and refuse one that is not of the format."""
-        chunks, shape, filters = dataset.chunks, dataset.shape, dataset.filters
-        if chunks is None or chunks[0] != rows or min(chunks) < 1 or len(shape) > 3:
-            raise FormatError(f"{dataset.name} has chunks {chunks}, needed {rows} states in each")
-        if filters not in COMPRESSIONS.values():
+    def from_json(cls, value: Any, rows: int) -> Stream:
+        """Read it back, and refuse what is not of the format."""
+        name, kind = value["name"], value["dtype"]
+        shape, chunk, filters = (tuple(value[key]) for key in ("shape", "chunk", "filters"))
+        if name not in STREAMS or len(shape) != len(chunk) or len(shape) > 2:
+            raise FormatError(f"the format does not know a stream {name!r} of the shape {shape}")
+        if not all(type(n) is int and 0 <= n < 2**62 for n in (*shape, *chunk)) or 0 in chunk:
+            raise FormatError(f"{name} has chunks {(rows, *chunk)} of states {shape}")
+        if filters not in COMPRESSIONS.values() or (filters and name not in FILTERED):
             raise UnsafeFileError(
-                f"{dataset.name} uses the HDF5 filters {filters}; readers take shuffle with gzip or Zstandard"
+                f"{name} uses the HDF5 filters {filters}; readers take shuffle with gzip or Zstandard, of {FILTERED}"
             )
-        if dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2", "<i8"):
-            raise FormatError(f"{dataset.name} is of dtype {dataset.dtype}, which the format does not know")
-        result = cls(dataset.name.lstrip("/"), rows, shape[1:], chunks[1:], dataset.dtype, sparse, filters)
-        if result.chunk_bytes > LARGEST_CHUNK or result.n_chunks > 2**24 or min(shape[1:], default=1) < 0:
-            raise UnsafeFileError(
-                f"{dataset.name} declares chunks of {result.chunk_bytes} bytes, {result.n_chunks} a block"
-            )
+        if kind not in ("<f2", "<f4", "<f8", "<u2", "<i8"):
+            raise FormatError(f"{name} is of dtype {kind!r}, which the format does not know")
+        result = cls(name, rows, shape, chunk, np.dtype(kind), name in SPARSE, filters)
+        if result.chunk_bytes > LARGEST_CHUNK or result.n_chunks > 2**24:
+            raise UnsafeFileError(f"{name} declares chunks of {result.chunk_bytes} bytes, {result.n_chunks} a block")
         return result
+
+    def check(self, dataset: Geometry) -> None:
+        """Refuse a dataset that is not what the structure says."""
+        if dataset.filters not in COMPRESSIONS.values():
+            raise UnsafeFileError(
+                f"{dataset.name} uses the HDF5 filters {dataset.filters}; readers take shuffle with gzip or Zstandard"
+            )
+        ours = (self.shape, (self.rows, *self.chunk), self.dtype.str, self.filters)
+        theirs = (dataset.shape[1:], dataset.chunks, dataset.dtype.str, dataset.filters)
+        if ours != theirs:
+            raise FormatError(
+                f"{dataset.name} has the shape, chunks, dtype and filters {theirs}, and the structure says {ours}"
+            )
 
 
 @dataclass(frozen=True)
@@ -324,6 +341,12 @@ class Axis:
     def width(self) -> int:
         """Entries of a slot."""
         return 1 + sum(s.n_chunks for s in self.streams.values())
+
+    def __getitem__(self, name: str) -> Stream:
+        """A stream, or the checksums as one."""
+        if name != self.sums:
+            return self.streams[name]
+        return Stream(name, 1, (SLOTS, self.width), (SLOTS, self.width), np.dtype("<u8"))
 
 
 def checksum(chunk: memoryview | bytes, block: int, index: int) -> int:
@@ -369,12 +392,29 @@ class Cells:
         return cls(*struct.unpack_from("<7q", data))
 
 
+def pack_json(text: str) -> bytes:
+    """JSON behind its checksum and length."""
+    body = text.encode()
+    return struct.pack("<QQ", xxhash.xxh3_64_intdigest(body), len(body)) + body
+
+
+def unpack_json(data: bytes) -> str | None:
+    """Read it back; None where it is damaged or empty."""
+    if len(data) < 16:
+        return None
+    digest, length = struct.unpack_from("<QQ", data)
+    body = data[16 : 16 + length]
+    if not length or len(body) != length or xxhash.xxh3_64_intdigest(body) != digest:
+        return None
+    return body.decode("utf-8", "replace")
+
+
 def pack_notes(notes: Mapping[str, Any]) -> bytes:
-    """JSON behind its checksum and length, padded to a slot."""
-    body = to_json(notes).encode()
-    if len(body) > NOTES_BYTES - 16:
-        raise ValueError(f"notes of {len(body)} bytes; there is room for {NOTES_BYTES - 16}")
-    return struct.pack("<QQ", xxhash.xxh3_64_intdigest(body), len(body)) + body.ljust(NOTES_BYTES - 16, b"\0")
+    """Notes padded to a slot."""
+    data = pack_json(to_json(notes))
+    if len(data) > NOTES_BYTES:
+        raise ValueError(f"notes of {len(data) - 16} bytes; there is room for {NOTES_BYTES - 16}")
+    return data.ljust(NOTES_BYTES, b"\0")
 
 
 def fits_notes(notes: Mapping[str, Any]) -> bool:
@@ -384,13 +424,8 @@ def fits_notes(notes: Mapping[str, Any]) -> bool:
 
 def unpack_notes(data: bytes) -> dict[str, Any] | None:
     """Read a slot of the notes back; None where it is damaged or empty."""
-    if len(data) < 16:
-        return None
-    digest, length = struct.unpack_from("<QQ", data)
-    body = data[16 : 16 + length]
-    if not length or len(body) != length or xxhash.xxh3_64_intdigest(body) != digest:
-        return None
-    return from_json(body.decode("utf-8", "replace"), "the notes")
+    text = unpack_json(data)
+    return None if text is None else from_json(text, "the notes")
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -406,7 +441,7 @@ def columns_of(kind: type[Row], rows: Sequence[Row]) -> dict[str, Any]:
         elif name == "shape":
             result[name] = [",".join(map(str, shape)) for shape in values]
         else:
-            result[name] = [value or "" for value in values]
+            result[name] = [_utf8(value or "") for value in values]
     return result
 
 
@@ -425,6 +460,11 @@ def rows_from(kind: type[Row], columns: Mapping[str, list[Any]]) -> tuple[Row, .
     values = dict(columns)
     try:
         for name, type_ in _columns(kind):
+            plain: Any = {"int": int, "float": float}.get(type_, str)
+            if not all(type(value) is plain for value in columns[name]):
+                raise ValueError(f"its column {name!r} must hold numbers or text of one kind")
+            if plain is int and any(abs(value) >= 2**63 for value in columns[name]):
+                raise ValueError(f"a number of its column {name!r} is too large")
             if name == "shape":
                 values[name] = [tuple(map(int, text.split(","))) if text else () for text in columns[name]]
                 if any(n < 0 for shape in values[name] for n in shape):
@@ -634,31 +674,154 @@ class RunSpec:
             result.append(Stream(name, rows, shape, chunk, one.dtype, filters=COMPRESSIONS[self.compress]))
         return result
 
-    def axes(self) -> tuple[Axis, Axis]:
-        """The streams of the states, and those of the plantings."""
-        streams = self.streams()
+    def structure(self, path: Path) -> Structure:
+        """All that the file will say before its first state."""
+        texts = {
+            "format": FORMAT,
+            "format_version": ".".join(map(str, VERSION)),
+            "Conventions": "trajtools-{}.{}".format(*VERSION),
+            "name": self.name or path.stem,
+            "uuid": self.uuid or uuid.uuid4().hex,
+            "time_unit": self.time_unit,
+            "hparams": to_json(self.hparams or {}),
+            "provenance": to_json(self.provenance or {}),
+            "reference": self.reference or "",
+            **({"shard": self.shard} if self.shard else {}),
+        }
+        about = {"sketch": to_json(self.sketch), "distances": self.distance_metric or ""}
+        for name, layout in self.layouts.items():
+            texts[f"{name}.{STREAM_TEXTS[name]}"] = about.get(name, layout.logical_dtype)
+        texts = {name: _utf8(text) for name, text in texts.items()}
+        return Structure.make(texts, self.tables, self.streams())
+
+
+@dataclass(frozen=True)
+class Structure:
+    """All that is fixed before the first state, which readers take from one checksummed text.
+
+    Attributes
+    ----------
+    texts : dict of str to str
+        Text attributes of the root, and of streams as ``stream.attribute``.
+    tables : dict of str to tuple
+        Rows of parameters, members, node sets; none of what is not stored.
+    axis, planting_axis : Axis
+        The streams of the states, and those of the plantings.
+    """
+
+    texts: dict[str, str]
+    tables: dict[str, tuple[Any, ...]]
+    axis: Axis
+    planting_axis: Axis
+
+    @classmethod
+    def make(cls, texts: dict[str, str], tables: dict[str, tuple[Any, ...]], streams: Sequence[Stream]) -> Structure:
+        """Put the streams on their axes."""
         plantings = [
             Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype(dtype))
             for name, dtype in PLANTING_STREAMS.items()
         ]
-        return (
-            Axis.make("store/checksums", streams[0].rows, streams),
-            Axis.make("store/planting_checksums", PLANTING_ROWS, plantings),
-        )
+        states = Axis.make("store/checksums", streams[0].rows, streams)
+        return cls(texts, tables, states, Axis.make("store/planting_checksums", PLANTING_ROWS, plantings))
+
+    def pack(self) -> bytes:
+        """As the file holds it."""
+        columns = {
+            name: {c: v if isinstance(v, list) else v.tolist() for c, v in columns_of(TABLES[name], rows).items()}
+            for name, rows in self.tables.items()
+            if rows
+        }
+        streams = [stream.to_json() for stream in self.axis.streams.values()]
+        text = to_json({"texts": self.texts, "tables": columns, "rows": self.axis.rows, "streams": streams})
+        if len(text) > STRUCTURE_BYTES:
+            raise ArchitectureError(
+                f"the tables of the run take {len(text)} bytes as text, at most {STRUCTURE_BYTES} are read; leave "
+                "parameters or members out, or record them into several files"
+            )
+        return pack_json(text)
+
+    @classmethod
+    def unpack(cls, text: str, check_version: Callable[[str], None]) -> Structure:
+        """Read it back from a file that may come from a stranger."""
+        try:
+            value = json.loads(text)
+            texts = {str(name): text for name, text in value["texts"].items()}
+            check_version(texts["format_version"])
+            if not all(type(text) is str for text in texts.values()) or not set(TEXTS) <= set(texts):
+                raise FormatError("its attributes must be texts")
+            columns = value["tables"]
+            tables = {name: rows_from(kind, columns[name]) if name in columns else () for name, kind in TABLES.items()}
+            rows = value["rows"]
+            if type(rows) is not int or not 1 <= rows <= 2**20:
+                raise FormatError(f"its blocks have {rows} states")
+            streams = [Stream.from_json(one, rows) for one in value["streams"]]
+        except FormatError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise FormatError(f"its text is not as the format has it ({type(error).__name__}: {error})") from error
+        names = [stream.name for stream in streams]
+        if names != [name for name in STREAMS if name in names] or names[:3] != ["step", *SPARSE]:
+            raise FormatError(f"its streams are {names}; needed step, metrics and member_metrics, in this order")
+        structure = cls.make(texts, tables, streams)
+        structure.check()
+        return structure
+
+    @property
+    def stored(self) -> str:
+        """What is kept of each state."""
+        return next(name for name in STORED if name in self.axis.streams)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Entries of a state, and of what is stored beside it, by stream."""
+        named = {"weights": "parameters", **BESIDE}
+        return {stream: sum(p.size for p in self.tables[table]) for stream, table in named.items()}
+
+    def check(self) -> None:
+        """Refuse tables and streams that contradict each other."""
+        streams, members = self.axis.streams, len(self.tables["members"])
+        if sum(name in streams for name in STORED) != 1:
+            raise FormatError(f"it has the streams {', '.join(streams)}; needed one of {', '.join(STORED)}")
+        if not members or not self.tables["parameters"]:
+            raise FormatError("it lacks the members or the parameters")
+        at = 0
+        for p in self.tables["parameters"]:
+            if p.offset != at or p.size < 0:
+                raise FormatError(f"parameter {p.name!r} begins at entry {p.offset}, needed {at}")
+            at += p.size
+        expected: dict[str, tuple[int | None, ...]] = {
+            "step": (), "metrics": (None,), "member_metrics": (None, members), "distances": (members,),
+            "sketch": (members, None), **{name: (members, size) for name, size in self.sizes.items()},
+        }  # fmt: skip
+        for name, stream in streams.items():
+            shape = expected[name]
+            if len(shape) != len(stream.shape) or any(
+                b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
+            ):
+                raise FormatError(f"{name} has the shape (T, {stream.shape}), needed (T, {shape})")
+            if len(shape) == 2 and name not in SPARSE and stream.chunk[0] != 1:
+                raise FormatError(f"{name} has chunks {stream.chunk}, needed one member in each")
+            if STREAM_TEXTS.get(name) and f"{name}.{STREAM_TEXTS[name]}" not in self.texts:
+                raise FormatError(f"{name} lacks the attribute {STREAM_TEXTS[name]!r}")
 
 
 PLACES = ("store/cells", "store/notes", "metric", "member_metric")
+STRUCTURES = ("store/structure", "store/structure_copy")  # far from each other, so that a lost page takes one
 
 
-def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> dict[str, int]:
+def create(path: Path, structure: Structure, *, overwrite: bool = False) -> dict[str, int]:
     """Make a file with its whole structure and no state, under another name first: the path never holds half a file.
 
     Returns the offsets of what is rewritten in place, by `PLACES`.
     """
     draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
-    image, places = _image(draft, spec, path)
+    with empty_file(structure, draft) as file:
+        file.flush()
+        image: bytes = file.id.get_file_image()
+        places = {name: int(h5py.h5d.open(file.id, name.encode()).get_offset()) for name in PLACES}
     try:
-        draft.write_bytes(image)
+        # HDF5 1.14 clears the writer's mark in an image, but leaves the checksum of the superblock as it was.
+        draft.write_bytes(sealed(image, len(image)) + image[SUPERBLOCK_BYTES:])
         publish(draft, path, overwrite=overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -666,16 +829,13 @@ def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> dict[str, i
     return places
 
 
-def _image(draft: Path, spec: RunSpec, path: Path) -> tuple[bytes, dict[str, int]]:
-    """The bytes of the file, and its places; made in memory, because HDF5 crashes at exit if it meets a full disk."""
+@contextlib.contextmanager
+def empty_file(structure: Structure, name: Path) -> Iterator[h5py.File]:
+    """A file without states; made in memory, because HDF5 crashes at exit if it meets a full disk."""
     alignment = {"alignment_threshold": 64, "alignment_interval": 64}
-    with h5py.File(draft, "w", driver="core", backing_store=False, libver=LIBVER, **alignment) as file:
-        _fill(file, spec, path)
-        file.flush()
-        image: bytes = file.id.get_file_image()
-        places = {name: int(h5py.h5d.open(file.id, name.encode()).get_offset()) for name in PLACES}
-    # HDF5 1.14 clears the writer's mark in an image, but leaves the checksum of the superblock as it was.
-    return sealed(image, len(image)) + image[SUPERBLOCK_BYTES:], places
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=LIBVER, **alignment) as file:
+        _fill(file, structure)
+        yield file
 
 
 def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
@@ -698,27 +858,15 @@ def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
         ) from None
 
 
-def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
-    attributes = {
-        "format": FORMAT,
-        "format_version": ".".join(map(str, VERSION)),
-        "Conventions": "trajtools-2.0",
-        "name": spec.name or path.stem,
-        "uuid": spec.uuid or uuid.uuid4().hex,
-        "time_unit": spec.time_unit,
-        "hparams": to_json(spec.hparams or {}),
-        "provenance": to_json(spec.provenance or {}),
-        "reference": spec.reference or "",
-        **({"shard": spec.shard} if spec.shard else {}),
-    }
-    attributes = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in attributes.items()}
-    streams = spec.streams()
-    columns = {s.name: s.shape[0] for s in streams if s.sparse}
-    step = _dataset(file, streams[0])
-    scales = {"step": _scale(step, "step")}
-    for name, length in (("metric", columns["metrics"]), ("member_metric", columns["member_metrics"])):
+def _fill(file: h5py.File, structure: Structure) -> None:
+    streams, tables = structure.axis.streams, structure.tables
+    store, text = file.create_group("store"), np.frombuffer(structure.pack(), "u1")
+    _contiguous(store, "structure", text)
+    scales = {"step": _scale(_dataset(file, streams["step"]), "step")}
+    for name in ("metric", "member_metric"):
+        length = streams[f"{name}s"].shape[0]
         scales[name] = _scale(_contiguous(file, name, np.zeros(length, f"S{NAME_BYTES}")), name)
-    scales["member"] = _scale(_contiguous(file, "member", text_array([m.name for m in spec.members])), "member")
+    scales["member"] = _scale(_contiguous(file, "member", text_array([m.name for m in tables["members"]])), "member")
     axes = {
         "metrics": ("step", "metric"),
         "member_metrics": ("step", "member_metric", "member"),
@@ -728,36 +876,26 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "optimizer": ("step", "member", "optimizer_entry"),
         "buffers": ("step", "member", "buffers_entry"),
     }
-    for stream in streams[1:]:
+    for stream in list(streams.values())[1:]:
         dataset = _dataset(file, stream)
         for at, name in enumerate(axes[stream.name]):
             if name not in scales:
                 scales[name] = _dimension(file, name, stream.shape[-1])
             dataset.dims[at].attach_scale(scales[name])
-    digest = xxhash.xxh3_64()
-    for table, rows in spec.tables.items():
+    for table, rows in tables.items():
         if rows:
-            _table(file, table, columns_of(TABLES[table], rows), digest)
-    about = {"sketch": to_json(spec.sketch), "distances": spec.distance_metric or ""}
-    for name, layout in spec.layouts.items():
-        attributes[f"{name}.{STREAM_TEXTS[name]}"] = about.get(name, layout.logical_dtype)
-    for name, text in attributes.items():
+            _table(file, table, columns_of(TABLES[table], rows))
+    for name, value in structure.texts.items():
         target, _, attribute = name.rpartition(".")
-        set_text(file[target] if target else file, attribute, text)
-    digest.update(texts_digest(attributes))
-    states, plantings = spec.axes()
-    for stream in plantings.streams.values():
+        set_text(file[target] if target else file, attribute, value)
+    for stream in structure.planting_axis.streams.values():
         _dataset(file, stream)
-    for stream in (*states.streams.values(), *plantings.streams.values()):
-        digest.update(stream.description().encode())
-    store = file.create_group("store")
-    for axis in (states, plantings):
-        shape = (SLOTS, axis.width)
-        _dataset(file, Stream(axis.sums, 1, shape, shape, np.dtype("<u8")))
+    for axis in (structure.axis, structure.planting_axis):
+        _dataset(file, axis[axis.sums])
     cells = Cells(status=INTERRUPTED, heartbeat=time.time_ns())
     _contiguous(store, "cells", np.frombuffer(cells.pack(), "<i8"))
     _contiguous(store, "notes", np.zeros((2, NOTES_BYTES), "u1"))
-    file.attrs.create("structure_xxh3", np.uint64(digest.intdigest()))
+    _contiguous(store, "structure_copy", text)
 
 
 def _dataset(file: h5py.File, stream: Stream) -> h5py.Dataset:
@@ -799,13 +937,12 @@ def _dimension(file: h5py.File, name: str, length: int) -> h5py.Dataset:
     return _scale(h5py.Dataset(dataset), f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
 
 
-def _table(file: h5py.File, name: str, columns: Mapping[str, Any], digest: Any) -> None:
+def _table(file: h5py.File, name: str, columns: Mapping[str, Any]) -> None:
     group = file.create_group(name)
     row = _dimension(group, "row", len(next(iter(columns.values()))))
     for column, values in columns.items():
         array = text_array(values) if isinstance(values, list) else values
         _contiguous(group, column, array).dims[0].attach_scale(row)
-    digest.update(table_digest(name, columns))
 
 
 def text_array(values: Sequence[str]) -> NDArray[np.bytes_]:
@@ -813,26 +950,12 @@ def text_array(values: Sequence[str]) -> NDArray[np.bytes_]:
     for value in values:
         if "\0" in value:
             raise ArchitectureError(f"the name {value!r} holds a NUL character, which the file cannot store; rename it")
-    return np.array([value.encode("utf-8", "backslashreplace") for value in values], dtype=np.bytes_)
+    return np.array([value.encode() for value in values], dtype=np.bytes_)
 
 
-def table_digest(name: str, columns: Mapping[str, Any]) -> bytes:
-    """What the checksum of the structure covers of a table: its numbers and texts, whatever their width in the file."""
-    digest = xxhash.xxh3_64()
-    for column in sorted(columns):
-        values = columns[column]
-        digest.update(f"\0{name}/{column}\0".encode())
-        if isinstance(values, np.ndarray):
-            digest.update(values.dtype.str.encode() + values.tobytes())
-        else:
-            digest.update(b"\0".join(value.encode("utf-8", "backslashreplace") for value in values))
-    return digest.digest()
-
-
-def texts_digest(texts: Mapping[str, str]) -> bytes:
-    """What the checksum of the structure covers of the text attributes; those of a stream as ``stream.attribute``."""
-    lines = "".join(f"{name}={texts[name]}\0" for name in sorted(texts))
-    return xxhash.xxh3_64_digest(lines.encode())
+def _utf8(text: str) -> str:
+    """A text without what is not UTF-8, such as the lone surrogates of a path."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:

@@ -15,15 +15,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, SelectionError, TooLargeError, UnsafeFileError
 from trajtools.results import Shown, import_optional
 from trajtools.store import layout as on_disk
-from trajtools.store.chunks import Blocks, Selection, indices
-from trajtools.store.files import Owner, RawFile, check_head, cut_short, has_writer, one_sentence, open_for_reading
-from trajtools.store.layout import Axis, Cells, Stream
+from trajtools.store.chunks import Blocks, Piece, Selection, indices
+from trajtools.store.files import (
+    Owner,
+    RawFile,
+    check_head,
+    cut_short,
+    has_writer,
+    one_line,
+    one_sentence,
+    open_for_reading,
+)
+from trajtools.store.layout import Axis, Cells, Structure
 from trajtools.store.shards import Shard
 from trajtools.store.strangers import Geometry, Objects
 from trajtools.wiring import Member, NodeSet, Parameter
@@ -38,7 +46,6 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 4 * 2**30
 _TRIES = 5
 _EAGER_BLOCKS = 1000
-TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
 
 
 class Run(Shown):
@@ -120,8 +127,8 @@ class Run(Shown):
             kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
-        self._planted: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
-        self.places: dict[str, int] = {}
+        self._planted: dict[int, list[int]] | None = None  # rows that first show a planting, by member
+        self._where: dict[str, int] = {}
         self.is_cut = False
         try:
             self._load()
@@ -233,7 +240,7 @@ class Run(Shown):
             previous = self._raw
             self._raw = RawFile(self.path)
             if self._raw.identity != previous.identity:
-                self.places = {}
+                self._where = {}
             previous.close()
             self._load()
 
@@ -357,9 +364,12 @@ class Run(Shown):
         if self._planted is None:  # asked member by member
             n = self.planting_blocks.n
             planted, members = (self._planting_series(name, n) for name in ("step", "member"))
-            self._planted = self.step, planted, members
-        steps, planted, members = self._planted
-        edges = [0, *np.searchsorted(steps, np.sort(planted[members == member])).tolist(), self.n_states]
+            order = np.lexsort((planted, members))
+            rows = np.searchsorted(self.step, planted[order]).tolist()
+            self._planted = {}
+            for planted_member, row in zip(members[order].tolist(), rows, strict=True):
+                self._planted.setdefault(planted_member, []).append(row)
+        edges = [0, *self._planted.get(member, ()), self.n_states]
         return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
@@ -520,6 +530,33 @@ class Run(Shown):
         self._locate(self.blocks, name)
         return self.blocks.rectangle(name, rows, members, columns, by_member=by_member)
 
+    def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
+        """Read states of a (T, M, P) stream, as stored, in pieces that fit into the cache of the processor.
+
+        Parameters
+        ----------
+        name : str
+            ``"weights"``, ``"sketch"`` or ``"optimizer"``.
+        rows, columns : slice
+            Which states and entries.
+        members : ndarray of int64
+            Which members.
+
+        Yields
+        ------
+        rows, columns : slice
+            Place of the piece in the rectangle.
+        states : ndarray, shape (members, rows, columns)
+            Valid until the next piece, and known to be whole once there is none.
+
+        Raises
+        ------
+        DamagedError
+            If a chunk does not match its checksum.
+        """
+        self._locate(self.blocks, name)
+        yield from self.blocks.pieces(name, rows, members, columns)
+
     def _read_rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """States of any stream of theirs as stored: (stop - start, M, numbers), of distances (stop - start, M)."""
         if name == "distances":
@@ -545,12 +582,28 @@ class Run(Shown):
         with self._lock:
             self._raw.reopen()
             with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
-                self._learn(file, blocks, names)
+                self._learn(Objects(file), blocks, names)
 
-    @staticmethod
-    def _learn(file: h5py.File, blocks: Blocks, names: Sequence[str]) -> None:
-        for name in blocks.missing(names) if names else ():
-            blocks.locate(file, name)
+    def _learn(self, objects: Objects, blocks: Blocks, names: Sequence[str]) -> None:
+        for name in blocks.missing(names) if blocks.n else ():
+            length = blocks.locate(objects, name)
+            if name != blocks.axis.sums and length < blocks.n:
+                self._shorten(blocks, name, length)
+
+    def _shorten(self, blocks: Blocks, name: str, length: int) -> None:
+        text = f"{self.path} declares {blocks.n} committed states, but {name} holds {length}"
+        self._refuse(FormatError(text))
+        blocks.n = length
+        if blocks is self.blocks:
+            self.n_states = length
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Offsets of what is rewritten in place."""
+        if len(self._where) < len(on_disk.PLACES):
+            with self._lock, one_sentence(self.path, "find the cells"), open_for_reading(self._raw) as file:
+                self._place(Objects(file), *on_disk.PLACES)
+        return self._where
 
     def _require(self, name: str) -> None:
         if name not in self.axis.streams:
@@ -582,92 +635,86 @@ class Run(Shown):
     def _load_once(self) -> None:
         self.is_cut = not self._check_head()
         # Where their place is known, before anything else: what they promise is in the file, and stays there.
-        before = self._read_cells() if self.places else None
+        before = self._read_cells() if self._where else None
         with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
             objects = Objects(file)
-            self._read_texts(objects)
-            self.places = {name: self._place(objects.geometry(name)) for name in on_disk.PLACES}
+            self._take(self._read_structure(objects))
+            self._place(objects, "store/cells", "store/notes")
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
-            digest = xxhash.xxh3_64()
-            tables = {name: self._read_table(objects, name, digest) for name in on_disk.TABLES}
-            digest.update(on_disk.texts_digest(self.texts))
-            self._read_structure(objects, tables)
-            for stream in (*self.axis.streams.values(), *self.planting_axis.streams.values()):
-                digest.update(stream.description().encode())
-            if digest.intdigest() != _read_number(objects, "structure_xxh3"):
-                self._refuse(
-                    FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
-                )
-            self._planted = None
+            self._count(objects)
+            self.n_states, self._planted = self.cells.committed, None
+            for axis, n in ((self.axis, self.n_states), (self.planting_axis, self.cells.plantings)):
+                self._check_room(axis, n)
             self.blocks = Blocks(self._raw, self.axis, self.n_states)
             self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
             # While HDF5 is open: everybody asks for the steps, and few for nothing else.
             names = ["step"] if self.blocks.n_blocks <= _EAGER_BLOCKS else []
             if self.blocks.n_blocks * self.axis.streams[self.stored].n_chunks <= _EAGER_BLOCKS:
                 names.append(self.stored)
-            self._learn(file, self.blocks, names)
-            if 0 < self.planting_blocks.n_blocks <= _EAGER_BLOCKS:
-                self._learn(file, self.planting_blocks, list(self.planting_axis.streams))
+            self._learn(objects, self.blocks, names)
         self._name_columns()
 
     def _refuse(self, error: FormatError) -> None:
         """Meet damage that leaves something to read; only a survey goes on."""
         raise error
 
-    def _read_texts(self, objects: Objects) -> None:
-        """Text attributes of the root, and of streams as ``stream.attribute``."""
+    def _count(self, objects: Objects) -> None:
+        """Mend the count of states where the cells are damaged; only a survey does."""
+
+    def _read_structure(self, objects: Objects) -> Structure:
+        """The structure, from the first of its copies that is whole."""
+        cause: Exception | None = None
+        for name in on_disk.STRUCTURES:
+            try:
+                text = on_disk.unpack_json(self._read_whole(objects.geometry(name)))
+            except UnsafeFileError:
+                raise
+            except (FormatError, OSError, RuntimeError, KeyError, ValueError) as error:
+                cause = error
+                continue
+            if text is not None:
+                try:
+                    return Structure.unpack(text, self._check_version)
+                except UnsafeFileError:
+                    raise
+                except FormatError as error:
+                    raise FormatError(f"{self.path}: {error}") from error
+        self._check_format(objects)
+        reason = "it does not match its checksum" if cause is None else one_line(cause)
+        raise FormatError(f"{self.path} is damaged: no copy of its structure can be read ({reason})") from cause
+
+    def _check_format(self, objects: Objects) -> None:
+        """Say of a file without a structure that it is none of ours, or of another version."""
         if not h5py.h5a.exists(objects.open(""), b"format") or objects.text("", "format") != on_disk.FORMAT:
             raise FormatError(
                 f"{self.path} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
                 "`trajtools convert` reads other layouts"
             )
-        names = [*TEXTS, *(["shard"] if h5py.h5a.exists(objects.open(""), b"shard") else [])]
-        self.texts = {name: objects.text("", name) for name in names}
-        for stream, name in on_disk.STREAM_TEXTS.items():
-            if objects.has(stream):
-                self.texts[f"{stream}.{name}"] = objects.text(stream, name)
-        self._check_version(self.texts["format_version"])
+        self._check_version(objects.text("", "format_version"))
 
-    def _place(self, dataset: Geometry) -> int:
-        """Offset of a dataset that lies in one piece in the file."""
-        offset = dataset.id.get_offset()
-        expected = {"/store/cells": Cells.BYTES, "/store/notes": 2 * on_disk.NOTES_BYTES}.get(dataset.name)
-        if dataset.chunks is not None or offset is None or dataset.nbytes != (expected or dataset.nbytes):
-            raise FormatError(f"{dataset.name} must be stored in one piece of {expected or dataset.nbytes} bytes")
-        if offset + dataset.nbytes > self._raw.size:
-            raise DamagedError(f"{dataset.name} ends beyond the end of the file, which was cut short")
-        if expected is None and (dataset.dtype.kind, dataset.dtype.itemsize) != ("S", on_disk.NAME_BYTES):
-            raise FormatError(f"{dataset.name} must be a list of texts of {on_disk.NAME_BYTES} bytes")
-        return int(offset)
+    def _place(self, objects: Objects, *names: str) -> None:
+        """Learn where datasets are that lie in one piece in the file."""
+        sizes, places = {"store/cells": Cells.BYTES, "store/notes": 2 * on_disk.NOTES_BYTES}, {}
+        for name in names:
+            dataset = objects.geometry(name)
+            expected = sizes.get(name) or on_disk.NAME_BYTES * self.axis.streams[f"{name}s"].shape[0]
+            offset = dataset.id.get_offset()
+            if dataset.chunks is not None or offset is None or dataset.nbytes != expected:
+                raise FormatError(f"{dataset.name} must be stored in one piece of {expected} bytes")
+            if offset + expected > self._raw.size:
+                raise DamagedError(f"{dataset.name} ends beyond the end of the file, which was cut short")
+            places[name] = int(offset)
+        self._where |= places
 
-    def _read_table(self, objects: Objects, name: str, digest: Any) -> tuple[Any, ...]:
-        """The rows of a table, none where there is none."""
-        if not objects.has(name):
-            if name in ("parameters", "members"):
-                raise FormatError(f"{self.path} lacks the table {name!r}, which the format requires")
-            return ()
-        kind = on_disk.TABLES[name]
-        values: dict[str, Any] = {}
-        for column in on_disk.column_names(kind):
-            array = self._read_column(objects.geometry(f"{name}/{column}"))
-            if array.dtype.kind == "S":
-                values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
-            elif array.dtype.str in ("<i8", "<f8"):
-                values[column] = array
-            else:
-                raise FormatError(f"/{name}/{column} is of dtype {array.dtype}; needed int64, float64 or text")
-        digest.update(on_disk.table_digest(name, values))
-        return on_disk.rows_from(kind, {c: v if isinstance(v, list) else v.tolist() for c, v in values.items()})
-
-    def _read_column(self, dataset: Geometry) -> NDArray[Any]:
-        """A dataset of one axis in one piece, read past HDF5."""
-        if len(dataset.shape) != 1 or dataset.nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
-            raise FormatError(f"{dataset.name} must have one axis, in one piece, of at most 1 GiB")
-        offset = dataset.id.get_offset()
-        if dataset.nbytes and (offset is None or offset + dataset.nbytes > self._raw.size):
-            raise UnsafeFileError(f"{dataset.name} declares {dataset.nbytes} bytes, more than the file holds")
-        return np.frombuffer(self._raw.read(offset or 0, dataset.nbytes), dataset.dtype)
+    def _read_whole(self, dataset: Geometry) -> bytes:
+        """A dataset of bytes in one piece, read past HDF5."""
+        offset, size = dataset.id.get_offset(), dataset.nbytes
+        if dataset.dtype.str != "|u1" or dataset.chunks is not None or size > on_disk.STRUCTURE_BYTES + 16:
+            raise FormatError(f"{dataset.name} must be bytes in one piece, at most {on_disk.STRUCTURE_BYTES}")
+        if offset is None or offset + size > self._raw.size:
+            raise FormatError(f"{dataset.name} declares {size} bytes, more than the file holds")
+        return self._raw.read(offset, size)
 
     def _check_head(self) -> bool:
         return check_head(self._raw)
@@ -676,7 +723,7 @@ class Run(Shown):
         try:
             major, minor = (int(part) for part in version.split("."))
         except ValueError:
-            raise FormatError(f"{self.path} has format version {version!r}; needed two numbers such as '2.0'") from None
+            raise FormatError(f"{self.path} has format version {version!r}; needed two numbers such as '2.1'") from None
         if major != on_disk.VERSION[0]:
             raise FormatError(
                 f"{self.path} has format version {version}, this trajtools reads version {on_disk.VERSION[0]}.x; "
@@ -687,7 +734,7 @@ class Run(Shown):
     def _read_cells(self) -> tuple[Cells, dict[str, Any] | None]:
         """The cells, and the notes that they point at; None where these are damaged."""
         for trial in range(_TRIES):
-            cells = Cells.unpack(self._raw.read(self.places["store/cells"], Cells.BYTES))
+            cells = Cells.unpack(self._raw.read(self._where["store/cells"], Cells.BYTES))
             notes = None if cells is None else self._read_notes(cells)
             if notes is not None:
                 break
@@ -702,90 +749,39 @@ class Run(Shown):
         return cells, notes
 
     def _read_notes(self, cells: Cells) -> dict[str, Any] | None:
-        data = self._raw.read(self.places["store/notes"] + (cells.notes & 1) * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES)
+        data = self._raw.read(self._where["store/notes"] + (cells.notes & 1) * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES)
         if not cells.committed and not any(data):
             return {}  # no writer came so far
         return on_disk.unpack_notes(data)
 
-    def _read_structure(self, objects: Objects, tables: dict[str, tuple[Any, ...]]) -> None:
+    def _take(self, structure: Structure) -> None:
+        """Take from the structure what a run shows of it."""
+        self.structure, self.texts = structure, structure.texts
         self.name, self.uuid, self.time_unit = (self.texts[name] for name in ("name", "uuid", "time_unit"))
         self.reference = self.texts["reference"] or None
         self.hparams = on_disk.from_json(self.texts["hparams"], f"{self.path}: hparams")
         self.provenance = on_disk.from_json(self.texts["provenance"], f"{self.path}: provenance")
-        self.parameters: tuple[Parameter, ...] = tables["parameters"]
-        self.optimizer_parameters: tuple[Parameter, ...] = tables["optimizer_parameters"]
-        self.buffer_parameters: tuple[Parameter, ...] = tables["buffer_parameters"]
-        self.nodes: tuple[NodeSet, ...] = tables["nodes"]
-        self.members: tuple[Member, ...] = tables["members"]
+        self.parameters: tuple[Parameter, ...] = structure.tables["parameters"]
+        self.optimizer_parameters: tuple[Parameter, ...] = structure.tables["optimizer_parameters"]
+        self.buffer_parameters: tuple[Parameter, ...] = structure.tables["buffer_parameters"]
+        self.nodes: tuple[NodeSet, ...] = structure.tables["nodes"]
+        self.members: tuple[Member, ...] = structure.tables["members"]
         text = self.texts.get("shard")
         self.shard = None if text is None else Shard.from_text(text, str(self.path))
         if self.shard is not None:
             self.shard.check(self.parameters, self.optimizer_parameters, str(self.path))
-        self.n_states, self.n_members = self.cells.committed, len(self.members)
-        self.n_parameters = sum(p.size for p in self.parameters)
-        at = 0
-        for p in self.parameters:
-            if p.offset != at:
-                raise FormatError(f"{self.path}: parameter {p.name!r} begins at entry {p.offset}, needed {at}")
-            at += p.size
-        datasets = {name: objects.geometry(name) for name in on_disk.STREAMS if objects.has(name)}
-        kinds = [name for name in on_disk.STORED if name in datasets]
-        if len(kinds) != 1 or not {"step", "metrics", "member_metrics"} <= set(datasets):
-            raise FormatError(f"{self.path} needs step, metrics, member_metrics and one of {', '.join(on_disk.STORED)}")
-        self.stored = kinds[0]
-        rows = (datasets["step"].chunks or (0,))[0]
-        if not 1 <= rows <= 2**20:
-            raise FormatError(f"{self.path}: step has chunks of {rows} states")
-        sparse = ("metrics", "member_metrics")
-        streams = [Stream.of(dataset, rows, sparse=name in sparse) for name, dataset in datasets.items()]
-        self.axis = Axis.make("store/checksums", rows, streams)
-        for name, dataset in datasets.items():
-            if dataset.shape[0] < self.n_states:
-                text = f"{self.path} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
-                self._refuse(FormatError(text))
-                self.n_states = int(dataset.shape[0])
-        self._check_shapes()
-        plantings = [
-            Stream.of(objects.geometry(f"plantings/{name}"), on_disk.PLANTING_ROWS) for name in on_disk.PLANTING_STREAMS
-        ]
-        self.planting_axis = Axis.make("store/planting_checksums", on_disk.PLANTING_ROWS, plantings)
-        for axis, n in ((self.axis, self.n_states), (self.planting_axis, self.cells.plantings)):
-            self._check_room(objects.geometry(axis.sums), axis, n)
+        self.n_members, self.n_parameters = len(self.members), structure.sizes["weights"]
+        self.stored, self.axis, self.planting_axis = structure.stored, structure.axis, structure.planting_axis
 
-    def _check_room(self, sums: Geometry, axis: Axis, n: int) -> None:
+    def _check_room(self, axis: Axis, n: int) -> None:
         """Refuse a count beyond what the file can hold before memory is taken: every state takes room."""
         width, blocks = axis.width, -(-n // axis.rows)
-        if sums.shape[1:] != (on_disk.SLOTS, width) or sums.chunks != (1, *sums.shape[1:]):
-            raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {width})")
-        if sums.filters or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
-            raise UnsafeFileError(f"{self.path}: only {', '.join(on_disk.FILTERED)} may be compressed")
         missing = 64 if self.is_cut else 1  # of a file that was cut, the most may be gone
         tables = 8 * on_disk.SLOTS * width * max(1, blocks)
         plain = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if not (s.filters or s.sparse))
         packed = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if s.filters)
         if max(tables, plain / missing, packed / missing / on_disk.LARGEST_RATIO) > missing * self._raw.size:
             raise UnsafeFileError(f"{self.path} declares {n} states of {width} chunks in {self._raw.size} bytes")
-
-    def _check_shapes(self) -> None:
-        members, entries = self.n_members, self.n_parameters
-        expected: dict[str, tuple[int | None, ...]] = {
-            "step": (),
-            "metrics": (None,),
-            "member_metrics": (None, members),
-            "weights": (members, entries),
-            "distances": (members,),
-            "sketch": (members, None),
-            "optimizer": (members, sum(p.size for p in self.optimizer_parameters)),
-            "buffers": (members, sum(p.size for p in self.buffer_parameters)),
-        }
-        for name, stream in self.axis.streams.items():
-            shape = expected[name]
-            if len(stream.shape) != len(shape) or any(
-                b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
-            ):
-                raise FormatError(f"{self.path}: {name} has the shape (T, {stream.shape}), needed (T, {shape})")
-            if name in ("weights", "sketch", "optimizer", "buffers") and stream.chunk[0] != 1:
-                raise FormatError(f"{self.path}: {name} has chunks {stream.chunk}, needed one member in each")
 
     def _name_columns(self) -> None:
         """Take the names of the metrics from the notes, which have a checksum."""
@@ -958,6 +954,26 @@ class StoredArray:
         result = self._run.rectangle(self._name, *chosen, by_member=True)
         return on_disk.widen(result) if self._widened else result
 
+    def pieces(self, rows: slice, members: Sequence[int], columns: slice) -> Iterator[Piece]:
+        """Read a rectangle in pieces.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            Which states and entries.
+        members : sequence of int
+            Which members.
+
+        Yields
+        ------
+        rows, columns : slice
+            Place of the piece in the rectangle.
+        states : ndarray, shape (members, rows, columns)
+            Valid until the next piece, and known to be whole once there is none.
+        """
+        for here, there, states in self._run.pieces(self._name, rows, np.asarray(members, np.int64), columns):
+            yield here, there, on_disk.widen(states) if self._widened else states
+
 
 def _positions(key: Any, length: int) -> NDArray[np.int64]:
     array = np.atleast_1d(np.asarray(key))
@@ -1020,11 +1036,3 @@ def _reopen(opener: type[Run], where: Any, member: int, stream: str, n_states: i
             raise FormatError(f"{run.path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
         run._show(n_states)
     return StoredStates(run, member, stream)
-
-
-def _read_number(objects: Objects, name: str) -> int:
-    attribute, value = objects.attribute("", name), np.zeros((), "<u8")
-    if attribute.shape != () or attribute.dtype != value.dtype:
-        raise FormatError(f"the attribute {name!r} must be one uint64")
-    attribute.read(value)
-    return int(value)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError, FormatError, SelectionError, TrajtoolsError
 from trajtools.results import Shown, import_optional
-from trajtools.store.chunks import Selection
+from trajtools.store.chunks import Piece, Selection
 from trajtools.store.isolation import open_isolated
 from trajtools.store.reading import Run
 from trajtools.store.shards import Place
@@ -154,7 +154,7 @@ class ShardedRun(Run):
         self.shards = tuple(run for _, run in sorted(zip([s.rank for s in shards if s], self.shards, strict=True)))
         first = self.shards[0]
         for name in ("path", "uuid", "name", "time_unit", "reference", "hparams", "provenance", "members", "stored",
-                     "n_members", "texts", "notes", "cells", "places", "is_newer", "planting_blocks"):  # fmt: skip
+                     "n_members", "texts", "notes", "cells", "is_newer", "planting_blocks"):  # fmt: skip
             setattr(self, name, getattr(first, name))
         whole = first.shard
         assert whole is not None
@@ -354,6 +354,11 @@ class ShardedRun(Run):
         """Read states of the whole network as stored, see `Run.rectangle`."""
         result = self._assembled(name, rows, members, columns)
         return np.ascontiguousarray(result.transpose(1, 0, 2)) if by_member else result
+
+    def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
+        """Read states of the whole network in one piece, see `Run.pieces`."""
+        whole = slice(0, rows.stop - rows.start), slice(0, columns.stop - columns.start)
+        yield *whole, self.rectangle(name, rows, members, columns, by_member=True)
 
     def _assembled(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
         parts = list(zip(self.shards, [_taken(mine, rows) for mine in self._rows], strict=True))

@@ -157,12 +157,13 @@ class RunWriter:
         if mode == "w":
             _refuse_live_writer(place)
         if mode == "next":
-            place, places = _create_next(place, spec)
+            place, places, structure = _create_next(place, spec)
         else:
-            places = on_disk.create(place, spec, overwrite=mode == "w")
+            structure = spec.structure(place)
+            places = on_disk.create(place, structure, overwrite=mode == "w")
         writer = cls(place, spec, durable=durable)
         try:
-            writer._open(_Position(places, *spec.axes()))
+            writer._open(_Position(places, structure.axis, structure.planting_axis))
         except FileBusyError:  # somebody else resumed it at once
             raise
         except BaseException:
@@ -763,12 +764,13 @@ def _read_tail(run: Run, start: int) -> Tail:
     )
 
 
-def _create_next(path: Path, spec: RunSpec) -> tuple[Path, dict[str, int]]:
+def _create_next(path: Path, spec: RunSpec) -> tuple[Path, dict[str, int], on_disk.Structure]:
     """Create the file under its name or the first free one of name-2, name-3, ..."""
     place, number = path, 1
     while True:
         try:
-            return place, on_disk.create(place, spec)
+            structure = spec.structure(place)
+            return place, on_disk.create(place, structure), structure
         except FileExistsError:
             number += 1
             place = path.with_name(f"{path.stem}-{number}{path.suffix}")
