@@ -94,6 +94,9 @@ def test_a_notebook_holds_its_outputs(path: Path) -> None:
     shown = json.dumps(outputs)
     assert not re.search(r"/(home|root|tmp|work|Users)/", shown)
     assert len(shown) < 2_000_000
+    for cell in cells:
+        if re.search(r"\.plot\(|plots\.\w+\(", "".join(cell["source"])):
+            assert any("image/png" in output.get("data", {}) for output in cell["outputs"]), cell["source"]
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

@@ -24,6 +24,7 @@ from trajtools.plots._axes import (
     new_figure,
     number,
     save_figure,
+    styled,
     window,
 )
 
@@ -294,6 +295,20 @@ def test_what_does_not_reach_the_accuracy_stands_at_the_top_of_the_figure_whatev
         (_, height), (_, top) = mark.get_transform().transform([(4, 0.95), (4, 1.0)])
         low, high = below.bbox.y0, below.bbox.y1
         assert low < height < high == pytest.approx(top)
+
+
+def test_a_backend_that_the_first_figure_loads_goes_on_showing_figures():
+    @styled
+    def first(ax=None):
+        matplotlib.interactive(True)  # as the backend of notebooks does when it is loaded
+
+    before = matplotlib.is_interactive()
+    try:
+        matplotlib.interactive(False)
+        first()
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(before)
 
 
 def test_a_legend_has_as_many_columns_as_fit():

@@ -84,7 +84,11 @@ def styled(plot: F) -> F:
             return plot(*arguments, **options)
         cycle = cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, BROWN, "0.4"])
         with matplotlib.rc_context(style | {"axes.prop_cycle": cycle}):
-            return plot(*arguments, **options)
+            drawn = plot(*arguments, **options)
+            is_interactive = matplotlib.is_interactive()
+        # The first figure of a notebook loads its backend, which switches this on: without it, no later one is shown.
+        matplotlib.interactive(is_interactive)
+        return drawn
 
     return draw  # type: ignore[return-value]
 
