@@ -130,8 +130,11 @@ class RecorderHooks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Without an exception `on_train_end` has closed the file.
-        self.close("interrupted")
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None and error is None:  # `on_train_end` has not come
+            recorder.close("interrupted")
+        elif recorder is not None:
+            recorder.__exit__(kind, error, trace)
 
     def _open(self) -> None:
         model = self.model
@@ -153,7 +156,8 @@ class _ModelRecorder(framework_free.Recorder):
 
         self._to_numpy = keras.ops.convert_to_numpy
         self._with_own = model_buffers
-        self._origin = {"keras": {"version": keras.__version__, "backend": keras.backend.backend()}}
+        origin: dict[str, Any] = {"keras": {"version": keras.__version__, "backend": keras.backend.backend()}}
+        self._origin = {**origin, "optimizer": _settings(state)}
         super().__init__(path, state, **options)
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
@@ -195,6 +199,19 @@ def _learning_rate(model: Any) -> float:
     import keras
 
     return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    """Name and settings of the optimiser, as torch names them."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scale
+    config = optimizer.get_config()
+    found = {"name": type(optimizer).__name__, "lr": float(f"{_learning_rate(model):.6g}")}
+    found |= {name: config[name] for name in ("momentum", "nesterov") if name in config}
+    if "beta_1" in config:
+        found["betas"] = [config["beta_1"], config["beta_2"]]
+    if config.get("weight_decay"):
+        found |= {"weight_decay": config["weight_decay"], "decoupled_weight_decay": True}
+    return found | {"clips": any(config.get(name) for name in ("clipnorm", "global_clipnorm", "clipvalue"))}
 
 
 def _running_means(model: Any) -> Iterator[tuple[str, tuple[float, float]]]:

@@ -53,6 +53,8 @@ def test_training_is_the_same_and_states_are_those_of_a_callback_of_our_own(fitt
         assert run.buffers[0, 0].tolist() == [0.0] * 4 + [1.0] * 4
         assert (run.buffers[1] != run.buffers[0]).all()
         assert run.provenance["keras"]["backend"] == backend
+        optimizer = run.provenance["optimizer"]
+        assert (optimizer["name"], optimizer["lr"], optimizer["betas"]) == ("Adam", 0.01, [0.9, 0.999])
         assert run.optimizer.shape == (9, 1, 2 * run.n_parameters)
         assert np.abs(run.optimizer[0]).max() == 0 < np.abs(run.optimizer[1]).min()
 
