@@ -204,7 +204,7 @@ def _parts(batches: list[Batch], places: list[tuple[int, int]]) -> Iterator[Batc
         by_batch.setdefault(b, []).append(r)
     for b, rows in list(by_batch.items())[:MOST_PARTS]:
         for piece in np.array_split(rows, min(math.ceil(PARTS / len(by_batch)), len(rows))):
-            yield batches[b] if _rows_of(batches[b]) is None else _take(batches[b], piece)
+            yield batches[b] if _rows_of(batches[b]) is None else _take(batches[b], piece.tolist())
 
 
 def _names(batches: list[Batch]) -> list[list[Hashable]]:

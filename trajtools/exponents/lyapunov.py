@@ -191,7 +191,7 @@ def lyapunov(
 
 def _with_embedding(exponent: Exponent, passed: dict[str, int | None]) -> Exponent:
     """Say how a series was embedded, and how dimension and delay were chosen."""
-    numbers = {name: exponent.settings.get(name) for name in ("dim", "delay")}
+    numbers: dict[str, Any] = {name: exponent.settings.get(name) for name in ("dim", "delay")}
     chosen = {name: exponent.settings[f"{name}_choice"] for name in numbers if f"{name}_choice" in exponent.settings}
     if numbers["dim"] is None or (numbers["dim"] == 1 and not chosen):
         return exponent

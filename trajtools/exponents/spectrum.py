@@ -359,7 +359,7 @@ def lyapunov_spectrum(
     used, order, chosen = rule.k, 1, logs if laid is None else laid
     if may_bend and count:
         bent = fit_maps(states, nearby.index[:, :bends], across, quadratic=True)
-        if np.median(bent.residual) < np.sqrt(CURVED) * np.median(maps.residual):
+        if _straighter(bent, maps):
             used, order, maps = bends, 2, bent
             chosen = _without_overflow(stretching(bent, directions)[0])
     values, intervals, shifts = np.full(wanted, np.nan), np.full((wanted, 2), np.nan), np.full(wanted, np.nan)
@@ -368,10 +368,14 @@ def lyapunov_spectrum(
         if 2 * used > most:
             most = 2 * used
             nearby = nearest(states, NearestK(most))
-        wider = fit_maps(states, nearby.index[:, : 2 * used], across, quadratic=order == 2)
-        free, in_planes, _ = stretching(wider, directions)
-        wide = _without_overflow(free if laid is None or in_planes is None else in_planes)
-        shifts[:count] = (_mean(wide) - _mean(chosen))[:count] / time
+        near, bend = nearby.index[:, : 2 * used], order
+        wider = fit_maps(states, near, across, quadratic=order == 2)
+        if order == 1 and may_bend and 2 * used >= bends:
+            bent = fit_maps(states, near, across, quadratic=True)
+            wider, bend = (bent, 2) if _straighter(bent, wider) else (wider, 1)
+        wide = _without_overflow(_like(laid, stretching(wider, directions)))
+        with np.errstate(invalid="ignore"):  # a direction that vanishes has no shift
+            shifts[:count] = (_mean(wide) - _mean(chosen))[:count] / time
         flatter = _attenuation(wider)[:count] / time
         if (
             neighbors is not None
@@ -379,7 +383,7 @@ def lyapunov_spectrum(
             or flatter[-1] >= confused[-1]
         ):
             break
-        used, maps, chosen, confused = 2 * used, wider, wide, flatter
+        used, order, maps, chosen, confused = 2 * used, bend, wider, wide, flatter
     values[:count] = _mean(chosen[:, :count]) / time
     blocks = _blocks(chosen[:, :count]) / time
     systematic = np.where(np.isfinite(shifts), np.abs(shifts), 0.0)[:count] + confused
@@ -419,6 +423,17 @@ def lyapunov_spectrum(
         },
         warnings=_warnings(across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks)),
     )
+
+
+def _like(laid: Floats | None, parts: tuple[Floats, Floats | None, float]) -> Floats:
+    """Stretching of the same vectors as before: free ones, or those in the tangent planes."""
+    free, in_planes, _ = parts
+    return free if laid is None or in_planes is None else in_planes
+
+
+def _straighter(one: LocalMaps, other: LocalMaps) -> bool:
+    """Whether maps halve the variance around others."""
+    return bool(np.median(one.residual) < np.sqrt(CURVED) * np.median(other.residual))
 
 
 def _check_request(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:
