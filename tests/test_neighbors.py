@@ -79,6 +79,25 @@ def test_all_searches_give_the_same_bits(d):
         assert_array_equal(found[0].distance, other.distance)
 
 
+@pytest.mark.parametrize("kind", ["heavy tails", "one axis constant", "few values", "mostly equal", "20 dimensions"])
+def test_uneven_strips_give_the_same_bits(kind):
+    rng = np.random.default_rng(4)
+    x = rng.standard_cauchy(size=(1500, 3))
+    if kind == "20 dimensions":
+        x = rng.normal(size=(1500, 20))
+    elif kind == "one axis constant":
+        x[:, 1] = 7.0
+    elif kind == "few values":
+        x = rng.integers(0, 5, size=(1500, 3)).astype(np.float64)
+    elif kind == "mostly equal":
+        x[:1200] = 0.5
+    found = [find_nearest(x, neighbors=NearestK(2), theiler=3, strategy=s) for s in SEARCHES]
+    for other in found[1:]:
+        assert_array_equal(found[0].index, other.index)
+        assert_array_equal(found[0].distance, other.distance)
+        assert found[0].counts == other.counts
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_in_many_dimensions_all_distances_are_computed_once(metric):
     x = walk(60, 33)

@@ -215,7 +215,8 @@ def _distances(states: States, index: Ints) -> Floats:
     return out
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Found:
     """Indices of the neighbours, nearest first, as in `Neighbors`."""
 
     index: Ints
@@ -420,7 +421,7 @@ def requested(states: States, strategy: str) -> Strategy:
         return Strategy(strategy, -1, "requested")
     if states.points.shape[1] == 1:
         return Strategy(strategy, 0, "requested", -1, 1)
-    return Strategy(strategy, 0, "requested", 1, _most_strips(np.count_nonzero(states.usable)))
+    return Strategy(strategy, 0, "requested", 1, _most_strips(int(np.count_nonzero(states.usable))))
 
 
 def choose(states: States, radius: float | None) -> Strategy:
