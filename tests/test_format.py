@@ -495,6 +495,11 @@ STRUCTURES = {
     "no attribute": (lambda s: s["texts"].__delitem__("uuid"), FormatError, "attributes must be texts"),
     "a number for an attribute": (lambda s: s["texts"].update(uuid=1), FormatError, "attributes must be texts"),
     "no dtype": (lambda s: s["texts"].__delitem__("weights.logical_dtype"), FormatError, "lacks the attribute"),
+    "another dtype": (
+        lambda s: s["texts"].update({"weights.logical_dtype": "bfloat16"}),
+        FormatError,
+        "does not store",
+    ),
     "no rows": (lambda s: s.update(rows=0), FormatError, "blocks have 0 states"),
     "deep": (lambda s: s["texts"].update(hparams='{"a":' * 5000 + "1" + "}" * 5000), FormatError, "JSON"),
     "a list": (lambda s: s.update(tables=[]), FormatError, "not as the format has it|lacks"),

@@ -385,7 +385,7 @@ class Blocks:
                 for view, offset, digest in zip(data, offsets.tolist(), digests, strict=True):
                     self._raw.read_parts(offset + start, [view])
                     if not is_known:
-                        digest.update(view)
+                        digest.update(view.data)
                 states = data.view(stream.dtype).reshape(len(chunks), count, width)
                 yield slice(top, top + count), slice(left, left + width), states
         if is_known:

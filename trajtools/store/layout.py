@@ -741,24 +741,32 @@ class Structure:
         return pack_json(text)
 
     @classmethod
-    def unpack(cls, text: str, check_version: Callable[[str], None]) -> Structure:
+    def unpack(cls, text: str, where: str, check_version: Callable[[Any], None]) -> Structure:
         """Read it back from a file that may come from a stranger."""
         try:
             value = json.loads(text)
             texts = {str(name): text for name, text in value["texts"].items()}
-            check_version(texts["format_version"])
-            if not all(type(text) is str for text in texts.values()) or not set(TEXTS) <= set(texts):
-                raise FormatError("its attributes must be texts")
-            columns = value["tables"]
-            tables = {name: rows_from(kind, columns[name]) if name in columns else () for name, kind in TABLES.items()}
-            rows = value["rows"]
-            if type(rows) is not int or not 1 <= rows <= 2**20:
-                raise FormatError(f"its blocks have {rows} states")
-            streams = [Stream.from_json(one, rows) for one in value["streams"]]
-        except FormatError:
-            raise
+            version = texts["format_version"]
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FormatError(f"its text is not as the format has it ({type(error).__name__}: {error})") from error
+            raise FormatError(f"{where}: the structure is not as the format has it ({type(error).__name__})") from error
+        check_version(version)
+        try:
+            return cls._from_json(texts, value)
+        except FormatError as error:
+            raise type(error)(f"{where}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise FormatError(f"{where}: the structure is not as the format has it ({text:.200})") from error
+
+    @classmethod
+    def _from_json(cls, texts: dict[str, str], value: Any) -> Structure:
+        if not all(type(text) is str for text in texts.values()) or not set(TEXTS) <= set(texts):
+            raise FormatError("its attributes must be texts")
+        columns, rows = value["tables"], value["rows"]
+        tables = {name: rows_from(kind, columns[name]) if name in columns else () for name, kind in TABLES.items()}
+        if type(rows) is not int or not 1 <= rows <= 2**20:
+            raise FormatError(f"its blocks have {rows} states")
+        streams = [Stream.from_json(one, rows) for one in value["streams"]]
         names = [stream.name for stream in streams]
         if names != [name for name in STREAMS if name in names] or names[:3] != ["step", *SPARSE]:
             raise FormatError(f"its streams are {names}; needed step, metrics and member_metrics, in this order")
@@ -801,8 +809,12 @@ class Structure:
                 raise FormatError(f"{name} has the shape (T, {stream.shape}), needed (T, {shape})")
             if len(shape) == 2 and name not in SPARSE and stream.chunk[0] != 1:
                 raise FormatError(f"{name} has chunks {stream.chunk}, needed one member in each")
-            if STREAM_TEXTS.get(name) and f"{name}.{STREAM_TEXTS[name]}" not in self.texts:
-                raise FormatError(f"{name} lacks the attribute {STREAM_TEXTS[name]!r}")
+            attribute = STREAM_TEXTS.get(name)
+            text = self.texts.get(f"{name}.{attribute}")
+            if attribute and text is None:
+                raise FormatError(f"{name} lacks the attribute {attribute!r}")
+            if attribute == "logical_dtype" and _STORED_DTYPES.get(str(text)) != stream.dtype.str:
+                raise FormatError(f"{name} is of dtype {stream.dtype.str}, which does not store {text!r}")
 
 
 PLACES = ("store/cells", "store/notes", "metric", "member_metric")

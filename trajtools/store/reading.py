@@ -674,12 +674,7 @@ class Run(Shown):
                 cause = error
                 continue
             if text is not None:
-                try:
-                    return Structure.unpack(text, self._check_version)
-                except UnsafeFileError:
-                    raise
-                except FormatError as error:
-                    raise FormatError(f"{self.path}: {error}") from error
+                return Structure.unpack(text, str(self.path), self._check_version)
         self._check_format(objects)
         reason = "it does not match its checksum" if cause is None else one_line(cause)
         raise FormatError(f"{self.path} is damaged: no copy of its structure can be read ({reason})") from cause
@@ -719,9 +714,9 @@ class Run(Shown):
     def _check_head(self) -> bool:
         return check_head(self._raw)
 
-    def _check_version(self, version: str) -> None:
+    def _check_version(self, version: Any) -> None:
         try:
-            major, minor = (int(part) for part in version.split("."))
+            major, minor = (int(part) for part in str(version).split("."))
         except ValueError:
             raise FormatError(f"{self.path} has format version {version!r}; needed two numbers such as '2.1'") from None
         if major != on_disk.VERSION[0]:
