@@ -109,7 +109,7 @@ def test_help_of_a_command_imports_no_library():
 
 def test_info_says_what_the_file_holds(recorded):
     said = call("info", recorded).stdout
-    for words in ("eta=0.01.h5: format 2.1", "eta=1.h5", "complete", "151 (steps 0 to 150)",
+    for words in ("eta=0.01.h5: format 2.0", "eta=1.h5", "complete", "151 (steps 0 to 150)",
                   "12 references, 24 perturbed copies", "83 (", "hidden.kernel 4x10", "float64", "loss",
                   "learning_rate=0.01"):  # fmt: skip
         assert words in said, words

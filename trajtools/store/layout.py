@@ -33,7 +33,7 @@ from trajtools.wiring import Member, NodeSet, Parameter
 
 Row = TypeVar("Row", Parameter, Member, NodeSet)
 
-FORMAT, VERSION = "trajtools", (2, 1)
+FORMAT, VERSION = "trajtools", (2, 0)
 STORED = ("weights", "sketch", "distances")
 BESIDE = {"optimizer": "optimizer_parameters", "buffers": "buffer_parameters"}  # streams beside the states, and tables
 # In the order of their checksums: the small ones first, so that metrics are read without those of the weights.

@@ -718,7 +718,7 @@ class Run(Shown):
         try:
             major, minor = (int(part) for part in str(version).split("."))
         except ValueError:
-            raise FormatError(f"{self.path} has format version {version!r}; needed two numbers such as '2.1'") from None
+            raise FormatError(f"{self.path} has format version {version!r}; needed two numbers such as '2.0'") from None
         if major != on_disk.VERSION[0]:
             raise FormatError(
                 f"{self.path} has format version {version}, this trajtools reads version {on_disk.VERSION[0]}.x; "
