@@ -304,6 +304,19 @@ def add_distances(total: Any, steps: Any, lags: Any, i: Any, j: Any, metric: Any
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
+def write_gaps(gaps: Any, lags: Any, i: Any, j: Any, metric: Any) -> Any:
+    """Write the gaps of states i and j and their successors: squared distances for L2, sums for L1, else largest."""
+    for k in range(gaps.shape[0]):
+        gaps[k] = 0.0
+    if metric == L2:
+        _squares_l2(gaps, gaps.shape[0], lags, i, j)
+    elif metric == L1:
+        _sums_l1(gaps, gaps.shape[0], lags, i, j)
+    else:
+        _sums_linf(gaps, gaps.shape[0], lags, i, j)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
 def multiply_distances(old: Any, new: Any, lags: Any, i: Any, j: Any, metric: Any) -> Any:
     """Write `old`, a product for every step, times the gaps of states i and j and their successors into `new`.
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import helper, kernel, section
 from trajtools._kernels.lanes import LANES, apart, box_gaps, bucket_gaps, lowest, within
 from trajtools.types import L1, L2, L2_SCALED
 
@@ -22,14 +22,13 @@ from trajtools.types import L1, L2, L2_SCALED
 
 
 BUCKET = LANES
-BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 # Above every gap between finite points, below the gap to an empty lane.
 FAR = 1.7976931348623157e308
 STACK = 256
 HELD = 8  # leaves compared before their points are taken
 _BOXES = HELD * BUCKET  # place of the gaps to boxes, behind those to points
 _SPREAD_SAMPLE = 64
-_PER_BIN, _MOST_SHIFTS = 4, 32  # values per bin, and shifts per value up to which bins are sorted by insertion
+PER_BIN, _MOST_SHIFTS = 4, 32  # values per bin, and shifts per value up to which bins are sorted by insertion
 
 
 class Groups(NamedTuple):
@@ -58,21 +57,18 @@ class Room(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Data of a search; `kind` determines which arrays are filled."""
+    """Data of a search: a tree has `boxes` of its nodes and `groups`, a sweep an `axis`, brute force -1 there."""
 
-    kind: int
     metric: int
-    axis: int
+    axis: int | None
     leaves: np.ndarray
     times: np.ndarray
     slots: np.ndarray
-    boxes: np.ndarray
-    groups: Groups
-    matrix: np.ndarray
-    usable: np.ndarray
+    boxes: np.ndarray | None
+    groups: Groups | None
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot: Any, ties: Any) -> Any:
     """Move rows below the pivot (with `ties`: up to it) to the front; return their end.
 
@@ -92,12 +88,12 @@ def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot:
     return end
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _middle(a: Any, b: Any, c: Any) -> Any:
     return max(min(a, b), min(max(a, b), c))
 
 
-@kernel(_nrt=False)
+@section()
 def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any) -> Any:
     """Reorder the rows so that the nth is at its sorted position along one axis."""
     low = start
@@ -125,7 +121,7 @@ def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any)
             low = end
 
 
-@kernel(_nrt=False)
+@section()
 def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
     """Axis of largest spread of the rows, and whether they spread at all; estimated from a sample."""
     longest = 0
@@ -144,55 +140,53 @@ def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
     return longest
 
 
-@kernel()
-def _sort_subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
-    """Split the nodes of one subtree along their longest axes, depth first."""
+@kernel(nogil=True, _nrt=False)
+def sort_subtrees(
+    points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any, stack: Any, levels: Any
+) -> Any:
+    """Reorder rows and times in place by splitting the nodes between two levels at their medians, depth first.
+
+    Each node is split along its longest axis. `stack` and `levels` are workspace of `STACK` integers.
+    """
     n = points.shape[0]
-    stack = np.empty(STACK, dtype=np.int64)
-    levels = np.empty(STACK, dtype=np.int64)
-    stack[0] = top
-    levels[0] = top_level
-    count = 1
-    while count > 0:
-        count -= 1
-        node = stack[count]
-        level = levels[count]
-        first = (node << (depth - level)) - (1 << depth)
-        last = ((node + 1) << (depth - level)) - (1 << depth)
-        start = (n * first) >> depth
-        stop = (n * last) >> depth
-        _select(points, order, start, stop, (n * ((first + last) >> 1)) >> depth, _longest_axis(points, start, stop))
-        if level + 1 < end_level:
-            for side in range(2):
-                stack[count + side] = 2 * node + 1 - side
-                levels[count + side] = level + 1
-            count += 2
-
-
-@kernel(nogil=True)
-def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
-    """Reorder rows and times in place by splitting the nodes between two levels at their medians."""
     for part in range(first, last):
-        _sort_subtree(points, order, (1 << top_level) + part, top_level, end_level, depth)
+        stack[0] = (1 << top_level) + part
+        levels[0] = top_level
+        count = 1
+        while count > 0:
+            count -= 1
+            node = stack[count]
+            level = levels[count]
+            begin = (node << (depth - level)) - (1 << depth)
+            end = ((node + 1) << (depth - level)) - (1 << depth)
+            start = (n * begin) >> depth
+            stop = (n * end) >> depth
+            axis = _longest_axis(points, start, stop)
+            _select(points, order, start, stop, (n * ((begin + end) >> 1)) >> depth, axis)
+            if level + 1 < end_level:
+                for side in range(2):
+                    stack[count + side] = 2 * node + 1 - side
+                    levels[count + side] = level + 1
+                count += 2
 
 
-@kernel()
-def sort_order(values: Any) -> Any:
-    """Order of values by their size, equal ones as they stand; empty if they are too uneven for equal bins.
+@kernel(_nrt=False)
+def sort_order(values: Any, starts: Any, place: Any, order: Any) -> Any:
+    """Write the order of values by their size, equal ones as they stand; False if they are too uneven for equal bins.
 
-    Bins of equal width are sorted by insertion, which is fast where each holds a few values.
+    Bins of equal width are sorted by insertion, which is fast where each holds a few values. `starts` (bins + 1,), of
+    zeros, and `place` (n,) are workspace.
     """
     n = values.shape[0]
+    bins = starts.shape[0] - 1
     low, high = values[0], values[0]
-    for v in values:
+    for i in range(n):
+        v = values[i]
         low = v if v < low else low
         high = v if v > high else high
-    bins = max(n // _PER_BIN, 1)
     scale = bins / (high - low) if high > low else 0.0
     if scale == np.inf:  # the spread is below the normal numbers
         scale = 0.0
-    starts = np.zeros(bins + 1, dtype=np.int64)
-    place = np.empty(n, dtype=np.int64)
     for i in range(n):
         place[i] = min(int((values[i] - low) * scale), bins - 1)
         starts[place[i] + 1] += 1
@@ -201,8 +195,7 @@ def sort_order(values: Any) -> Any:
         squares += starts[b + 1] * starts[b + 1]
         starts[b + 1] += starts[b]
     if squares > _MOST_SHIFTS * n:
-        return place[:0]
-    order = np.empty(n, dtype=np.int64)
+        return False
     for i in range(n):
         order[starts[place[i]]] = i
         starts[place[i]] += 1
@@ -217,13 +210,14 @@ def sort_order(values: Any) -> Any:
                 at -= 1
             order[at] = i
         begin = starts[b]
-    return order
+    return True
 
 
-@kernel(_nrt=False)
+@section()
 def _sample_gaps(gaps: Any, columns: Any, point: Any, metric: Any) -> Any:
     """Gaps between a point and the points of a sample, given as columns."""
-    gaps[:] = 0.0
+    for k in range(gaps.shape[0]):
+        gaps[k] = 0.0
     for c in range(columns.shape[0]):
         column, v = columns[c], point[c]
         if metric == L2:
@@ -238,22 +232,30 @@ def _sample_gaps(gaps: Any, columns: Any, point: Any, metric: Any) -> Any:
                 gaps[k] = step if step > gaps[k] else gaps[k]
 
 
-@kernel()
+@kernel(_nrt=False)
 def count_candidates(
-    columns: Any, times: Any, queries: Any, query_times: Any, metric: Any, theiler: Any, radius: Any
+    columns: Any,
+    times: Any,
+    queries: Any,
+    query_times: Any,
+    metric: Any,
+    theiler: Any,
+    radius: Any,
+    gaps: Any,
+    counts: Any,
 ) -> Any:
-    """Mean number of points of a sample that a sweep along each axis compares with a query, and that within `radius`.
+    """Number of points of a sample that a sweep along each axis compares with a query, and that within `radius`.
 
-    Points and queries are given as columns (d, n). An infinite radius means the nearest point of the sample. Points at
-    distance zero and, for the nearest, those in the Theiler window do not count. Scaled distances are taken as largest
-    differences, which suffices for an estimate.
+    Adds to `counts` (d,), and returns the other number; both are totals of all queries. Points are given as columns
+    (d, n), queries as rows; `gaps` (n,) is workspace. An infinite radius means the nearest point of the sample. Points
+    at distance zero and, for the nearest, those in the Theiler window do not count. Scaled distances are taken as
+    largest differences, which suffices for an estimate.
     """
     d, n = columns.shape
-    counts = np.zeros(d)
-    inside = 0.0
-    gaps = np.empty(n)
+    inside = np.int64(0)
     for q in range(query_times.shape[0]):
-        _sample_gaps(gaps, columns, queries[:, q], metric)
+        point = queries[q]
+        _sample_gaps(gaps, columns, point, metric)
         reach = radius
         if radius == np.inf:
             for k in range(n):
@@ -263,24 +265,42 @@ def count_candidates(
         else:
             limit = radius * radius if metric == L2 else radius
             for k in range(n):
-                inside += (gaps[k] <= limit) & (gaps[k] > 0.0)
+                inside += np.int64(gaps[k] <= limit) & np.int64(gaps[k] > 0.0)
         for c in range(d):
-            column, low, high = columns[c], queries[c, q] - reach, queries[c, q] + reach
-            count: Any = 0
+            column, low, high = columns[c], point[c] - reach, point[c] + reach
+            count = np.int64(0)
             for k in range(n):
                 count += np.int64(column[k] >= low) & np.int64(column[k] <= high)
             counts[c] += count
-    return counts / query_times.shape[0], inside / query_times.shape[0]
+    return inside
 
 
-@kernel()
-def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
-    """Boxes (nodes, 2, d) of all nodes from the leaves up, nodes with copies of one point, earliest times."""
+def make_tree(n_leaves: int, dimension: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Groups]:
+    """Allocate what `bound_tree` fills: boxes (nodes, 2, d) of all nodes, whether they hold copies, times, and groups.
+
+    Outside the kernels to save compilation, as all workspace here.
+    """
+    count, size = n_leaves, 0
+    while count != 1 or not size:
+        count = max(count // LANES, 1)
+        size += count
+    groups = Groups(
+        boxes=np.empty((size, dimension, 2, LANES)),
+        first=np.empty(size, dtype=np.int64),
+        flat=np.zeros((size, LANES), dtype=np.bool_),
+        earliest=np.zeros((size, LANES), dtype=np.int64),
+    )
+    nodes = 2 * n_leaves
+    boxes = np.empty((nodes, 2, dimension))
+    return boxes, np.ones(nodes, dtype=np.bool_), np.empty(nodes, dtype=np.int64), groups
+
+
+@kernel(_nrt=False)
+def bound_tree(leaves: Any, times: Any, counts: Any, boxes: Any, flat: Any, earliest: Any, groups: Any) -> Any:
+    """Bound all nodes from the leaves up: boxes, nodes with copies of one point, earliest times; and group them."""
     n_leaves, d = leaves.shape[0], leaves.shape[1]
-    boxes = np.empty((2 * n_leaves, 2, d))
-    flat = np.ones(2 * n_leaves, dtype=np.bool_)
-    earliest = np.empty(2 * n_leaves, dtype=np.int64)
     for leaf in range(n_leaves):
+        node = n_leaves + leaf
         for c in range(d):
             low = leaves[leaf, c, 0]
             high = low
@@ -288,34 +308,25 @@ def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
                 v = leaves[leaf, c, k]
                 low = v if v < low else low
                 high = v if v > high else high
-            boxes[n_leaves + leaf, 0, c] = low
-            boxes[n_leaves + leaf, 1, c] = high
-            flat[n_leaves + leaf] &= low == high
-        earliest[n_leaves + leaf] = times[leaf, : counts[leaf]].min()
+            boxes[node, 0, c] = low
+            boxes[node, 1, c] = high
+            flat[node] &= low == high
+        soonest = times[leaf, 0]
+        for k in range(1, counts[leaf]):
+            soonest = min(soonest, times[leaf, k])
+        earliest[node] = soonest
     for node in range(n_leaves - 1, 0, -1):
         for c in range(d):
             boxes[node, 0, c] = min(boxes[2 * node, 0, c], boxes[2 * node + 1, 0, c])
             boxes[node, 1, c] = max(boxes[2 * node, 1, c], boxes[2 * node + 1, 1, c])
             flat[node] &= boxes[node, 0, c] == boxes[node, 1, c]
         earliest[node] = min(earliest[2 * node], earliest[2 * node + 1])
-    return boxes, flat, earliest
+    _group_nodes(boxes, flat, earliest, groups)
 
 
-@kernel()
-def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
-    """Arrays of `Groups` from those of `bound_tree`."""
-    d = boxes.shape[2]
-    count = boxes.shape[0] // 2
-    size = 0
-    while True:
-        count = max(count // LANES, 1)
-        size += count
-        if count == 1:
-            break
-    sides = np.empty((size, d, 2, LANES))
-    first = np.empty(size, dtype=np.int64)
-    copies = np.zeros((size, LANES), dtype=np.bool_)
-    soonest = np.zeros((size, LANES), dtype=np.int64)
+@section()
+def _group_nodes(boxes: Any, flat: Any, earliest: Any, groups: Any) -> Any:
+    sides, first, copies, soonest = groups.boxes, groups.first, groups.flat, groups.earliest
     count = boxes.shape[0] // 2
     group = 0
     child = 0
@@ -326,7 +337,7 @@ def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
             for k in range(LANES):
                 node = count + start + k
                 here = start + k < count
-                for c in range(d):
+                for c in range(sides.shape[1]):
                     sides[group, c, 0, k] = boxes[node, 0, c] if here else np.inf
                     sides[group, c, 1, k] = boxes[node, 1, c] if here else -np.inf
                 if here:
@@ -334,12 +345,12 @@ def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
                     soonest[group, k] = earliest[node]
             group += 1
         if group == begun + 1:
-            return sides, first, copies, soonest
+            break
         child = begun
         count = group - begun
 
 
-@kernel(nogil=True)
+@kernel(nogil=True, _nrt=False)
 def fill_leaves(
     points: Any, rows: Any, order: Any, starts: Any, first: Any, last: Any, leaves: Any, times: Any, slots: Any
 ) -> Any:
@@ -348,8 +359,10 @@ def fill_leaves(
     `slots` (the slot of every time) is initially -1.
     """
     for leaf in range(first, last):
-        leaves[leaf] = np.inf
-        times[leaf] = -1
+        for lane in range(BUCKET):
+            times[leaf, lane] = -1
+            for c in range(leaves.shape[1]):
+                leaves[leaf, c, lane] = np.inf
         for p in range(starts[leaf], starts[leaf + 1]):
             lane = p - starts[leaf]
             for c in range(points.shape[1]):
@@ -358,7 +371,7 @@ def fill_leaves(
             slots[order[p]] = leaf * BUCKET + lane
 
 
-@kernel(_nrt=False)
+@section()
 def _lengthen(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any) -> Any:
     """Convert the largest difference to the Euclidean distance without squaring numbers above one."""
     for k in range(BUCKET):
@@ -371,7 +384,7 @@ def _lengthen(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any) -> Any:
             gaps[at + k] = largest * np.sqrt(total)
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def leaf_gaps(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any, metric: Any) -> Any:
     """Write the gaps between a point and all lanes of a leaf into gaps[at : at + 8]."""
     bucket_gaps(gaps, at, leaves, leaf, point, metric)
@@ -391,14 +404,14 @@ def make_room(dimension: int) -> Room:
     )
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def load_point(leaves: Any, home: Any, lane: Any, point: Any) -> Any:
     """Copy the point in one lane of a leaf."""
     for c in range(leaves.shape[1]):
         point[c] = leaves[home, c, lane]
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
     """Insert a point into a sorted row of nearest ones, unless it is there; ties are ordered by time."""
     at = best.shape[1] - 1
@@ -415,7 +428,7 @@ def insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
     neighbors[row, at] = other
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def offer_leaf(
     leaves: Any,
     times: Any,
@@ -444,7 +457,7 @@ def offer_leaf(
     return repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def push_nodes(
     gaps: Any,
     point: Any,
@@ -492,7 +505,7 @@ def push_nodes(
     return depth, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def axis_gap(step: Any, metric: Any) -> Any:
     """Gap of two points that differ along one axis only."""
     return step * step if metric == L2 else abs(step)
@@ -500,15 +513,25 @@ def axis_gap(step: Any, metric: Any) -> Any:
 
 @kernel(nogil=True, _nrt=False)
 def tree_nearest(
-    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
+    leaves: Any,
+    times: Any,
+    slots: Any,
+    groups: Any,
+    metric: Any,
+    first: Any,
+    last: Any,
+    theiler: Any,
+    room: Any,
+    best: Any,
+    neighbors: Any,
+    repeats: Any,
 ) -> Any:
     """Fill `best` (gaps), `neighbors` (times) and `repeats` for the points of the buckets first .. last of a tree.
 
     The leaf of a point comes first, then the nodes beside it on the way up, the nearest ones first. `best` is initially
     `FAR`, `neighbors` -1.
     """
-    leaves, times, slots, metric = index.leaves, index.times, index.slots, index.metric
-    boxes, firsts, flat, earliest = index.groups.boxes, index.groups.first, index.groups.flat, index.groups.earliest
+    boxes, firsts, flat, earliest = groups.boxes, groups.first, groups.flat, groups.earliest
     gaps, point, stack, stack_time, stack_gap = room.gaps, room.point, room.stack, room.stack_time, room.stack_gap
     bottom = max(leaves.shape[0] // LANES, 1)
     worst = best.shape[1] - 1
@@ -567,7 +590,7 @@ def tree_nearest(
         repeats[time] = repeat
 
 
-@kernel(_nrt=False)
+@section()
 def _offer_shifted(
     leaves: Any,
     slots: Any,
@@ -605,13 +628,22 @@ def _offer_shifted(
 
 @kernel(nogil=True, _nrt=False)
 def sweep_nearest(
-    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
+    leaves: Any,
+    times: Any,
+    axis: Any,
+    metric: Any,
+    first: Any,
+    last: Any,
+    theiler: Any,
+    room: Any,
+    best: Any,
+    neighbors: Any,
+    repeats: Any,
 ) -> Any:
     """`tree_nearest` for points sorted along an axis, outwards until the axis alone exceeds the gap; or for all points.
 
     Without an axis (brute force), every leaf is compared.
     """
-    leaves, times, axis, metric = index.leaves, index.times, index.axis, index.metric
     point, gaps = room.point, room.gaps
     n_leaves = leaves.shape[0]
     worst = best.shape[1] - 1
@@ -659,7 +691,7 @@ def matrix_nearest(
                 repeats[time] = True
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _take(word: Any, held: Any, gaps: Any, times: Any, near: Any, near_gap: Any, count: Any) -> Any:
     """Append the marked points of the leaves held; return the new count, and whether one is at zero."""
     repeat = False
@@ -673,7 +705,7 @@ def _take(word: Any, held: Any, gaps: Any, times: Any, near: Any, near_gap: Any,
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def tree_ball(
     leaves: Any,
     times: Any,
@@ -728,7 +760,7 @@ def tree_ball(
     return count, repeat | again
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def span_ball(
     leaves: Any,
     times: Any,
@@ -758,7 +790,7 @@ def span_ball(
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, near: Any, near_gap: Any) -> Any:
     """Find all states within `limit` of one state, from a row of a distance matrix."""
     count = 0
@@ -775,22 +807,40 @@ def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, n
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
-def ball(index: Any, time: Any, theiler: Any, limit: Any, room: Any, near: Any, near_gap: Any) -> Any:
-    """Find all states within `limit` of one state; return their number, and whether one is at zero."""
-    if index.kind == MATRIX:
-        return matrix_ball(index.matrix, index.usable, time, theiler, limit, near, near_gap)
-    leaves, times, metric = index.leaves, index.times, index.metric
-    home = index.slots[time] // BUCKET
-    load_point(leaves, home, index.slots[time] % BUCKET, room.point)
-    if index.kind == TREE:
-        return tree_ball(leaves, times, index.groups, time, metric, theiler, limit, room, near, near_gap)
-    first, last = 0, leaves.shape[0]
-    if index.kind == SWEEP:
-        v, axis = room.point[index.axis], index.axis
-        first, last = home, home + 1
-        while first > 0 and axis_gap(v - leaves[first - 1, axis, BUCKET - 1], metric) <= limit:
-            first -= 1
-        while last < leaves.shape[0] and axis_gap(leaves[last, axis, 0] - v, metric) <= limit:
-            last += 1
-    return span_ball(leaves, times, first, last, time, metric, theiler, limit, room, near, near_gap)
+@section()
+def ball(
+    index: Any,
+    axis: Any,
+    groups: Any,
+    matrix: Any,
+    usable: Any,
+    time: Any,
+    theiler: Any,
+    limit: Any,
+    room: Any,
+    near: Any,
+    near_gap: Any,
+) -> Any:
+    """Find all states within `limit` of one state; return their number, and whether one is at zero.
+
+    From a matrix of distances, a tree with groups of nodes, or leaves along an axis (-1: in any order). numba leaves
+    out what depends on an argument that is None, so that only the search in use is compiled.
+    """
+    if matrix is not None:
+        return matrix_ball(matrix, usable, time, theiler, limit, near, near_gap)
+    if groups is not None:
+        load_point(index.leaves, index.slots[time] // BUCKET, index.slots[time] % BUCKET, room.point)
+        return tree_ball(index.leaves, index.times, groups, time, index.metric, theiler, limit, room, near, near_gap)
+    if axis is not None:
+        leaves, metric, home = index.leaves, index.metric, index.slots[time] // BUCKET
+        load_point(leaves, home, index.slots[time] % BUCKET, room.point)
+        first, last = 0, leaves.shape[0]
+        if axis >= 0:
+            v = room.point[axis]
+            first, last = home, home + 1
+            while first > 0 and axis_gap(v - leaves[first - 1, axis, BUCKET - 1], metric) <= limit:
+                first -= 1
+            while last < leaves.shape[0] and axis_gap(leaves[last, axis, 0] - v, metric) <= limit:
+                last += 1
+        return span_ball(leaves, index.times, first, last, time, metric, theiler, limit, room, near, near_gap)
+    return 0, False

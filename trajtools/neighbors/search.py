@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,6 @@ _SWEEP_SHARE = 0.3
 
 # Top levels are split one after the other, their nodes in parallel; below, whole subtrees are split in parallel.
 _TOP_LEVELS = 4
-
-
-# Boxes and groups of searches without a tree.
-_NO_BOXES = np.empty((0, 2, 0))
-_NO_GROUPS = np.empty((0, 0, 2, 0)), np.empty(0, np.int64), np.empty((0, 0), np.bool_), np.empty((0, 0), np.int64)
 
 
 # Fewer values are sorted at once; more in parts between quantiles of a sample.
@@ -169,26 +165,26 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
     from trajtools._kernels._jit import in_parts
 
     chosen = requested(states, strategy) if strategy else choose(states, None)
-    index = build(states, chosen)
     gaps = np.full((len(states), int(rule.k)), neighbors.FAR)
     times = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
     repeats = np.zeros(len(states), dtype=np.bool_)
-    if index.kind == neighbors.MATRIX:
-        in_parts(
-            lambda a, b: neighbors.matrix_nearest(
-                states.matrix, states.usable, a, b, states.theiler, gaps, times, repeats
-            ),
-            len(states),
-        )
+    # One kernel per search: only the one used is compiled.
+    search: Callable[..., Any]
+    if states.code == PRECOMPUTED:
+        search, parts = partial(neighbors.matrix_nearest, states.matrix, states.usable), len(states)
     else:
-        # One kernel per search: only the one used is compiled.
-        search = neighbors.tree_nearest if index.kind == neighbors.TREE else neighbors.sweep_nearest
-        in_parts(
-            lambda a, b: search(
-                index, a, b, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
-            ),
-            len(index.leaves),
-        )
+        index = build(states, chosen)
+        leaves, parts = (index.leaves, index.times), len(index.leaves)
+        if index.groups is not None:
+            search = partial(neighbors.tree_nearest, *leaves, index.slots, index.groups, index.metric)
+        else:
+            search = partial(neighbors.sweep_nearest, *leaves, index.axis, index.metric)
+
+    def work(first: int, last: int) -> None:
+        room = () if states.code == PRECOMPUTED else (neighbors.make_room(states.points.shape[1]),)
+        search(first, last, states.theiler, *room, gaps, times, repeats)
+
+    in_parts(work, parts)
     distance = np.sqrt(gaps, out=gaps) if states.root else gaps
     distance[times < 0] = np.nan
     n_references = int(np.count_nonzero(times[:, 0] >= 0))
@@ -198,41 +194,35 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
 
 
 def build(states: States, strategy: Strategy) -> Any:
-    """Index of the kernels."""
+    """Index of the kernels, for states."""
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
 
-    kind = {"brute": neighbors.BRUTE, "sweep": neighbors.SWEEP, "tree": neighbors.TREE, "matrix": neighbors.MATRIX}[
-        strategy.name
-    ]
     order = np.flatnonzero(states.usable)
     if strategy.name == "sweep":
         order = order[sorted_along(states.points[:, strategy.axis][order])]
-    boxes, groups = _NO_BOXES, neighbors.Groups(*_NO_GROUPS)
-    leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
-    if strategy.name != "matrix":
-        # The kernels are compiled for one array layout.
-        points, rows = np.require(states.points, requirements=("C", "W")), order
-        n_leaves = -(-len(order) // neighbors.BUCKET)
-        starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
-        if strategy.name == "tree":
-            # The tree reorders the points themselves.
-            points, starts = split_points(states, order)
-            rows = np.arange(len(order))
-        n_leaves = len(starts) - 1
-        leaves = np.empty((n_leaves, points.shape[1], neighbors.BUCKET))
-        times, slots = np.empty((n_leaves, neighbors.BUCKET), dtype=np.int64), np.full(len(states), -1)
-        in_parts(
-            lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots),
-            n_leaves,
-            least=_SORTED_WHOLE // neighbors.BUCKET,
-        )
-        if strategy.name == "tree":
-            boxes, *rest = neighbors.bound_tree(leaves, times, np.diff(starts))
-            groups = neighbors.Groups(*neighbors.group_nodes(boxes, *rest))
-    return neighbors.Index(
-        kind, states.code, strategy.axis, leaves, times, slots, boxes, groups, states.matrix, states.usable
+    # The kernels are compiled for one array layout.
+    points, rows = np.require(states.points, requirements=("C", "W")), order
+    n_leaves = -(-len(order) // neighbors.BUCKET)
+    starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
+    if strategy.name == "tree":
+        # The tree reorders the points themselves.
+        points, starts = split_points(states, order)
+        rows = np.arange(len(order))
+    n_leaves = len(starts) - 1
+    leaves = np.empty((n_leaves, points.shape[1], neighbors.BUCKET))
+    times, slots = np.empty((n_leaves, neighbors.BUCKET), dtype=np.int64), np.full(len(states), -1)
+    in_parts(
+        lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots),
+        n_leaves,
+        least=_SORTED_WHOLE // neighbors.BUCKET,
     )
+    boxes, groups = None, None
+    if strategy.name == "tree":
+        boxes, *rest, groups = neighbors.make_tree(n_leaves, points.shape[1])
+        neighbors.bound_tree(leaves, times, np.diff(starts), boxes, *rest, groups)
+    axis = None if groups else strategy.axis
+    return neighbors.Index(states.code, axis, leaves, times, slots, boxes, groups)
 
 
 def sorted_along(values: Floats) -> Ints:
@@ -255,10 +245,14 @@ def sorted_along(values: Floats) -> Ints:
 
 
 def _order(values: Floats) -> Ints:
-    from trajtools._kernels.neighbors import sort_order
+    from trajtools._kernels.neighbors import PER_BIN, sort_order
 
-    order = sort_order(np.ascontiguousarray(values)) if len(values) else np.empty(0, dtype=np.int64)
-    return order if len(order) == len(values) else np.argsort(values)
+    count = len(values)
+    place, order = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    starts = np.zeros(max(count // PER_BIN, 1) + 1, dtype=np.int64)
+    if not count or sort_order(np.ascontiguousarray(values), starts, place, order):
+        return order
+    return np.argsort(values)
 
 
 def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
@@ -276,9 +270,15 @@ def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
     )
     for level in range(min(_TOP_LEVELS, depth)):
         end = level + 1 if level + 1 < _TOP_LEVELS else depth
-        split = partial(neighbors.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
+        split = partial(_split_nodes, points, order, (level, end, depth))
         in_parts(split, 1 << level, least=1 if len(order) >= _SORTED_WHOLE else 1 << level)
     return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
+
+
+def _split_nodes(points: Floats, order: Ints, levels: tuple[int, int, int], first: int, last: int) -> None:
+    from trajtools._kernels.neighbors import STACK, sort_subtrees
+
+    sort_subtrees(points, order, first, last, *levels, *np.empty((2, STACK), dtype=np.int64))
 
 
 def count_left_out(states: States, repeats: bool) -> dict[str, int]:
@@ -351,13 +351,19 @@ def probe(states: States, radius: float | None) -> tuple[Floats, float]:
     sample = evenly(times, _SAMPLE)
     asked = evenly(sample, _QUERIES)
     grown = len(times) / len(sample)
-    columns, queries = states.points[sample].T.copy(), states.points[asked].T.copy()
+    columns, queries = states.points[sample].T.copy(), states.points[asked]
     rest = queries, asked, states.code, states.theiler, np.inf if radius is None else float(radius)
-    counts, inside = count_candidates(columns, sample, *rest)
+
+    def count(columns: Floats, times: Ints) -> tuple[Floats, float]:
+        counts = np.zeros(len(columns), dtype=np.int64)
+        inside = count_candidates(columns, times, *rest, np.empty(len(times)), counts)
+        return counts / len(asked), inside / len(asked)
+
+    counts, inside = count(columns, sample)
     if radius is not None:
         return counts * grown, inside * grown
     # Extrapolate the growth of the candidates with a fourfold record to the whole record.
-    few, _ = count_candidates(columns[:, ::4].copy(), sample[::4].copy(), *rest)
+    few, _ = count(columns[:, ::4].copy(), sample[::4].copy())
     factor = np.clip(counts / np.maximum(few, 1.0), 1.0, 4.0)
     return counts * factor ** (np.log(grown) / np.log(4.0)), 0.0
 
