@@ -133,7 +133,8 @@ class Twins(ModuleTwins):
         Room of the perturbation, in e-folds: ``above`` up to saturation (before any: up to the size of the weights),
         ``below`` down to rounding.
     optimizers, schedulers : tuple
-        One for all members if the optimiser is entrywise (SGD, Adam, ...), else one per member.
+        One for all members if the optimiser is entrywise (SGD, Adam, ...) and the network is not too large to be
+        vectorised, else one per member.
 
     Raises
     ------
@@ -212,7 +213,7 @@ class Twins(ModuleTwins):
                 raise ValueError(
                     f'vectorize=True: {self._plan[1]}, so it cannot train all members at once; use vectorize="auto"'
                 )
-        elif self._vectorize is not False:
+        elif self._vectorize is True or (self._vectorize == "auto" and not self._slower):
             self._stacked = stack(self.models)
             return (one_optimizer(self.models, self._stacked, first),)
         return (first, *(factory(list(trainable(model).values())) for model in self.models[1:]))
@@ -295,7 +296,7 @@ class Twins(ModuleTwins):
     def _planned(self, stacked: dict[str, Tensor], batch: Any) -> tuple[bool, str]:
         """Whether to vectorise batches of this shape, and why."""
         if self._vectorize == "auto":
-            slower = self._slower or _slower_at_once(self.models, batch[0])
+            slower = _slower_at_once(self.models, batch[0])
             if slower:
                 return False, slower
         key = (_shape(batch), tuple(module.training for module in self.models[0].modules()))
