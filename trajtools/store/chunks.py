@@ -236,7 +236,7 @@ class Blocks:
     ) -> NDArray[np.bool_]:
         first, offsets = self.axis.first[stream.name], self._offsets[stream.name][blocks, chunks].tolist()
         bad = np.zeros(len(blocks), bool)
-        slots = {block: self._claims(block) for block in np.unique(blocks).tolist()}  # after the data, which they cover
+        slots = {block: self._claims(block) for block in set(blocks.tolist())}  # after the data, which they cover
         for at, (block, chunk, offset) in enumerate(zip(blocks.tolist(), chunks.tolist(), offsets, strict=True)):
             index = first + chunk
             claims = [(count, int(sums[index])) for count, sums in slots[block]]

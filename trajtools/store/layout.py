@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import secrets
 import struct
 import time
 import uuid
@@ -655,7 +654,7 @@ def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> dict[str, i
 
     Returns the offsets of what is rewritten in place, by `PLACES`.
     """
-    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    draft = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
     image, places = _image(draft, spec, path)
     try:
         draft.write_bytes(image)
