@@ -494,3 +494,15 @@ def test_the_path_on_the_cpu_follows_from_sizes_of_network_ensemble_and_batch(si
     twins.step(torch.ones(rows, sizes[0]), torch.zeros(rows, sizes[1]))
     assert twins.vectorized == (not words)
     assert words in twins._plan[1]
+
+
+def test_networks_too_large_for_one_pass_have_an_optimiser_for_each_member():
+    model, batch = nn.Linear(240, 240), (torch.ones(4, 240), torch.zeros(4, 240))
+    found = []
+    for vectorize in ("auto", False):
+        twins = Twins(model, nn.MSELoss(), torch.optim.SGD, epsilon=1e-3, members=2, seed=0, vectorize=vectorize)
+        assert twins.vectorized is False
+        assert len(twins.optimizers) == 3
+        twins.step(*batch)
+        found.append(twins.state["weight"])
+    assert torch.equal(*found)
