@@ -274,8 +274,9 @@ class Recorder(framework_free.Recorder):
         from trajtools.training.curvature import thresholds
 
         rate = self._numbers.get("learning_rate", self._optimizer.get("lr"))
-        known = self._optimizer.get("is_known", False) and rate is not None
-        return thresholds(self._optimizer, rate) if known else {}
+        if rate is None or not self._optimizer.get("is_known", False):
+            return {}
+        return thresholds(self._optimizer, rate)
 
     def _busy_cores(self) -> int:
         """On the CPU, XLA's threads keep all cores busy."""
