@@ -6,11 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trajtools._kernels import distances
+from trajtools._kernels import _jit, distances
 from trajtools.types import L1, L2, LINF
 
 PAIRS = (distances.pairs_l1, distances.pairs_l2, distances.pairs_linf)
@@ -134,3 +135,73 @@ def test_commands_say_in_one_line_that_there_is_no_cache():
     (line,) = done.stderr.splitlines()
     assert line.startswith("Compiling kernels, in every process: neither")
     assert "NUMBA_CACHE_DIR" in line
+
+
+class Kernel:
+    """A kernel as numba's events name it."""
+
+    def __init__(self, module="trajtools._kernels.distances"):
+        self.data = {"dispatcher": self}
+        self.py_func = type("function", (), {"__module__": module})
+
+
+@pytest.fixture
+def compiled():
+    """Compile kernels of four seconds each with a new listener; a kernel calls another one of two seconds."""
+    seconds = [0.0]
+
+    def run(*kernels):
+        for kernel in kernels:
+            listener.on_start(kernel)
+            for _ in range(2):
+                listener.on_start(Kernel("numba.np.arrayobj"))
+                seconds[0] += 1.0
+                listener.on_end(Kernel("numba.np.arrayobj"))
+            seconds[0] += 2.0
+            listener.on_end(kernel)
+
+    listener = _jit.Compilations(lambda: seconds[0])
+    return run
+
+
+def test_a_long_compilation_is_logged_once(compiled, caplog):
+    compiled(Kernel())
+    assert not caplog.records  # one kernel is no long wait
+    compiled(Kernel(), Kernel())
+    (record,) = caplog.records
+    assert (record.name, record.levelname, record.getMessage()) == ("trajtools", "WARNING", _jit.compile_message())
+
+
+def test_kernels_of_others_and_silenced_logs_say_nothing(compiled, caplog):
+    compiled(*[Kernel("mine")] * 3)
+    assert not caplog.records
+    caplog.set_level("ERROR", logger="trajtools")
+    compiled(*[Kernel()] * 3)
+    assert not caplog.records
+
+
+def test_a_listener_is_notified_of_every_kernel_instead(compiled, caplog):
+    heard = []
+    with _jit.on_compile(lambda: heard.append(1)):
+        compiled(*[Kernel()] * 3)
+    assert len(heard) == 3
+    assert not caplog.records
+
+
+def test_worker_processes_say_nothing(compiled, caplog, monkeypatch):
+    monkeypatch.setattr(_jit, "parent_process", lambda: "the driver")
+    compiled(*[Kernel()] * 3)
+    assert not caplog.records
+
+
+def test_numba_reports_the_compilations_of_our_kernels():
+    def add(x):
+        return x + 1
+
+    heard = []
+    with _jit.on_compile(lambda: heard.append(1)):
+        assert numba.njit(add)(1) == 2
+        assert not heard  # a function of the tests
+        add.__module__ = "trajtools._kernels.distances"
+        assert numba.njit(add)(1) == 2
+    assert len(heard) == 1

@@ -38,5 +38,5 @@ RNGLike: TypeAlias = "int | np.random.Generator | None"
 """A seed, a generator, or None for fresh random numbers."""
 
 # L2_SCALED is L2 for numbers whose squares would overflow or vanish; DIFFERING counts the entries that differ.
-# PRECOMPUTED reads a matrix of distances; ACROSS takes out the part of a difference along the motion.
-L1, L2, LINF, L2_SCALED, PRECOMPUTED, ACROSS, DIFFERING = 1, 2, 3, 4, 5, 6, 7
+# PRECOMPUTED reads a matrix of distances.
+L1, L2, LINF, L2_SCALED, PRECOMPUTED, DIFFERING = 1, 2, 3, 4, 5, 7

@@ -7,30 +7,30 @@ writes its own rows, so results do not depend on the number of threads, bit for 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from multiprocessing import parent_process
 from threading import local
+from time import thread_time
 from typing import Any
 
 from numba import get_num_threads, njit
 from numba.core import event
+from numba.extending import register_jitable
 
 NO_CACHE = (
     "neither the folder of trajtools nor the user's cache can be written. Set the environment variable NUMBA_CACHE_DIR "
     "to a folder that can"
 )
 
+_PATIENCE = 3.0  # seconds of compiling after which Python says so
+_log = logging.getLogger("trajtools")
 _listeners: list[Callable[[], None]] = []
-
-
-def _started() -> None:
-    """Notify the listeners that a kernel starts to compile."""
-    for listener in _listeners:
-        listener()
 
 
 @contextmanager
@@ -43,18 +43,46 @@ def on_compile(say: Callable[[], None]) -> Iterator[None]:
         _listeners.remove(say)
 
 
-class _Listener(event.Listener):
-    """Listener to compilations by numba (not to loads from the cache)."""
+def compile_message() -> str:
+    """What the user reads while kernels are compiled."""
+    return f"Compiling kernels, {'once; they are cached ...' if is_cached() else f'in every process: {NO_CACHE}.'}"
+
+
+class Compilations(event.Listener):
+    """Listener to compilations of our kernels by numba (not to loads from the cache).
+
+    Where nobody listens and they take long, a warning is logged, once and not in worker processes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = thread_time) -> None:
+        self._clock = clock
+        self._depth = 0
+        self._ours = self._logged = False
+        self._begun = self._spent = 0.0
 
     def on_start(self, event: Any) -> None:
-        """Notify the listeners."""
-        _started()
+        """Notify the listeners, or log."""
+        self._depth += 1
+        if self._depth > 1:  # of what a kernel calls
+            return
+        self._ours = event.data["dispatcher"].py_func.__module__.startswith("trajtools.")
+        if not self._ours:
+            return
+        for listener in _listeners:
+            listener()
+        if not _listeners and self._spent >= _PATIENCE and not self._logged and parent_process() is None:
+            self._logged = True
+            _log.warning("%s", compile_message())
+        self._begun = self._clock()
 
     def on_end(self, event: Any) -> None:
-        """Ignore the end of a compilation."""
+        """Add up the time of whole kernels."""
+        self._depth -= 1
+        if not self._depth and self._ours:
+            self._spent += self._clock() - self._begun
 
 
-event.register("numba:compile", _Listener())
+event.register("numba:compile", Compilations())
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -74,6 +102,24 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         return njit(error_model="numpy", no_cfunc_wrapper=True, **options)(function)
 
     return decorate
+
+
+def helper(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile for the kernels that call it; what Python calls is interpreted.
+
+    Without the wrapper for Python and the files of a cache, each as slow to make as the code itself.
+    """
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = register_jitable(error_model="numpy", **options)
+    return compiled
+
+
+def section() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the function a part of each kernel that calls it: nothing is compiled twice, once alone and once inlined.
+
+    For functions that a kernel calls at one place.
+    """
+    spliced: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model="numpy", inline="always")
+    return spliced
 
 
 _without_cache: list[bool] = []

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import kernel, section
 from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
 from trajtools._kernels.lanes import FOUR, add_distances
 from trajtools._kernels.neighbors import Room, ball, make_room
-from trajtools.types import ACROSS, L1, L2, LINF
+from trajtools.types import L2
 
 MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 
@@ -26,7 +26,7 @@ MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 class Rings(NamedTuple):
     """Workspace: the neighbours of one state, by the smallest radius that contains them, and their sums.
 
-    `gaps` are those of one pair after each step, `gap_bits` their integer view; searches use `room`.
+    Searches use `room`.
     """
 
     near: np.ndarray
@@ -40,8 +40,6 @@ class Rings(NamedTuple):
     zeros: np.ndarray
     weighted: np.ndarray
     weights: np.ndarray
-    gaps: np.ndarray
-    gap_bits: np.ndarray
     room: Room
 
 
@@ -74,25 +72,21 @@ class Rows(NamedTuple):
 
 
 class Balls(NamedTuple):
-    """Input: radii or lists of neighbours, and the averaging.
+    """Input: radii, states that can be followed, and the averaging. `stride`: distance between reference states."""
 
-    `across`: distances across the motion, whose directions follow the states in `lags`. `stride`: distance between
-    reference states.
-    """
-
-    lists: np.ndarray
     limits: np.ndarray
+    usable: np.ndarray
     lags: np.ndarray
+    metric: int
     theiler: int
     horizon: int
     average: int
     cap: int
     least: int
-    across: bool
     stride: int
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def ration(rings: Any, cap: Any, count: Any) -> Any:
     """Limit the neighbours to `cap`: each ring in turn gets an equal share of the rest, evenly spaced."""
     left = cap
@@ -114,7 +108,7 @@ def ration(rings: Any, cap: Any, count: Any) -> Any:
         rings.seen[b] += 1
 
 
-@kernel(_nrt=False)
+@section()
 def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
     """Add the distances of one pair, or their squares, to the sums of a ring."""
     if average == LOG_MEAN:
@@ -132,21 +126,21 @@ def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
             total[k] += gaps[k] * gaps[k]
 
 
-@kernel(_nrt=False, forceinline=True)
-def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
+@section()
+def gather(index: Any, axis: Any, groups: Any, matrix: Any, lists: Any, balls: Any, rings: Any, time: Any) -> Any:
     """Find the neighbours of one state and their rings; return their number, and whether one is at zero."""
-    if balls.lists.shape[0] > 0:
+    if lists is not None:
         count = 0
-        while count < balls.lists.shape[1] and balls.lists[time, count] >= 0:
-            rings.near[count] = balls.lists[time, count]
+        while count < lists.shape[1] and lists[time, count] >= 0:
+            rings.near[count] = lists[time, count]
             rings.ring[count] = 0
             count += 1
         rings.sizes[0] = count
         return count, False
     n_rings = balls.limits.shape[0]
     widest = balls.limits[n_rings - 1]
-    count, repeat = ball(index, time, balls.theiler, widest, rings.room, rings.near, rings.gap)
-    gap, ring = rings.gap, rings.ring
+    usable, theiler, near, gap, ring = balls.usable, balls.theiler, rings.near, rings.gap, rings.ring
+    count, repeat = ball(index, axis, groups, matrix, usable, time, theiler, widest, rings.room, near, gap)
     for m in range(count):
         ring[m] = 0
     left = count
@@ -162,63 +156,75 @@ def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
-def sum_rings(index: Any, balls: Any, rings: Any, time: Any, count: Any, split: Any, mantissas: Any) -> Any:
-    """Follow the neighbours of one state and sum over each ring; return the number not followed."""
-    metric = index.metric
-    followed_by = ACROSS if balls.across else metric
-    gaps, bits = rings.gaps, rings.gap_bits
-    width = gaps.shape[0]
-    rings.totals[:] = 1.0
-    rings.powers[:] = 0
-    rings.zeros[:] = 0
-    if balls.average != MEAN_LOG:
-        # Only as many steps as needed: square roots are the cost.
-        steps = -(-(balls.horizon + 1) // FOUR) * FOUR
-        rings.totals[:, :steps] = 0.0
-        if followed_by in (L1, L2, LINF):
-            lags, near, ring, totals, squared = balls.lags, rings.near, rings.ring, rings.totals, balls.average == RMS
-            for m in range(count):
-                if ring[m] >= 0:
-                    add_distances(totals[ring[m]], steps, lags, time, near[m], metric, squared)
-            return 0
+@section()
+def sum_rings(  # noqa: PLR0912 (two ways in one loop)
+    matrix: Any,
+    balls: Any,
+    rings: Any,
+    gaps: Any,
+    along: Any,
+    time: Any,
+    count: Any,
+    split: Any,
+    bits: Any,
+    mantissas: Any,
+) -> Any:
+    """Follow the neighbours of one state and sum over each ring; return the number not followed.
+
+    Without `gaps`, plain distances are summed as they come. `bits` is the integer view of the gaps.
+    """
+    metric, near, ring, lags, totals = balls.metric, rings.near, rings.ring, balls.lags, rings.totals
+    # Only as many steps as needed: square roots are the cost.
+    steps = -(-(balls.horizon + 1) // FOUR) * FOUR
+    for b in range(totals.shape[0]):
+        for k in range(totals.shape[1]):
+            totals[b, k] = 0.0 if balls.average != MEAN_LOG and k < steps else 1.0
+    if gaps is None:
+        for m in range(count):
+            if ring[m] >= 0:
+                add_distances(totals[ring[m]], steps, lags, time, near[m], metric, balls.average == RMS)
+        return 0
+    for b in range(totals.shape[0]):
+        for k in range(totals.shape[1]):
+            rings.powers[b, k] = 0
+            rings.zeros[b, k] = 0
     missing = 0
     followed = 0
     for m in range(count):
-        b = rings.ring[m]
+        b = ring[m]
         if b < 0:
             continue
         followed += 1
-        if not follow(gaps, split, time, rings.near[m], balls.lags, index.matrix, followed_by, width, balls.horizon):
+        if not follow(gaps, along, time, near[m], lags, matrix, metric, gaps.shape[0], balls.horizon):
             missing += 1
             rings.sizes[b] -= 1
             rings.taken[b] -= 1
         elif balls.average == MEAN_LOG:
-            multiply(rings.totals[b], rings.powers[b], rings.zeros[b], bits, mantissas, split)
+            multiply(totals[b], rings.powers[b], rings.zeros[b], bits, mantissas, split)
             if followed % TERMS == 0:
                 for r in range(rings.sizes.shape[0]):
-                    renormalise(rings.totals[r], rings.powers[r])
+                    renormalise(totals[r], rings.powers[r])
         else:
-            add_gaps(rings.totals[b], gaps, metric, balls.average)
+            add_gaps(totals[b], gaps, metric, balls.average)
     return missing
 
 
-@kernel(_nrt=False, forceinline=True)
-def add_ring(metric: Any, balls: Any, rings: Any, b: Any) -> Any:
+@section()
+def add_ring(balls: Any, gaps: Any, rings: Any, b: Any) -> Any:
     """Add the sums of ring b, weighted with its true size, to those of the rings inside it; return that size."""
     if rings.taken[b] == 0:
         return 0
     share = rings.sizes[b] / rings.taken[b]
     weighted, totals = rings.weighted, rings.totals[b]
-    if balls.average != MEAN_LOG:
+    if gaps is not None and balls.average == MEAN_LOG:
+        half = 0.5 if balls.metric == L2 else 1.0
+        for k in range(balls.horizon + 1):
+            logs = rings.powers[b, k] * LN2 + np.log(totals[k])
+            weighted[k] += share * half * logs
+            rings.weights[k] += share * (rings.taken[b] - rings.zeros[b, k])
+    else:
         for k in range(totals.shape[0]):
             weighted[k] += share * totals[k]
-        return rings.sizes[b]
-    half = 0.5 if metric == L2 else 1.0
-    for k in range(balls.horizon + 1):
-        logs = rings.powers[b, k] * LN2 + np.log(totals[k])
-        weighted[k] += share * half * logs
-        rings.weights[k] += share * (rings.taken[b] - rings.zeros[b, k])
     return rings.sizes[b]
 
 
@@ -228,7 +234,7 @@ def make_work(n_times: int, n_rings: int, width: int, dimension: int) -> tuple[R
     def whole(*shape: int) -> np.ndarray:
         return np.zeros(shape, dtype=np.int64)
 
-    gaps, mean, split = np.ones(width), np.ones(width), np.ones(width)
+    mean, split = np.ones(width), np.ones(width)
     rings = Rings(
         near=whole(n_times),
         gap=np.empty(n_times),
@@ -241,8 +247,6 @@ def make_work(n_times: int, n_rings: int, width: int, dimension: int) -> tuple[R
         zeros=whole(n_rings, width),
         weighted=np.zeros(width),
         weights=np.zeros(width),
-        gaps=gaps,
-        gap_bits=gaps.view(np.int64),
         room=make_room(dimension),
     )
     sums = Sums(
@@ -259,19 +263,20 @@ def make_work(n_times: int, n_rings: int, width: int, dimension: int) -> tuple[R
     return rings, sums
 
 
-@kernel(_nrt=False, forceinline=True)
-def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, rows: Any, block: Any) -> Any:
+@section()
+def _close_reference(balls: Any, gaps: Any, rings: Any, sums: Any, rows: Any, block: Any) -> Any:
     """Add the logarithms of the averages of one state, radius by radius, to the sums of the block."""
-    rings.weighted[:] = 0.0
-    rings.weights[:] = 0.0
+    for k in range(rings.weighted.shape[0]):
+        rings.weighted[k] = 0.0
+        rings.weights[k] = 0.0
     size = 0
     for b in range(rings.sizes.shape[0]):
-        size += add_ring(metric, balls, rings, b)
+        size += add_ring(balls, gaps, rings, b)
         if size < balls.least:
             rows.skipped[block, b] += 1
             continue
         rows.pairs[block, b] += size
-        if balls.average == MEAN_LOG:
+        if gaps is not None and balls.average == MEAN_LOG:
             for k in range(balls.horizon + 1):
                 if rings.weights[k] > 0.0:
                     sums.logs[b, k] += rings.weighted[k] / rings.weights[k]
@@ -284,7 +289,7 @@ def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, rows: Any, 
         sums.held[b] += 1
 
 
-@kernel(_nrt=False)
+@section()
 def _open_block(sums: Any) -> Any:
     """Reset the sums of a block."""
     for b in range(sums.held.shape[0]):
@@ -296,7 +301,7 @@ def _open_block(sums: Any) -> Any:
             sums.zeros[b, k] = 0
 
 
-@kernel(_nrt=False)
+@section()
 def _close_block(balls: Any, sums: Any, rows: Any, block: Any) -> Any:
     """Take the logarithms of the products of a block."""
     half = 0.5 if balls.average == RMS else 1.0
@@ -308,18 +313,38 @@ def _close_block(balls: Any, sums: Any, rows: Any, block: Any) -> Any:
 
 
 @kernel(nogil=True, _nrt=False)
-def kantz_rows(index: Any, balls: Any, edges: Any, first: Any, last: Any, rings: Any, sums: Any, rows: Any) -> Any:
-    """Fill one row per block of references, for every radius."""
+def kantz_rows(
+    index: Any,
+    axis: Any,
+    groups: Any,
+    matrix: Any,
+    lists: Any,
+    balls: Any,
+    edges: Any,
+    first: Any,
+    last: Any,
+    gaps: Any,
+    bits: Any,
+    along: Any,
+    rings: Any,
+    sums: Any,
+    rows: Any,
+) -> Any:
+    """Fill one row per block of references, for every radius.
+
+    Neighbours come from `lists`, or are found as in `ball`. They are followed as in `follow`, or with `gaps` None by
+    plain distances, whose logarithms are not averaged. `bits` is the integer view of `gaps`.
+    """
     for block in range(first, last):
         _open_block(sums)
         references = 0
         for i in range(edges[block], edges[block + 1]):
-            if not index.usable[i] or i % balls.stride:
+            if not balls.usable[i] or i % balls.stride:
                 continue
-            n, rows.repeats[i] = gather(index, balls, rings, i)
+            n, rows.repeats[i] = gather(index, axis, groups, matrix, lists, balls, rings, i)
             ration(rings, balls.cap, n)
-            rows.missing[block] += sum_rings(index, balls, rings, i, n, sums.split, sums.mantissas)
-            _close_reference(balls, index.metric, rings, sums, rows, block)
+            rows.missing[block] += sum_rings(matrix, balls, rings, gaps, along, i, n, sums.split, bits, sums.mantissas)
+            _close_reference(balls, gaps, rings, sums, rows, block)
             references += 1
             if references % TERMS == 0:
                 for b in range(sums.held.shape[0]):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from trajtools._kernels._jit import kernel
-from trajtools._kernels.lanes import multiply_distances
-from trajtools.types import ACROSS, L1, L2, L2_SCALED, LINF, PRECOMPUTED
+from trajtools._kernels._jit import helper, kernel, section
+from trajtools._kernels.lanes import multiply_distances, write_gaps
+from trajtools.types import L1, L2, L2_SCALED, PRECOMPUTED
 
 # Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
 # the searches three times slower.
@@ -36,7 +36,7 @@ LANES = 8
 FARTHEST = 1e6  # samples, largest time shift
 
 
-@kernel(_nrt=False)
+@section()
 def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
     """Convert largest differences to Euclidean distances without squaring numbers above one."""
     for k in range(gaps.shape[0]):
@@ -48,7 +48,7 @@ def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
             gaps[k] *= np.sqrt(total)
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def _slip(i: Any, j: Any, lags: Any) -> Any:
     """Lag in samples of state j behind state i along their mean motion; 0 if undetermined."""
     half = lags.shape[0] // 2
@@ -65,7 +65,7 @@ def _slip(i: Any, j: Any, lags: Any) -> Any:
     return 0
 
 
-@kernel(_nrt=False)
+@section()
 def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any, horizon: Any) -> Any:
     """Squared gaps of i to the orbit of j: `lags` holds the states followed by the directions of their motion.
 
@@ -108,56 +108,29 @@ def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any,
             gap[k] = rest if rest > ROUNDING * gap[k] else 0.0
 
 
-@kernel(_nrt=False)
-def _follow_few(gaps: Any, i: Any, j: Any, lags: Any, width: Any) -> Any:
-    """Squared gaps in two or three dimensions, in one pass over the first two: half the traffic of one by one."""
-    a, b, u, v = lags[0, i : i + width], lags[0, j : j + width], lags[1, i : i + width], lags[1, j : j + width]
-    for k in range(width):
-        gaps[k] = (a[k] - b[k]) * (a[k] - b[k]) + (u[k] - v[k]) * (u[k] - v[k])
-    if lags.shape[0] == 3:
-        p, q = lags[2, i : i + width], lags[2, j : j + width]
-        for k in range(width):
-            gaps[k] += (p[k] - q[k]) * (p[k] - q[k])
+@helper(_nrt=False)
+def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
+    """Gaps of the pair (i, j) after 0 .. horizon steps; returns False if a distance is missing.
 
-
-@kernel(_nrt=False)
-def follow(  # noqa: PLR0912
-    gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any
-) -> Any:
-    """Gaps of the pair (i, j) after 0 .. horizon steps; returns False if a distance is missing."""
-    if metric == ACROSS:
-        _follow_across(gaps, along, i, j, lags, width, horizon)
-        return True
-    if metric == PRECOMPUTED:
+    From a matrix of distances, or across the motion where there is workspace for the part `along` it, or from the
+    states. What is None is not compiled.
+    """
+    if matrix is not None:
         whole = True
         for k in range(horizon + 1):
             gaps[k] = matrix[i + k, j + k]
             whole &= gaps[k] < np.inf
         return whole
-    if metric == L2 and (lags.shape[0] == 2 or lags.shape[0] == 3):
-        _follow_few(gaps, i, j, lags, width)
+    if along is not None:
+        _follow_across(gaps, along, i, j, lags, width, horizon)
         return True
-    for k in range(width):
-        gaps[k] = 0.0
-    for c in range(lags.shape[0]):
-        a = lags[c, i : i + width]
-        b = lags[c, j : j + width]
-        if metric == L2:
-            for k in range(width):
-                step = a[k] - b[k]
-                gaps[k] += step * step
-        elif metric == L1:
-            for k in range(width):
-                gaps[k] += abs(a[k] - b[k])
-        else:
-            for k in range(width):
-                gaps[k] = max(gaps[k], abs(a[k] - b[k]))
+    write_gaps(gaps, lags, i, j, metric)
     if metric == L2_SCALED:
         _lengthen(gaps, i, j, lags)
     return True
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any, split: Any) -> Any:
     """Multiply values into products of mantissas and exponents; zeros are skipped and counted.
 
@@ -177,7 +150,7 @@ def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any,
             zeros[k] += bits[k] >> 52 == 0
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def renormalise(product: Any, exponent: Any) -> Any:
     """Move the exponents of the products into the integer exponents."""
     for k in range(product.shape[0]):
@@ -218,16 +191,19 @@ def rosenstein_rows(
     last: Any,
     lags: Any,
     matrix: Any,
+    along: Any,
     metric: Any,
     product: Any,
     logs: Any,
     counts: Any,
     missing: Any,
 ) -> Any:
-    """Fill one row per block of references: sums of logs, counts, pairs skipped for a missing distance."""
-    half = 0.5 if metric in (L2, ACROSS) else 1.0
+    """Fill one row per block of references: sums of logs, counts, pairs skipped for a missing distance.
+
+    `matrix` and `along` as in `follow`.
+    """
+    half = 0.5 if metric == L2 else 1.0
     horizon = logs.shape[1] - 1
-    plain = metric in (L1, L2, LINF)
     mantissa, other, exponent, zeros = product.mantissa, product.other, product.exponent, product.zeros
     gaps, bits, split, split_bits = product.gaps, product.bits, product.split, product.split_bits
     width = gaps.shape[0]
@@ -242,12 +218,13 @@ def rosenstein_rows(
                 j = neighbors[i, at]
                 if j < 0:
                     break
-                if plain and multiply_distances(mantissa, other, lags, i, j, metric) == 0:
-                    mantissa, other = other, mantissa
-                    pairs += 1
-                    continue
+                if matrix is None and along is None and metric != L2_SCALED:  # noqa: SIM102 (None first: not compiled)
+                    if multiply_distances(mantissa, other, lags, i, j, metric) == 0:
+                        mantissa, other = other, mantissa
+                        pairs += 1
+                        continue
                 # Exponents are split off only where a gap or a product leaves the middle of the range.
-                if not follow(gaps, split, i, j, lags, matrix, metric, width, horizon):
+                if not follow(gaps, along, i, j, lags, matrix, metric, width, horizon):
                     missing[block] += 1
                     continue
                 renormalise(mantissa, exponent)

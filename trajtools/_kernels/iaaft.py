@@ -1,5 +1,8 @@
 """Ranks and spectra of many surrogate series at once. See trajtools.exponents.nulls."""
 
+# Arrays are passed one by one to kernels: a tuple of them takes longer to compile.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,21 +15,26 @@ _BITS = 11  # of a digit; three digits cover a float32
 _DIGITS = 1 << _BITS
 
 
-@kernel(nogil=True)
-def rank_rows(values: Any, ranks: Any) -> Any:
+def rank_rows(values: np.ndarray, ranks: np.ndarray) -> None:
     """Fill `ranks` (rows, n) with the rank of every value in its row, at single precision; ties are ordered by index.
 
     `values` (rows, n) are float32. A radix sort: comparisons of random values would be mispredicted every other time.
     """
     n = values.shape[1]
-    keys, other_keys = np.empty(n, dtype=np.uint32), np.empty(n, dtype=np.uint32)
-    at, other_at = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
-    starts = np.empty((3, _DIGITS), dtype=np.int64)
-    for row in range(values.shape[0]):
-        bits = values[row].view(np.uint32)
-        starts[:] = 0
+    keys, places = np.empty((2, n), dtype=np.uint32), np.empty((2, n), dtype=np.int64)
+    _rank_bits(values.view(np.uint32), ranks, *keys, *places, np.empty((3, _DIGITS), dtype=np.int64))
+
+
+@kernel(nogil=True, _nrt=False)
+def _rank_bits(bits: Any, ranks: Any, keys: Any, other_keys: Any, at: Any, other_at: Any, starts: Any) -> Any:
+    """`rank_rows` of the bits of the values; the rest is workspace: keys and places twice, counts of digits."""
+    n = bits.shape[1]
+    for row in range(bits.shape[0]):
+        for digit in range(3):
+            for k in range(_DIGITS):
+                starts[digit, k] = 0
         for k in range(n):
-            bit = bits[k] if bits[k] != np.uint32(0x80000000) else np.uint32(0)  # negative zero is zero
+            bit = bits[row, k] if bits[row, k] != np.uint32(0x80000000) else np.uint32(0)  # negative zero is zero
             # Monotone in the float: the sign bit is flipped, for negative numbers all bits.
             key = bit ^ (np.uint32(0xFFFFFFFF) if bit >> np.uint32(31) else np.uint32(0x80000000))
             keys[k] = key
@@ -58,7 +66,7 @@ def rank_rows(values: Any, ranks: Any) -> Any:
             starts[2, digit] += 1
 
 
-@kernel(nogil=True)
+@kernel(nogil=True, _nrt=False)
 def impose_spectrum(spectra: Any, amplitude: Any, misfit: Any) -> Any:
     """Give `spectra` (rows, n) the amplitude (n,), keep the phases; `misfit` (rows,): squared change of amplitudes."""
     for row in range(spectra.shape[0]):

@@ -19,7 +19,7 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import kernel, section
 from trajtools.types import L1, L2, L2_SCALED
 
 LANES = 8
@@ -477,6 +477,19 @@ def add_distances(total: Any, steps: Any, lags: Any, i: Any, j: Any, metric: Any
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
+def write_gaps(gaps: Any, lags: Any, i: Any, j: Any, metric: Any) -> Any:
+    """Write the gaps of states i and j and their successors: squared distances for L2, sums for L1, else largest."""
+    for k in range(gaps.shape[0]):
+        gaps[k] = 0.0
+    if metric == L2:
+        _squares_l2(gaps, gaps.shape[0], lags, i, j)
+    elif metric == L1:
+        _sums_l1(gaps, gaps.shape[0], lags, i, j)
+    else:
+        _sums_linf(gaps, gaps.shape[0], lags, i, j)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
 def multiply_distances(old: Any, new: Any, lags: Any, i: Any, j: Any, metric: Any) -> Any:
     """Write `old`, a product for every step, times the gaps of states i and j and their successors into `new`.
 
@@ -511,7 +524,7 @@ def lowest(word: Any) -> Any:
     return _lowest(word)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def meet(gaps: Any, buckets: Any, home: Any, other: Any, best: Any, metric: Any) -> Any:
     """Bit q: whether point q of the bucket `home` has a gap to a point of another one of at most that in best[-1, q].
 
@@ -530,7 +543,7 @@ def meet(gaps: Any, buckets: Any, home: Any, other: Any, best: Any, metric: Any)
     return _meet_linf(gaps, buckets, home, other, best)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def keep_nearest(gaps: Any, times: Any, row: Any, own: Any, theiler: Any, best: Any, near: Any) -> Any:
     """Insert the points of times[row], whose gaps `meet` has written, into the lists of nearest ones of eight points.
 
@@ -542,7 +555,7 @@ def keep_nearest(gaps: Any, times: Any, row: Any, own: Any, theiler: Any, best: 
     return _keep_several(gaps, times, row, own, theiler, best, near)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def reached(buckets: Any, home: Any, axis: Any, edge: Any, sign: Any, metric: Any, best: Any) -> Any:
     """Bit q: whether what lies beyond an edge along an axis (above it, or for the sign -1.0 below it) can be as near.
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import helper, kernel, section
 from trajtools._kernels.lanes import LANES, apart, box_gaps, keep_nearest, lowest, meet, reached, within
 from trajtools._kernels.neighbors import BOXES, BUCKET, FAR, leaf_gaps, load_point
 from trajtools.types import L1, L2, L2_SCALED
@@ -41,15 +41,26 @@ def make_block(k: int) -> Block:
 
 
 @kernel(nogil=True, _nrt=False)
-def sweep_nearest(index: Any, first: Any, last: Any, theiler: Any, block: Any, neighbors: Any, repeats: Any) -> Any:
+def sweep_nearest(
+    leaves: Any,
+    times: Any,
+    axis: Any,
+    metric: Any,
+    strips: Any,
+    first: Any,
+    last: Any,
+    theiler: Any,
+    block: Any,
+    neighbors: Any,
+    repeats: Any,
+) -> Any:
     """Fill `neighbors` (times) and `repeats` for the points of the buckets first .. last.
 
     In each strip outwards from the points along the axis of the sweep, until the axis alone exceeds all gaps; then on
     to the strips beside. Without an axis (brute force), every bucket is visited. `neighbors` is initially -1, `repeats`
     false.
     """
-    leaves, times, axis, metric = index.leaves, index.times, index.axis, index.metric
-    across, edges, lows, highs, fronts, backs = index.strips
+    across, edges, lows, highs, fronts, backs = strips
     own, found, near, gaps = block
     strip_of_home = 0
     for home in range(first, last):
@@ -85,7 +96,7 @@ def sweep_nearest(index: Any, first: Any, last: Any, theiler: Any, block: Any, n
         _close_block(own, near, zeros, neighbors, repeats)
 
 
-@kernel(_nrt=False)
+@section()
 def _open_block(times: Any, home: Any, own: Any, best: Any, near: Any) -> Any:
     """Begin the lists of the points of a bucket; nothing is near an empty lane."""
     for q in range(LANES):
@@ -95,7 +106,7 @@ def _open_block(times: Any, home: Any, own: Any, best: Any, near: Any) -> Any:
             near[k, q] = -1
 
 
-@kernel(_nrt=False)
+@section()
 def _first_beside(backs: Any, begin: Any, end: Any, front: Any) -> Any:
     """First bucket of a strip that does not end before a bucket of another."""
     while begin < end:
@@ -107,7 +118,7 @@ def _first_beside(backs: Any, begin: Any, end: Any, front: Any) -> Any:
     return begin
 
 
-@kernel(_nrt=False)
+@section()
 def _close_block(own: Any, near: Any, zeros: Any, neighbors: Any, repeats: Any) -> Any:
     """Write the lists of the points of a bucket."""
     for k in range(near.shape[0]):
@@ -121,14 +132,24 @@ def _close_block(own: Any, near: Any, zeros: Any, neighbors: Any, repeats: Any) 
 
 @kernel(nogil=True, _nrt=False)
 def tree_nearest(
-    index: Any, first: Any, last: Any, theiler: Any, room: Any, best: Any, neighbors: Any, repeats: Any
+    leaves: Any,
+    times: Any,
+    slots: Any,
+    groups: Any,
+    metric: Any,
+    first: Any,
+    last: Any,
+    theiler: Any,
+    room: Any,
+    best: Any,
+    neighbors: Any,
+    repeats: Any,
 ) -> Any:
     """`sweep_nearest` in a tree; `best` (gaps) is initially `FAR`.
 
     The leaf of a point comes first, then the nodes beside it on the way up, the nearest ones first.
     """
-    leaves, times, slots, metric = index.leaves, index.times, index.slots, index.metric
-    boxes, firsts, flat, earliest = index.groups.boxes, index.groups.first, index.groups.flat, index.groups.earliest
+    boxes, firsts, flat, earliest = groups.boxes, groups.first, groups.flat, groups.earliest
     gaps, point, stack, stack_time, stack_gap = room.gaps, room.point, room.stack, room.stack_time, room.stack_gap
     bottom = max(leaves.shape[0] // LANES, 1)
     worst = best.shape[1] - 1
@@ -187,7 +208,7 @@ def tree_nearest(
         repeats[time] = repeat
 
 
-@kernel(_nrt=False)
+@section()
 def _offer_shifted(
     leaves: Any,
     slots: Any,
@@ -223,7 +244,7 @@ def _offer_shifted(
             _insert(best, neighbors, time, gap, other)
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def _offer_leaf(
     leaves: Any,
     times: Any,
@@ -252,7 +273,7 @@ def _offer_leaf(
     return repeat
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def _insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
     """Insert a point into a sorted row of nearest ones, unless it is there; ties are ordered by time."""
     at = best.shape[1] - 1
@@ -269,7 +290,7 @@ def _insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
     neighbors[row, at] = other
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def push_nodes(
     gaps: Any,
     point: Any,

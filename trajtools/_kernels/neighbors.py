@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import helper, kernel, section
 from trajtools._kernels.lanes import LANES, apart, box_gaps, bucket_gaps, lowest, within
 from trajtools.types import L1, L2, L2_SCALED
 
@@ -22,16 +22,13 @@ from trajtools.types import L1, L2, L2_SCALED
 
 
 BUCKET = LANES
-BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 # Above every gap between finite points, below the gap to an empty lane.
 FAR = 1.7976931348623157e308
 STACK = 256
 HELD = 8  # leaves compared before their points are taken
 BOXES = HELD * BUCKET  # place of the gaps to boxes, behind those to points
 _SPREAD_SAMPLE = 64
-_MOST_SHIFTS = 32  # per value, up to which bins are sorted by insertion
-# Values per bin: few where bins are not sorted any further, more where the values do not stay in the cache.
-_FINE, _COARSE = np.int64(1), np.int64(4)
+_PER_BIN, _MOST_SHIFTS = 4, 32  # values per bin, and shifts per value up to which bins are sorted by insertion
 
 
 class Groups(NamedTuple):
@@ -76,22 +73,18 @@ class Strips(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Data of a search; `kind` determines which arrays are filled."""
+    """Data of a search: a tree has `boxes` of its nodes and `groups`, a sweep an `axis`, brute force -1 there."""
 
-    kind: int
     metric: int
-    axis: int
+    axis: int | None
     leaves: np.ndarray
     times: np.ndarray
     slots: np.ndarray
-    boxes: np.ndarray
-    strips: Strips
-    groups: Groups
-    matrix: np.ndarray
-    usable: np.ndarray
+    boxes: np.ndarray | None
+    groups: Groups | None
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot: Any, ties: Any) -> Any:
     """Move rows below the pivot (with `ties`: up to it) to the front; return their end.
 
@@ -111,12 +104,12 @@ def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot:
     return end
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _middle(a: Any, b: Any, c: Any) -> Any:
     return max(min(a, b), min(max(a, b), c))
 
 
-@kernel(_nrt=False)
+@section()
 def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any) -> Any:
     """Reorder the rows so that the nth is at its sorted position along one axis."""
     low = start
@@ -144,7 +137,7 @@ def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any)
             low = end
 
 
-@kernel(_nrt=False)
+@section()
 def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
     """Axis of largest spread of the rows, and whether they spread at all; estimated from a sample."""
     longest = 0
@@ -163,55 +156,80 @@ def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
     return longest
 
 
-@kernel()
-def _sort_subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
-    """Split the nodes of one subtree along their longest axes, depth first."""
+@kernel(nogil=True, _nrt=False)
+def sort_subtrees(
+    points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any, stack: Any, levels: Any
+) -> Any:
+    """Reorder rows and times in place by splitting the nodes between two levels at their medians, depth first.
+
+    Each node is split along its longest axis. `stack` and `levels` are workspace of `STACK` integers.
+    """
     n = points.shape[0]
-    stack = np.empty(STACK, dtype=np.int64)
-    levels = np.empty(STACK, dtype=np.int64)
-    stack[0] = top
-    levels[0] = top_level
-    count = 1
-    while count > 0:
-        count -= 1
-        node = stack[count]
-        level = levels[count]
-        first = (node << (depth - level)) - (1 << depth)
-        last = ((node + 1) << (depth - level)) - (1 << depth)
-        start = (n * first) >> depth
-        stop = (n * last) >> depth
-        _select(points, order, start, stop, (n * ((first + last) >> 1)) >> depth, _longest_axis(points, start, stop))
-        if level + 1 < end_level:
-            for side in range(2):
-                stack[count + side] = 2 * node + 1 - side
-                levels[count + side] = level + 1
-            count += 2
-
-
-@kernel(nogil=True)
-def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
-    """Reorder rows and times in place by splitting the nodes between two levels at their medians."""
     for part in range(first, last):
-        _sort_subtree(points, order, (1 << top_level) + part, top_level, end_level, depth)
+        stack[0] = (1 << top_level) + part
+        levels[0] = top_level
+        count = 1
+        while count > 0:
+            count -= 1
+            node = stack[count]
+            level = levels[count]
+            begin = (node << (depth - level)) - (1 << depth)
+            end = ((node + 1) << (depth - level)) - (1 << depth)
+            start = (n * begin) >> depth
+            stop = (n * end) >> depth
+            axis = _longest_axis(points, start, stop)
+            _select(points, order, start, stop, (n * ((begin + end) >> 1)) >> depth, axis)
+            if level + 1 < end_level:
+                for side in range(2):
+                    stack[count + side] = 2 * node + 1 - side
+                    levels[count + side] = level + 1
+                count += 2
 
 
-@kernel(nogil=True)
-def into_bins(values: Any, per_bin: Any) -> Any:
-    """Order of values by bins of equal width, as they stand within each, and the ends of the bins.
+def sort_order(values: np.ndarray) -> np.ndarray:
+    """Order of values by their size, equal ones as they stand; empty if they are too uneven for equal bins."""
+    n = len(values)
+    place, order = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    ends = np.zeros(max(n // _PER_BIN, 1) + 1, dtype=np.int64)
+    return order if _sort_bins(values, ends, place, order) else order[:0]
 
-    The order is empty if the values are too uneven for equal bins.
+
+@kernel(nogil=True, _nrt=False)
+def _sort_bins(values: Any, ends: Any, place: Any, order: Any) -> Any:
+    """Sort bins of equal width by insertion, which is fast where each holds a few values; workspace of `_into_bins`."""
+    if not _into_bins(values, ends, place, order):
+        return False
+    begin = 0
+    for b in range(ends.shape[0] - 1):
+        for m in range(begin + 1, ends[b]):
+            i = order[m]
+            v = values[i]
+            at = m
+            while at > begin and values[order[at - 1]] > v:
+                order[at] = order[at - 1]
+                at -= 1
+            order[at] = i
+        begin = ends[b]
+    return True
+
+
+@helper(_nrt=False)
+def _into_bins(values: Any, ends: Any, place: Any, order: Any) -> Any:
+    """Write the order of values by bins of equal width, as they stand within each, and the ends of the bins.
+
+    False if the values are too uneven for equal bins. `ends` (bins + 1,), of zeros, holds one more number than bins;
+    `place` (n,) is workspace.
     """
     n = values.shape[0]
+    bins = ends.shape[0] - 1
     low, high = values[0], values[0]
-    for v in values:
+    for i in range(n):
+        v = values[i]
         low = v if v < low else low
         high = v if v > high else high
-    bins = max(n // per_bin, 1)
     scale = bins / (high - low) if high > low else 0.0
     if scale == np.inf:  # the spread is below the normal numbers
         scale = 0.0
-    ends = np.zeros(bins + 1, dtype=np.int64)
-    place = np.empty(n, dtype=np.int64)
     for i in range(n):
         place[i] = min(int((values[i] - low) * scale), bins - 1)
         ends[place[i] + 1] += 1
@@ -220,62 +238,57 @@ def into_bins(values: Any, per_bin: Any) -> Any:
         squares += ends[b + 1] * ends[b + 1]
         ends[b + 1] += ends[b]
     if squares > _MOST_SHIFTS * n:
-        return place[:0], ends
-    order = np.empty(n, dtype=np.int64)
+        return False
     for i in range(n):
         order[ends[place[i]]] = i
         ends[place[i]] += 1
-    return order, ends[:bins]
+    return True
 
 
-@kernel(nogil=True)
-def sort_order(values: Any) -> Any:
-    """Order of values by their size, equal ones as they stand; empty if they are too uneven for equal bins.
-
-    Bins of equal width are sorted by insertion, which is fast where each holds a few values.
-    """
-    order, ends = into_bins(values, _COARSE)
-    if order.shape[0] == 0:
-        return order
-    begin = 0
-    for end in ends:
-        for m in range(begin + 1, end):
-            i = order[m]
-            v = values[i]
-            at = m
-            while at > begin and values[order[at - 1]] > v:
-                order[at] = order[at - 1]
-                at -= 1
-            order[at] = i
-        begin = end
-    return order
-
-
-@kernel(nogil=True)
-def split_strips(points: Any, order: Any, across: Any, bounds: Any, lows: Any, highs: Any) -> Any:
+def split_strips(
+    points: np.ndarray, order: np.ndarray, across: int, bounds: np.ndarray, lows: np.ndarray, highs: np.ndarray
+) -> bool:
     """Reorder rows by strips order[bounds[s] : bounds[s + 1]] along an axis, and write the bounds of what is beyond.
 
     `lows[s]`: of the strips from s on; `highs[s]`: of those up to s. Returns false if the values are too uneven; then
     the rows must be sorted, which they are if they come so.
     """
+    n = len(order)
+    ends = np.zeros(max(n // _PER_BIN, 1) + 1, dtype=np.int64)
+    places, rows = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    return bool(_split_rows(points, order, across, bounds, lows, highs, np.empty(n), ends, places, rows))
+
+
+@kernel(nogil=True, _nrt=False)
+def _split_rows(
+    points: Any,
+    order: Any,
+    across: Any,
+    bounds: Any,
+    lows: Any,
+    highs: Any,
+    values: Any,
+    ends: Any,
+    places: Any,
+    rows: Any,
+) -> Any:
     n = order.shape[0]
-    values = np.empty(n)
     for at in range(n):
         values[at] = points[order[at], across]
-    rising = True
-    for at in range(n - 1):
-        rising &= values[at] <= values[at + 1]
-    if not rising:
-        places, _ = into_bins(values, _COARSE)
-        if places.shape[0] == 0:
-            return False
-        rows, unsorted = order.copy(), values.copy()
+    if _rises(values):
         for at in range(n):
-            order[at], values[at] = rows[places[at]], unsorted[places[at]]
+            places[at] = at
+    else:
+        if not _into_bins(values, ends, rows, places):
+            return False
+        for at in range(n):
+            rows[at] = order[at]
+        for at in range(n):
+            order[at] = rows[places[at]]
     for s in range(lows.shape[0]):
-        low = high = values[bounds[s]]
+        low = high = values[places[bounds[s]]]
         for at in range(bounds[s] + 1, bounds[s + 1]):
-            v = values[at]
+            v = values[places[at]]
             low = v if v < low else low
             high = v if v > high else high
         lows[s], highs[s] = low, high
@@ -283,7 +296,16 @@ def split_strips(points: Any, order: Any, across: Any, bounds: Any, lows: Any, h
     return True
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
+def _rises(values: Any) -> Any:
+    """Whether values are sorted; every one is compared, so that eight are at once."""
+    rising = True
+    for at in range(values.shape[0] - 1):
+        rising &= values[at] <= values[at + 1]
+    return rising
+
+
+@helper(_nrt=False)
 def _widen(lows: Any, highs: Any, first: Any, last: Any) -> Any:
     """Turn bounds of each into those of what follows, and of what comes before."""
     for at in range(last - 2, first - 1, -1):
@@ -292,8 +314,30 @@ def _widen(lows: Any, highs: Any, first: Any, last: Any) -> Any:
         highs[at] = max(highs[at], highs[at - 1])
 
 
-@kernel(nogil=True)
 def fill_strips(
+    points: np.ndarray,
+    order: np.ndarray,
+    axis: int,
+    bounds: np.ndarray,
+    edges: np.ndarray,
+    first: int,
+    last: int,
+    leaves: np.ndarray,
+    times: np.ndarray,
+    fronts: np.ndarray,
+    backs: np.ndarray,
+) -> int:
+    """Copy the rows of the strips first .. last into their buckets, by bins along an axis; see `Strips`.
+
+    Returns the first strip whose values are too uneven for bins, or `last`. Rows that come sorted are never so.
+    """
+    most = int(np.diff(bounds).max())
+    work = np.empty(most), *(np.empty(most + extra, dtype=np.int64) for extra in (1, 0, 0))
+    return int(_fill_rows(points, order, axis, bounds, edges, first, last, leaves, times, fronts, backs, *work))
+
+
+@kernel(nogil=True, _nrt=False)
+def _fill_rows(
     points: Any,
     order: Any,
     axis: Any,
@@ -305,31 +349,28 @@ def fill_strips(
     times: Any,
     fronts: Any,
     backs: Any,
+    numbers: Any,
+    ends: Any,
+    place: Any,
+    places: Any,
 ) -> Any:
-    """Copy the rows of the strips first .. last into their buckets, by bins along an axis; see `Strips`.
-
-    Returns the first strip whose values are too uneven for bins, or `last`. Rows that come sorted are never so.
-    """
     for strip in range(first, last):
-        rows = order[bounds[strip] : bounds[strip + 1]]
-        n = rows.shape[0]
-        values = np.empty(n)
+        start, n = bounds[strip], bounds[strip + 1] - bounds[strip]
+        values = numbers[:n]
         for at in range(n):
-            values[at] = points[rows[at], axis]
-        rising = True
-        for at in range(n - 1):
-            rising &= values[at] <= values[at + 1]
-        places = np.arange(n)
-        if not rising:
-            places, _ = into_bins(values, _FINE)
-            if places.shape[0] == 0:
+            values[at] = points[order[start + at], axis]
+            places[at] = at
+        if not _rises(values):  # as many bins as values: bins are not sorted any further
+            for b in range(n + 1):
+                ends[b] = 0
+            if not _into_bins(values, ends[: n + 1], place, places):
                 return strip
         for leaf in range(edges[strip], edges[strip + 1]):
             base = (leaf - edges[strip]) * BUCKET
             low, high = np.inf, -np.inf
             for lane in range(BUCKET):
                 if base + lane < n:
-                    row, v = rows[places[base + lane]], values[places[base + lane]]
+                    row, v = order[start + places[base + lane]], values[places[base + lane]]
                     low = v if v < low else low
                     high = v if v > high else high
                     times[leaf, lane] = row
@@ -344,10 +385,78 @@ def fill_strips(
     return last
 
 
+def count_candidates(
+    points: np.ndarray,
+    times: np.ndarray,
+    queries: np.ndarray,
+    metric: int,
+    theiler: int,
+    radius: float,
+    stride: int,
+    axis: int,
+) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """Mean numbers of points of a sample within reach of a query along each axis, along `axis` as well, and in all.
+
+    `times` and `queries` are rows of `points`; of the sample, every `stride`-th is used. The reach is the radius, or if
+    that is infinite the gap to the nearest point of the sample. Points at distance zero and, for the nearest, those in
+    the Theiler window do not count. Scaled distances are taken as largest differences, which suffices for an estimate.
+    `axis` -1: that of the smallest number, which is returned.
+    """
+    d, n, m = points.shape[1], -(-len(times) // stride), len(queries)
+    counts, both = np.zeros((2, d), dtype=np.int64)
+    work = np.empty((d, n)), np.empty(n), np.full(m, radius), counts, both
+    inside, axis = _count_rows(points, times, queries, metric, theiler, float(radius), stride, axis, *work)
+    return counts / m, both / m, inside / m, axis
+
+
 @kernel(_nrt=False)
+def _count_rows(
+    points: Any,
+    times: Any,
+    queries: Any,
+    metric: Any,
+    theiler: Any,
+    radius: Any,
+    stride: Any,
+    axis: Any,
+    columns: Any,
+    gaps: Any,
+    reaches: Any,
+    counts: Any,
+    both: Any,
+) -> Any:
+    """`count_candidates` as sums over the queries, with workspace."""
+    d, n = columns.shape
+    for k in range(n):
+        for c in range(d):
+            columns[c, k] = points[times[k * stride], c]
+    inside = np.int64(0)
+    limit = radius * radius if metric == L2 else radius
+    for q in range(queries.shape[0]):
+        point = points[queries[q]]
+        _sample_gaps(gaps, columns, point, metric)
+        if radius == np.inf:
+            reach = _gap_of_nearest(gaps, times, stride, queries[q], theiler)
+            reaches[q] = np.sqrt(reach) if metric == L2 else reach
+        for k in range(n):
+            inside += np.int64(gaps[k] <= limit) & np.int64(gaps[k] > 0.0)
+        for c in range(d):
+            counts[c] += _count_within(columns, point, reaches[q], c, c)
+    if axis < 0:
+        axis = np.int64(0)
+        for c in range(d):
+            axis = c if counts[c] < counts[axis] else axis
+    for q in range(queries.shape[0]):
+        for c in range(d):
+            both[c] += _count_within(columns, points[queries[q]], reaches[q], axis, c)
+    return inside, axis
+
+
+@section()
 def _sample_gaps(gaps: Any, columns: Any, point: Any, metric: Any) -> Any:
     """Gaps between a point and the points of a sample, given as columns."""
-    gaps[:] = 0.0
+    for k in range(gaps.shape[0]):
+        gaps[k] = 0.0
     for c in range(columns.shape[0]):
         column, v = columns[c], point[c]
         if metric == L2:
@@ -362,44 +471,7 @@ def _sample_gaps(gaps: Any, columns: Any, point: Any, metric: Any) -> Any:
                 gaps[k] = step if step > gaps[k] else gaps[k]
 
 
-@kernel()
-def count_candidates(
-    points: Any, times: Any, queries: Any, metric: Any, theiler: Any, radius: Any, stride: Any, axis: Any
-) -> Any:
-    """Mean numbers of points of a sample within reach of a query along each axis, along `axis` as well, and in all.
-
-    `times` and `queries` are rows of `points`; of the sample, every `stride`-th is used. The reach is the radius, or if
-    that is infinite the gap to the nearest point of the sample. Points at distance zero and, for the nearest, those in
-    the Theiler window do not count. Scaled distances are taken as largest differences, which suffices for an estimate.
-    `axis` -1: that of the smallest number, which is returned.
-    """
-    d, n, m = points.shape[1], (times.shape[0] + stride - 1) // stride, queries.shape[0]
-    columns = np.empty((d, n))
-    for k in range(n):
-        for c in range(d):
-            columns[c, k] = points[times[k * stride], c]
-    counts, both = np.zeros(d), np.zeros(d)
-    reaches = np.full(m, radius)
-    inside = 0.0
-    gaps = np.empty(n)
-    limit = radius * radius if metric == L2 else radius
-    for q in range(m):
-        _sample_gaps(gaps, columns, points[queries[q]], metric)
-        if radius == np.inf:
-            reaches[q] = _gap_of_nearest(gaps, times, stride, queries[q], theiler)
-            reaches[q] = np.sqrt(reaches[q]) if metric == L2 else reaches[q]
-        for k in range(n):
-            inside += (gaps[k] <= limit) & (gaps[k] > 0.0)
-        for c in range(d):
-            counts[c] += _count_within(columns, points[queries[q]], reaches[q], c, c)
-    axis = np.argmin(counts) if axis < 0 else axis
-    for q in range(m):
-        for c in range(d):
-            both[c] += _count_within(columns, points[queries[q]], reaches[q], axis, c)
-    return counts / m, both / m, inside / m, axis
-
-
-@kernel(_nrt=False)
+@section()
 def _gap_of_nearest(gaps: Any, times: Any, stride: Any, time: Any, theiler: Any) -> Any:
     """Smallest positive gap of a sample outside the Theiler window; inf if there is none."""
     least = np.inf
@@ -409,26 +481,44 @@ def _gap_of_nearest(gaps: Any, times: Any, stride: Any, time: Any, theiler: Any)
     return least
 
 
-@kernel(_nrt=False)
+@helper(_nrt=False)
 def _count_within(columns: Any, point: Any, reach: Any, a: Any, b: Any) -> Any:
     """Number of columns within reach of a point along two axes."""
     one, other = columns[a], columns[b]
     low, high, under, over = point[a] - reach, point[a] + reach, point[b] - reach, point[b] + reach
-    count: Any = 0
+    count = np.int64(0)
     for k in range(columns.shape[1]):
         first = np.int64(one[k] >= low) & np.int64(one[k] <= high)
         count += first & np.int64(other[k] >= under) & np.int64(other[k] <= over)
     return count
 
 
-@kernel()
-def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
-    """Boxes (nodes, 2, d) of all nodes from the leaves up, nodes with copies of one point, earliest times."""
+def make_tree(n_leaves: int, dimension: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Groups]:
+    """Allocate what `bound_tree` fills: boxes (nodes, 2, d) of all nodes, whether they hold copies, times, and groups.
+
+    Outside the kernels to save compilation, as all workspace here.
+    """
+    count, size = n_leaves, 0
+    while count != 1 or not size:
+        count = max(count // LANES, 1)
+        size += count
+    groups = Groups(
+        boxes=np.empty((size, dimension, 2, LANES)),
+        first=np.empty(size, dtype=np.int64),
+        flat=np.zeros((size, LANES), dtype=np.bool_),
+        earliest=np.zeros((size, LANES), dtype=np.int64),
+    )
+    nodes = 2 * n_leaves
+    boxes = np.empty((nodes, 2, dimension))
+    return boxes, np.ones(nodes, dtype=np.bool_), np.empty(nodes, dtype=np.int64), groups
+
+
+@kernel(_nrt=False)
+def bound_tree(leaves: Any, times: Any, counts: Any, boxes: Any, flat: Any, earliest: Any, groups: Any) -> Any:
+    """Bound all nodes from the leaves up: boxes, nodes with copies of one point, earliest times; and group them."""
     n_leaves, d = leaves.shape[0], leaves.shape[1]
-    boxes = np.empty((2 * n_leaves, 2, d))
-    flat = np.ones(2 * n_leaves, dtype=np.bool_)
-    earliest = np.empty(2 * n_leaves, dtype=np.int64)
     for leaf in range(n_leaves):
+        node = n_leaves + leaf
         for c in range(d):
             low = leaves[leaf, c, 0]
             high = low
@@ -436,34 +526,25 @@ def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
                 v = leaves[leaf, c, k]
                 low = v if v < low else low
                 high = v if v > high else high
-            boxes[n_leaves + leaf, 0, c] = low
-            boxes[n_leaves + leaf, 1, c] = high
-            flat[n_leaves + leaf] &= low == high
-        earliest[n_leaves + leaf] = times[leaf, : counts[leaf]].min()
+            boxes[node, 0, c] = low
+            boxes[node, 1, c] = high
+            flat[node] &= low == high
+        soonest = times[leaf, 0]
+        for k in range(1, counts[leaf]):
+            soonest = min(soonest, times[leaf, k])
+        earliest[node] = soonest
     for node in range(n_leaves - 1, 0, -1):
         for c in range(d):
             boxes[node, 0, c] = min(boxes[2 * node, 0, c], boxes[2 * node + 1, 0, c])
             boxes[node, 1, c] = max(boxes[2 * node, 1, c], boxes[2 * node + 1, 1, c])
             flat[node] &= boxes[node, 0, c] == boxes[node, 1, c]
         earliest[node] = min(earliest[2 * node], earliest[2 * node + 1])
-    return boxes, flat, earliest
+    _group_nodes(boxes, flat, earliest, groups)
 
 
-@kernel()
-def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
-    """Arrays of `Groups` from those of `bound_tree`."""
-    d = boxes.shape[2]
-    count = boxes.shape[0] // 2
-    size = 0
-    while True:
-        count = max(count // LANES, 1)
-        size += count
-        if count == 1:
-            break
-    sides = np.empty((size, d, 2, LANES))
-    first = np.empty(size, dtype=np.int64)
-    copies = np.zeros((size, LANES), dtype=np.bool_)
-    soonest = np.zeros((size, LANES), dtype=np.int64)
+@section()
+def _group_nodes(boxes: Any, flat: Any, earliest: Any, groups: Any) -> Any:
+    sides, first, copies, soonest = groups.boxes, groups.first, groups.flat, groups.earliest
     count = boxes.shape[0] // 2
     group = 0
     child = 0
@@ -474,7 +555,7 @@ def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
             for k in range(LANES):
                 node = count + start + k
                 here = start + k < count
-                for c in range(d):
+                for c in range(sides.shape[1]):
                     sides[group, c, 0, k] = boxes[node, 0, c] if here else np.inf
                     sides[group, c, 1, k] = boxes[node, 1, c] if here else -np.inf
                 if here:
@@ -482,12 +563,12 @@ def group_nodes(boxes: Any, flat: Any, earliest: Any) -> Any:
                     soonest[group, k] = earliest[node]
             group += 1
         if group == begun + 1:
-            return sides, first, copies, soonest
+            break
         child = begun
         count = group - begun
 
 
-@kernel(nogil=True)
+@kernel(nogil=True, _nrt=False)
 def fill_leaves(
     points: Any, rows: Any, order: Any, starts: Any, first: Any, last: Any, leaves: Any, times: Any, slots: Any
 ) -> Any:
@@ -496,8 +577,10 @@ def fill_leaves(
     `slots` (the slot of every time) is initially -1.
     """
     for leaf in range(first, last):
-        leaves[leaf] = np.inf
-        times[leaf] = -1
+        for lane in range(BUCKET):
+            times[leaf, lane] = -1
+            for c in range(leaves.shape[1]):
+                leaves[leaf, c, lane] = np.inf
         for p in range(starts[leaf], starts[leaf + 1]):
             lane = p - starts[leaf]
             for c in range(points.shape[1]):
@@ -506,7 +589,7 @@ def fill_leaves(
             slots[order[p]] = leaf * BUCKET + lane
 
 
-@kernel(_nrt=False)
+@section()
 def _lengthen(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any) -> Any:
     """Convert the largest difference to the Euclidean distance without squaring numbers above one."""
     for k in range(BUCKET):
@@ -519,7 +602,7 @@ def _lengthen(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any) -> Any:
             gaps[at + k] = largest * np.sqrt(total)
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def leaf_gaps(gaps: Any, at: Any, leaves: Any, leaf: Any, point: Any, metric: Any) -> Any:
     """Write the gaps between a point and all lanes of a leaf into gaps[at : at + 8]."""
     bucket_gaps(gaps, at, leaves, leaf, point, metric)
@@ -539,14 +622,14 @@ def make_room(dimension: int) -> Room:
     )
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def load_point(leaves: Any, home: Any, lane: Any, point: Any) -> Any:
     """Copy the point in one lane of a leaf."""
     for c in range(leaves.shape[1]):
         point[c] = leaves[home, c, lane]
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _take(word: Any, held: Any, gaps: Any, times: Any, near: Any, near_gap: Any, count: Any) -> Any:
     """Append the marked points of the leaves held; return the new count, and whether one is at zero."""
     repeat = False
@@ -560,7 +643,7 @@ def _take(word: Any, held: Any, gaps: Any, times: Any, near: Any, near_gap: Any,
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def tree_ball(
     leaves: Any,
     times: Any,
@@ -615,7 +698,7 @@ def tree_ball(
     return count, repeat | again
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def span_ball(
     leaves: Any,
     times: Any,
@@ -645,7 +728,7 @@ def span_ball(
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@section()
 def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, near: Any, near_gap: Any) -> Any:
     """Find all states within `limit` of one state, from a row of a distance matrix."""
     count = 0
@@ -662,28 +745,46 @@ def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, n
     return count, repeat
 
 
-@kernel(_nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def axis_gap(step: Any, metric: Any) -> Any:
     """Gap of two points that differ along one axis only."""
     return step * step if metric == L2 else abs(step)
 
 
-@kernel(_nrt=False, forceinline=True)
-def ball(index: Any, time: Any, theiler: Any, limit: Any, room: Any, near: Any, near_gap: Any) -> Any:
-    """Find all states within `limit` of one state; return their number, and whether one is at zero."""
-    if index.kind == MATRIX:
-        return matrix_ball(index.matrix, index.usable, time, theiler, limit, near, near_gap)
-    leaves, times, metric = index.leaves, index.times, index.metric
-    home = index.slots[time] // BUCKET
-    load_point(leaves, home, index.slots[time] % BUCKET, room.point)
-    if index.kind == TREE:
-        return tree_ball(leaves, times, index.groups, time, metric, theiler, limit, room, near, near_gap)
-    first, last = 0, leaves.shape[0]
-    if index.kind == SWEEP:
-        v, axis = room.point[index.axis], index.axis
-        first, last = home, home + 1
-        while first > 0 and axis_gap(v - leaves[first - 1, axis, BUCKET - 1], metric) <= limit:
-            first -= 1
-        while last < leaves.shape[0] and axis_gap(leaves[last, axis, 0] - v, metric) <= limit:
-            last += 1
-    return span_ball(leaves, times, first, last, time, metric, theiler, limit, room, near, near_gap)
+@section()
+def ball(
+    index: Any,
+    axis: Any,
+    groups: Any,
+    matrix: Any,
+    usable: Any,
+    time: Any,
+    theiler: Any,
+    limit: Any,
+    room: Any,
+    near: Any,
+    near_gap: Any,
+) -> Any:
+    """Find all states within `limit` of one state; return their number, and whether one is at zero.
+
+    From a matrix of distances, a tree with groups of nodes, or leaves along an axis (-1: in any order). numba leaves
+    out what depends on an argument that is None, so that only the search in use is compiled.
+    """
+    if matrix is not None:
+        return matrix_ball(matrix, usable, time, theiler, limit, near, near_gap)
+    if groups is not None:
+        load_point(index.leaves, index.slots[time] // BUCKET, index.slots[time] % BUCKET, room.point)
+        return tree_ball(index.leaves, index.times, groups, time, index.metric, theiler, limit, room, near, near_gap)
+    if axis is not None:
+        leaves, metric, home = index.leaves, index.metric, index.slots[time] // BUCKET
+        load_point(leaves, home, index.slots[time] % BUCKET, room.point)
+        first, last = 0, leaves.shape[0]
+        if axis >= 0:
+            v = room.point[axis]
+            first, last = home, home + 1
+            while first > 0 and axis_gap(v - leaves[first - 1, axis, BUCKET - 1], metric) <= limit:
+                first -= 1
+            while last < leaves.shape[0] and axis_gap(leaves[last, axis, 0] - v, metric) <= limit:
+                last += 1
+        return span_ball(leaves, index.times, first, last, time, metric, theiler, limit, room, near, near_gap)
+    return 0, False

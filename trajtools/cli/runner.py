@@ -597,15 +597,14 @@ def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[
 @contextmanager
 def compile_notice(quiet: bool) -> Iterator[None]:
     """Say on stderr, once, that kernels are being compiled: it takes seconds, the first time only."""
-    from trajtools._kernels._jit import NO_CACHE, is_cached, on_compile
+    from trajtools._kernels._jit import compile_message, on_compile
 
     reported: list[bool] = []
 
     def notify() -> None:
         if not reported and not quiet:
             reported.append(True)
-            more = "once; they are cached ..." if is_cached() else f"in every process: {NO_CACHE}."
-            click.echo(f"Compiling kernels, {more}", err=True)
+            click.echo(compile_message(), err=True)
 
     with on_compile(notify), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="kernels are compiled in every process")

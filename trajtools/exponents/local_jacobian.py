@@ -288,6 +288,5 @@ def _stretching(maps: Floats) -> Floats:
     """Logarithms of the stretching of one tangent vector along the product."""
     from trajtools._kernels.tangents import tangent_logs
 
-    n, d = len(maps), maps.shape[1]
-    logs, _ = tangent_logs(np.ascontiguousarray(maps), np.ones(n, dtype=np.bool_), np.empty((0, d, d)), 1)
+    logs, _ = tangent_logs(np.ascontiguousarray(maps), np.ones(len(maps), dtype=np.bool_), None, 1)
     return np.asarray(np.maximum(logs[:, 0], -700.0))

@@ -26,6 +26,7 @@ from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, build, choose, count_left_out, nearest
 from trajtools.neighbors.states import (
+    PRECOMPUTED,
     States,
     compact,
     is_scaled,
@@ -33,7 +34,7 @@ from trajtools.neighbors.states import (
     thinned,
     with_directions,
 )
-from trajtools.types import Floats, StatesLike, TimeStepLike
+from trajtools.types import L2_SCALED, Floats, Ints, StatesLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -146,10 +147,6 @@ def kantz(
     >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
     True
     """
-    from trajtools._kernels._jit import in_parts
-    from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
-    from trajtools._kernels.neighbors import FAR
-
     code = check_average(average)
     x, embedding = delay_vectors(x, dim, delay)
     clock = sampling(x, dt)
@@ -183,22 +180,7 @@ def kantz(
     is_reference = thinned(np.where(states.usable, 0, -1)[:, None], stride)[:, 0] >= 0
     radii, lists, strategy, index = _neighborhoods(states, rule)
     edges = block_edges(states)
-    cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
-    with np.errstate(over="ignore"):
-        # An infinite limit would reach the empty lanes of the index.
-        limits = np.minimum(states.gap(radii), FAR)
-    balls = Balls(lists, limits, lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
-    shape = (len(edges) - 1, len(radii))
-    rows = Rows(
-        logs=np.zeros((*shape, states.horizon + 1)),
-        counts=np.zeros((*shape, states.horizon + 1), dtype=np.int64),
-        pairs=np.zeros(shape, dtype=np.int64),
-        skipped=np.zeros(shape, dtype=np.int64),
-        missing=np.zeros(shape[0], dtype=np.int64),
-        repeats=np.zeros(len(states), dtype=np.bool_),
-    )
-    size = len(states), len(radii), padded(states.horizon), states.points.shape[1]
-    in_parts(lambda a, b: kantz_rows(index, balls, edges, a, b, *make_work(*size), rows), shape[0])
+    rows = _sum_growth(states, rule, (radii, lists, index), lags, edges, average=code, **motion)
     references = int(np.count_nonzero(is_reference))
     skips = rows.skipped.sum(axis=0)
     at = int(np.argmax((references - skips) * 2 >= references))
@@ -233,16 +215,64 @@ def kantz(
     )
 
 
-def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Floats, Any, Strategy, Any]:
-    """Radii, lists of neighbours (empty for balls), the search and its index."""
+def _sum_growth(
+    states: States,
+    rule: WithinRadius | NearestK,
+    neighborhoods: tuple[Floats, Ints | None, Any],
+    lags: Floats,
+    edges: Ints,
+    *,
+    average: int,
+    across: bool,
+    stride: int,
+) -> Any:
+    """Follow all neighbours; the `Rows` of the kernels, by block and radius."""
+    from trajtools._kernels._jit import in_parts
+    from trajtools._kernels.balls import MEAN_LOG, Balls, Rows, kantz_rows, make_work
+    from trajtools._kernels.neighbors import FAR
+
+    radii, lists, index = neighborhoods
+    cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
+    with np.errstate(over="ignore"):
+        # An infinite limit would reach the empty lanes of the index.
+        limits = np.minimum(states.gap(radii), FAR)
+    followed = states.usable, lags, states.code, states.theiler, states.horizon
+    balls = Balls(limits, *followed, average, cap, least, int(stride))
+    shape = (len(edges) - 1, len(radii))
+    rows = Rows(
+        logs=np.zeros((*shape, states.horizon + 1)),
+        counts=np.zeros((*shape, states.horizon + 1), dtype=np.int64),
+        pairs=np.zeros(shape, dtype=np.int64),
+        skipped=np.zeros(shape, dtype=np.int64),
+        missing=np.zeros(shape[0], dtype=np.int64),
+        repeats=np.zeros(len(states), dtype=np.bool_),
+    )
+    matrix = states.matrix if states.code == PRECOMPUTED else None
+    axis, groups = (index.axis, index.groups) if index else (None, None)
+    searched = index and index._replace(axis=None, groups=None, boxes=None), axis, groups, matrix, lists
+    width = padded(states.horizon)
+    # Distances of states are summed as they come; their logarithms, and what is no plain distance, pair by pair.
+    plain = matrix is None and not across and states.code != L2_SCALED and average != MEAN_LOG
+
+    def work(first: int, last: int) -> None:
+        rings, sums = make_work(len(states), len(radii), width, states.points.shape[1])
+        gaps = None if plain else np.ones(width)
+        bits, along = (None if gaps is None else gaps.view(np.int64)), (np.empty(width) if across else None)
+        kantz_rows(*searched, balls, edges, first, last, gaps, bits, along, rings, sums, rows)
+
+    in_parts(work, shape[0])
+    return rows
+
+
+def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Floats, Ints | None, Strategy, Any]:
+    """Radii, lists of neighbours (None for balls), the search and its index (None without one)."""
     if isinstance(rule, NearestK):
         neighbors = nearest(states, rule)
-        # Only the usable states of the index are read: the lists exist already.
-        strategy = neighbors.strategy
-        return np.array([np.inf]), neighbors.index, strategy, build(states, strategy)
+        # The lists exist already.
+        return np.array([np.inf]), neighbors.index, neighbors.strategy, None
     radii = absolute_radii(states, rule)
     strategy = choose(states, float(radii[-1]))
-    return radii, np.empty((0, 0), dtype=np.int64), strategy, build(states, strategy)
+    return radii, None, strategy, None if states.code == PRECOMPUTED else build(states, strategy)
 
 
 @takes_states("x", matrices=True)
@@ -335,7 +365,6 @@ def rosenstein(
     """
     from trajtools._kernels._jit import in_parts
     from trajtools._kernels.divergence import make_product, rosenstein_rows
-    from trajtools.types import ACROSS
 
     x, embedding = delay_vectors(x, dim, delay)
     if metric == GRAPH_L1:
@@ -350,7 +379,8 @@ def rosenstein(
     clock = sampling(x, dt)
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
     states = states if across else compact(states)
-    lags, code = (with_directions(states), ACROSS) if across else (states.lags(), states.code)
+    lags = with_directions(states) if across else states.lags()
+    matrix = states.matrix if states.code == PRECOMPUTED else None
     nearest_states = nearest(states, rule)
     index = thinned(nearest_states.index, stride)
     edges = block_edges(states)
@@ -358,12 +388,13 @@ def rosenstein(
     logs = np.zeros((len(edges) - 1, states.horizon + 1))
     terms = np.zeros(logs.shape, dtype=np.int64)
     missing = np.zeros(len(logs), dtype=np.int64)
-    in_parts(
-        lambda first, last: rosenstein_rows(
-            index, edges, first, last, lags, states.matrix, code, make_product(width), logs, terms, missing
-        ),
-        len(logs),
-    )
+
+    def work(first: int, last: int) -> None:
+        along = np.empty(width) if across else None
+        measured = lags, matrix, along, states.code
+        rosenstein_rows(index, edges, first, last, *measured, make_product(width), logs, terms, missing)
+
+    in_parts(work, len(logs))
     counts = {**nearest_states.counts, "missing_later": int(missing.sum())}
     counts["zero_later"] = int((terms[:, :1] - terms).sum())
     return as_divergence(

@@ -618,7 +618,7 @@ def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None,
     from trajtools._kernels.tangents import tangent_logs
 
     d = maps.linear.shape[1]
-    free, vectors = tangent_logs(maps.linear, maps.linked, np.empty((0, d, d)), d)
+    free, vectors = tangent_logs(maps.linear, maps.linked, None, d)
     if directions == d:
         return free, None, 1.0
     planes = np.ascontiguousarray(maps.principal[:, :directions])

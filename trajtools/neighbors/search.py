@@ -47,11 +47,7 @@ _SWEEP_SHARE = 0.3
 _TOP_LEVELS = 4
 
 
-# Boxes and groups of searches without a tree.
-_NO_BOXES = np.empty((0, 2, 0))
-_NO_GROUPS = np.empty((0, 0, 2, 0)), np.empty(0, np.int64), np.empty((0, 0), np.bool_), np.empty((0, 0), np.int64)
-
-
+# One strip of buckets whose ends serve no search.
 _NO_STRIPS = np.array([-np.inf]), np.array([np.inf]), np.empty(0), np.empty(0)
 
 
@@ -231,11 +227,10 @@ def nearest(states: States, rule: NearestK, strategy: Strategy | str | None = No
     from trajtools._kernels._jit import in_parts
 
     chosen = requested(states, strategy) if isinstance(strategy, str) else strategy or choose(states, None)
-    index = build(states, chosen)
     shape = len(states), int(rule.k)
     times, repeats = np.full(shape, -1, dtype=np.int64), np.zeros(len(states), dtype=np.bool_)
     # One kernel per search: only the one used is compiled.
-    if index.kind == neighbors.MATRIX:
+    if states.code == PRECOMPUTED:
         gaps = np.full(shape, neighbors.FAR)
         in_parts(
             lambda a, b: kernels.matrix_nearest(
@@ -243,20 +238,26 @@ def nearest(states: States, rule: NearestK, strategy: Strategy | str | None = No
             ),
             len(states),
         )
-    elif index.kind == neighbors.TREE:
+    elif chosen.name == "tree":
+        index = build(states, chosen)
         gaps = np.full(shape, neighbors.FAR)
+        tree = index.leaves, index.times, index.slots, index.groups, index.metric
         in_parts(
             lambda a, b: kernels.tree_nearest(
-                index, a, b, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
+                *tree, a, b, states.theiler, neighbors.make_room(states.points.shape[1]), gaps, times, repeats
             ),
             len(index.leaves),
         )
     else:
+        leaves, leaf_times, strips = (
+            into_strips(states, chosen) if chosen.name == "sweep" else _one_strip(states, chosen)
+        )
+        sweep = leaves, leaf_times, chosen.axis, states.code, strips
         in_parts(
             lambda a, b: kernels.sweep_nearest(
-                index, a, b, states.theiler, kernels.make_block(shape[1]), times, repeats
+                *sweep, a, b, states.theiler, kernels.make_block(shape[1]), times, repeats
             ),
-            len(index.leaves),
+            len(leaves),
         )
     n_references = int(np.count_nonzero(times[:, 0] >= 0))
     counts = count_left_out(states, bool(repeats.any()))
@@ -264,45 +265,44 @@ def nearest(states: States, rule: NearestK, strategy: Strategy | str | None = No
     return Found(times, n_references, counts, chosen)
 
 
+def _one_strip(states: States, strategy: Strategy) -> tuple[Floats, Ints, Any]:
+    """`into_strips` for brute force: all buckets in one strip, whose bounds nothing reads."""
+    from trajtools._kernels.neighbors import Strips
+
+    index = build(states, strategy)
+    return index.leaves, index.times, Strips(-1, np.array([0, len(index.leaves)]), *_NO_STRIPS)
+
+
 def build(states: States, strategy: Strategy) -> Any:
-    """Index of the kernels."""
+    """Index of the kernels, for balls around states; a sweep is not divided into strips."""
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
 
-    kind = {"brute": neighbors.BRUTE, "sweep": neighbors.SWEEP, "tree": neighbors.TREE, "matrix": neighbors.MATRIX}[
-        strategy.name
-    ]
-    boxes, groups = _NO_BOXES, neighbors.Groups(*_NO_GROUPS)
-    leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
-    strips = neighbors.Strips(-1, np.zeros(2, dtype=np.int64), *_NO_STRIPS)
-    if strategy.strips:
-        leaves, times, strips = into_strips(states, strategy)
-    elif strategy.name != "matrix":
-        order = np.flatnonzero(states.usable)
-        if strategy.name == "sweep":
-            order = order[sorted_along(states.points[:, strategy.axis][order])]
-        # The kernels are compiled for one array layout.
-        points, rows = np.require(states.points, requirements=("C", "W")), order
-        n_leaves = -(-len(order) // neighbors.BUCKET)
-        starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
-        strips = strips._replace(edges=np.array([0, n_leaves]))
-        if strategy.name == "tree":
-            # The tree reorders the points themselves.
-            points, starts = split_points(states, order)
-            rows = np.arange(len(order))
-        n_leaves = len(starts) - 1
-        leaves = np.empty((n_leaves, points.shape[1], neighbors.BUCKET))
-        times, slots = np.empty((n_leaves, neighbors.BUCKET), dtype=np.int64), np.full(len(states), -1)
-        in_parts(
-            lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots),
-            n_leaves,
-            least=_SORTED_WHOLE // neighbors.BUCKET,
-        )
-        if strategy.name == "tree":
-            boxes, *rest = neighbors.bound_tree(leaves, times, np.diff(starts))
-            groups = neighbors.Groups(*neighbors.group_nodes(boxes, *rest))
-    arrays = leaves, times, slots, boxes, strips, groups, states.matrix, states.usable
-    return neighbors.Index(kind, states.code, strategy.axis, *arrays)
+    order = np.flatnonzero(states.usable)
+    if strategy.name == "sweep":
+        order = order[sorted_along(states.points[:, strategy.axis][order])]
+    # The kernels are compiled for one array layout.
+    points, rows = np.require(states.points, requirements=("C", "W")), order
+    n_leaves = -(-len(order) // neighbors.BUCKET)
+    starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
+    if strategy.name == "tree":
+        # The tree reorders the points themselves.
+        points, starts = split_points(states, order)
+        rows = np.arange(len(order))
+    n_leaves = len(starts) - 1
+    leaves = np.empty((n_leaves, points.shape[1], neighbors.BUCKET))
+    times, slots = np.empty((n_leaves, neighbors.BUCKET), dtype=np.int64), np.full(len(states), -1)
+    in_parts(
+        lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots),
+        n_leaves,
+        least=_SORTED_WHOLE // neighbors.BUCKET,
+    )
+    boxes, groups = None, None
+    if strategy.name == "tree":
+        boxes, *rest, groups = neighbors.make_tree(n_leaves, points.shape[1])
+        neighbors.bound_tree(leaves, times, np.diff(starts), boxes, *rest, groups)
+    axis = None if groups else strategy.axis
+    return neighbors.Index(states.code, axis, leaves, times, slots, boxes, groups)
 
 
 def into_strips(states: States, strategy: Strategy) -> tuple[Floats, Ints, Any]:
@@ -310,11 +310,8 @@ def into_strips(states: States, strategy: Strategy) -> tuple[Floats, Ints, Any]:
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
 
-    points, order, count = (
-        np.require(states.points, requirements=("C", "W")),
-        np.flatnonzero(states.usable),
-        strategy.strips,
-    )
+    points = np.require(states.points, requirements=("C", "W"))
+    order, count = np.flatnonzero(states.usable), max(strategy.strips, 1)
     bounds = (np.arange(count + 1) * len(order)) // count
     lows, highs = np.full(count, -np.inf), np.full(count, np.inf)
     if count > 1 and not neighbors.split_strips(points, order, strategy.across, bounds, lows, highs):
@@ -380,9 +377,15 @@ def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
     )
     for level in range(min(_TOP_LEVELS, depth)):
         end = level + 1 if level + 1 < _TOP_LEVELS else depth
-        split = partial(neighbors.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
+        split = partial(_split_nodes, points, order, (level, end, depth))
         in_parts(split, 1 << level, least=1 if len(order) >= _SORTED_WHOLE else 1 << level)
     return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
+
+
+def _split_nodes(points: Floats, order: Ints, levels: tuple[int, int, int], first: int, last: int) -> None:
+    from trajtools._kernels.neighbors import STACK, sort_subtrees
+
+    sort_subtrees(points, order, first, last, *levels, *np.empty((2, STACK), dtype=np.int64))
 
 
 def count_left_out(states: States, repeats: bool) -> dict[str, int]:

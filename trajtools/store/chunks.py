@@ -239,7 +239,7 @@ class Blocks:
     ) -> NDArray[np.bool_]:
         indices, bad = self.axis.first[stream.name] + chunks, np.zeros(len(blocks), bool)
         exists = self._offsets[stream.name][blocks, chunks] >= 0
-        for block in np.unique(blocks).tolist():
+        for block in set(blocks.tolist()):
             here = np.flatnonzero(blocks == block)
             claims = self._claims(block)  # after the data, which they cover
             values = [(count, sums[indices[here]].tolist()) for count, sums in claims]

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import secrets
 import struct
 import time
 import uuid
@@ -826,7 +825,7 @@ def create(path: Path, structure: Structure, *, overwrite: bool = False) -> dict
 
     Returns the offsets of what is rewritten in place, by `PLACES`.
     """
-    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    draft = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
     with empty_file(structure, draft) as file:
         file.flush()
         image: bytes = file.id.get_file_image()

@@ -537,10 +537,12 @@ class Run(Shown):
         ----------
         name : str
             ``"weights"``, ``"sketch"`` or ``"optimizer"``.
-        rows, columns : slice
-            Which states and entries.
+        rows : slice
+            Which states.
         members : ndarray of int64
             Which members.
+        columns : slice
+            Which entries.
 
         Yields
         ------
@@ -954,10 +956,12 @@ class StoredArray:
 
         Parameters
         ----------
-        rows, columns : slice
-            Which states and entries.
+        rows : slice
+            Which states.
         members : sequence of int
             Which members.
+        columns : slice
+            Which entries.
 
         Yields
         ------
