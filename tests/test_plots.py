@@ -204,6 +204,12 @@ def test_several_divergences_share_a_figure():
     assert {ax.get_ylim() for ax in figure.axes} == {figure.axes[0].get_ylim()}
 
 
+def test_the_signal_of_change_points_is_named_in_words():
+    x = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    ax = plots.change_points(tt.structure.change_points(x))
+    assert ax.get_ylabel() == ax.lines[0].get_label() == "step length"
+
+
 def test_a_loss_is_logarithmic_and_counts_what_is_not_positive():
     ax = plots.metric([0, 10, 20, 30], [3.0, 0.0, 0.5, np.nan], "loss")
     line, rest = ax.lines

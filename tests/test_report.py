@@ -238,3 +238,24 @@ def test_figures_of_one_page_have_names_of_their_own():
     one, two = (set(re.findall(r'id="([^"]+)"', figures.divergence(made))) for _ in range(2))
     assert one
     assert not one & two
+
+
+@pytest.mark.parametrize("high", [1.0, 1e-7])
+def test_labels_of_a_figure_lie_within_it(high):
+    def plot(figure):
+        for ax in figure.subplots(2, 1, sharex=True):
+            ax.plot([0, 1], [0, high])
+            ax.set(xlabel="across", ylabel="up", title="title")
+
+    svg = ElementTree.fromstring(Figures().draw_figure("two", plot, width=4.0, height=4.0))
+    texts = {text.text: text for text in svg.iter("text")}
+    assert {"across", "up", "title"} <= set(texts)
+    assert all(5 < float(text.get("x", 9)) < 283 and 5 < float(text.get("y", 9)) < 286 for text in texts.values())
+
+
+def test_powers_of_ten_are_small_digits_above_the_line():
+    svg = Figures().draw("powers", lambda ax: ax.loglog([1e-3, 1e12], [1e-9, 1e5]))
+    labels = {"".join(text.itertext()) for text in ElementTree.fromstring(svg).iter("text")}
+    assert {"10\N{MINUS SIGN}3", "1012"} <= labels
+    assert all(tspan.get("dy") for tspan in ElementTree.fromstring(svg).iter("tspan"))
+    assert not re.search("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻$]", svg)

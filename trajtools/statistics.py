@@ -395,9 +395,11 @@ def _draw(count: int, rng: np.random.Generator, n: int, of_cluster: Ints, data: 
     times = np.zeros_like(gains)
     for k in range(int(copies.max())):
         here = copies > k
-        pick = order[begin[here] + (rng.random((count, int(here.sum()))) * copies[here]).astype(np.int64)]
-        gains[:, here] += gain[pick] / copies[here]
-        times[:, here] += duration[pick] / copies[here]
+        cells = slice(None) if here.all() else np.flatnonzero(here)  # a slice is not copied
+        of = copies[cells]
+        pick = order[begin[cells] + (rng.random((count, len(of))) * of).astype(np.int64)]
+        gains[:, cells] += gain[pick] / of
+        times[:, cells] += duration[pick] / of
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = (weight * gains).sum(axis=1) / (weight * times).sum(axis=1)
     return np.where(np.isfinite(ratio), ratio, 0.0)

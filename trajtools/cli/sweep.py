@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,9 @@ def sweep(
         place.unlink(missing_ok=True)
     seed, exponent = chosen.pop("seed"), chosen.pop("exponent")
     chosen |= {"exponent": None if exponent == "none" else exponent, "rng": seed}
-    with compile_notice(quiet), executor(workers, scheduler) as pool:
+    # Only an exponent of weights runs kernels, and the notice imports their compiler.
+    notice = compile_notice(quiet) if exponent in ("auto", "trajectory") else nullcontext()
+    with notice, executor(workers, scheduler) as pool:
         try:
             result = measure(paths, chosen.pop("x"), pool, place, quiet, **chosen)
         except KeyboardInterrupt:

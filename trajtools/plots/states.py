@@ -68,7 +68,7 @@ def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) 
     steps = [result.column_step[::columns], result.step[::rows]]
     edges = [np.concatenate([s[:1], s[1:] / 2 + s[:-1] / 2, s[-1:]]) if len(s) > 1 else np.array([0, 1]) for s in steps]
     image = ax.pcolormesh(*edges, result[::rows, ::columns], cmap="viridis", rasterized=True)
-    ax.figure.colorbar(image, ax=ax, label=literal(f"distance ({result.metric})"))
+    ax.figure.colorbar(image, ax=ax, label=literal(f"distance ({result.metric})"), fraction=0.08)
     ax.set_aspect("equal" if result.square else "auto")
     ax.set_xlabel("step")
     ax.set_ylabel("step")
@@ -419,7 +419,7 @@ def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
     """
     if ax is None:
         ax = new_figure(COLUMN, 2.2).add_subplot()
-    signal = literal(result.signal)
+    signal = "step length" if result.signal == "step_length" else literal(result.signal)
     ax.plot(result.steps, result.values, color="0.6", linewidth=0.7, label=signal)
     edges = np.concatenate([result.steps[:1], result.step, result.steps[-1:]])
     ax.hlines(result.segment_mean, edges[:-1], edges[1:], color=BLUE, linewidth=2, label="mean of each segment")

@@ -574,17 +574,22 @@ class Run(Shown):
 
     def locate_all(self) -> None:
         """Learn where all chunks are, as readers of many streams need it."""
-        for blocks in (self.blocks, self.planting_blocks):
-            self._locate(blocks, *blocks.axis.streams)
+        both = (self.blocks, self.planting_blocks)
+        if any(blocks.missing(list(blocks.axis.streams)) for blocks in both):
+            self._locate_in(*((blocks, list(blocks.axis.streams)) for blocks in both))
 
     def _locate(self, blocks: Blocks, *names: str) -> None:
         """Learn where the chunks of some streams are."""
-        if not blocks.missing(names):
-            return
+        if blocks.missing(names):
+            self._locate_in((blocks, names))
+
+    def _locate_in(self, *wanted: tuple[Blocks, Sequence[str]]) -> None:
         with self._lock:
             self._raw.reopen()
             with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
-                self._learn(Objects(file), blocks, names)
+                objects = Objects(file)
+                for blocks, names in wanted:
+                    self._learn(objects, blocks, names)
 
     def _learn(self, objects: Objects, blocks: Blocks, names: Sequence[str]) -> None:
         for name in blocks.missing(names) if blocks.n else ():

@@ -65,9 +65,10 @@ class Objects:
             return self._groups[path]
         parent, _, name = path.rpartition("/")
         group, encoded = self.open(parent), _encoded(name)
-        if not isinstance(group, h5py.h5g.GroupID) or not group.links.exists(encoded):
+        links = group.links if isinstance(group, h5py.h5g.GroupID) else None
+        if links is None or not links.exists(encoded):
             raise FormatError(f"/{path} is missing, which the format requires")
-        if (kind := group.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
+        if (kind := links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
             target = "another file" if kind == h5py.h5l.TYPE_EXTERNAL else "another place"
             raise UnsafeFileError(f"/{path} is a link to {target}; links are refused. Copy the data into the file.")
         entry = h5py.h5o.open(group, encoded)
