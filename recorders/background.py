@@ -91,6 +91,7 @@ class Tape:
         self._strict = strict
         self._reported = self._closed = self._stop = self._stopped = self._abandoned = False
         self._remarks: list[str] = list(writer.remarks)
+        self._refused: set[str] = set()  # metrics of which the user was warned that values are none
         self.outcome = "interrupted"
         self.ended = ""  # why the recording is interrupted
         self._pid = os.getpid()
@@ -219,13 +220,33 @@ class Tape:
         """Metrics that found no column."""
         return self._writer.unstored
 
+    def numbers(self, values: Mapping[str, Any], lead: Shape = ()) -> Mapping[str, Any]:
+        """Check metrics (`MetricTable.parse`). What is none is left out, with one warning a name; raise if strict."""
+        try:
+            return self.metrics.parse(values, lead)
+        except RecordingError:
+            if self._strict:
+                raise
+        kept: dict[str, Any] = {}
+        for name, value in values.items():
+            try:
+                kept.update(self.metrics.parse({name: value}, lead))
+            except RecordingError as error:
+                if name not in self._refused:
+                    self._refused.add(name)
+                    self.remark(f"{error}; such values are not recorded", "The training goes on.")
+        return kept
+
     def remark(self, text: str, outcome: str) -> None:
         """Say in the file and in a warning what is not recorded; raise if strict."""
         if self._strict:
             raise RecordingError(text)
-        self._remarks.append(text)
-        with suppress(RecordingError, ValueError):  # the file was lost, which is reported, or its notes are full
-            self._writer.note(remarks=self._remarks)
+        if text not in self._remarks:
+            self._remarks.append(text)
+        if self.is_open:
+            # The file may be lost, which is reported, or its notes full.
+            with self._io, suppress(RecordingError, ValueError):
+                self._writer.note(remarks=self._remarks)
         warn(f"{text}. {outcome}")
 
     def stop(self, why: str, error: Exception) -> None:
@@ -724,12 +745,22 @@ class MetricTable:
         try:
             # tolist() reads arrays and tensors of every framework and dtype, and asks no gradient.
             return np.asarray(value.tolist() if hasattr(value, "tolist") else value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
+            found = " ".join(repr(value).split())
             raise RecordingError(
                 f"metric {name!r} is a {type(value).__name__} that is neither a real number nor an array of them: "
-                f"{value!r:.80}"
+                f"{found:.80}; {_way_out(value)}"
             ) from error
 
     def new_rows(self, rows: int, name: str) -> np.ndarray:
         """Room for a metric of `rows` states, all NaN."""
         return np.full((rows, *(self._shapes[name] or ())), np.nan)
+
+
+def _way_out(value: Any) -> str:
+    """What to record in place of a value that is no number."""
+    if isinstance(getattr(value, "metrics", None), Mapping):
+        return "record the numbers of a result with **result.metrics"
+    if isinstance(value, Mapping):
+        return "record each of its numbers under a name of its own"
+    return "pass its real part or abs(value)" if isinstance(value, complex) else "pass a number, such as float(value)"

@@ -54,7 +54,7 @@ class Recorder(Adapter):
         Continue the run if the file exists, else begin it as `mode` says. See Notes.
     strict : bool
         Raise when the file cannot be written any more (full disk, file replaced, removed or moved). Otherwise that is
-        one `RecordingWarning`, and the training goes on without being recorded.
+        one `RecordingWarning`, and the training goes on without being recorded. Likewise metrics that are no numbers.
     hparams, provenance : mapping, optional
         Kept as JSON; software, command, machine and start time are added to the provenance.
     reference : str, optional
@@ -299,19 +299,20 @@ class Recorder(Adapter):
         -----
         RecordingWarning
             If the state differs in names, shapes or dtypes from the first one: recording ends here, the training goes
-            on. `strict` recorders raise ArchitectureError.
+            on. `strict` recorders raise ArchitectureError. If a metric is no number, has another shape than before or
+            cannot be named: the state is recorded without it. `strict` recorders raise RecordingError.
 
         Raises
         ------
         RecordingError
-            If the recorder is closed, its writer has failed and it is `strict`, a metric has another shape than before,
-            steps go back, or buffers are missing.
+            If the recorder is closed, steps go back, or buffers are missing; if it is `strict`, also where its writer
+            has failed or a metric cannot be recorded.
         """
         began = time.perf_counter()
         tape = self._tape
         if tape.dead and not tape.check():
             return
-        values = tape.metrics.parse(metrics) if metrics else metrics
+        values = tape.numbers(metrics) if metrics else metrics
         if state is not None:
             try:
                 self._place(self._beside(state, buffers), step, values)
@@ -402,7 +403,7 @@ class Recorder(Adapter):
         if not shape:
             raise ArchitectureError(f"{self.names[0]!r} needs a leading axis over the states of the block")
         blocks = _waited(self._host(self._checked(self._beside(states, buffers), shape[:1])))
-        values = self._tape.metrics.parse(metrics, lead=shape[:1])
+        values = self._tape.numbers(metrics, lead=shape[:1])
         for i, at in enumerate(self._steps.of_block(blocks, shape[0], step)):
             metrics_at = {name: value[i] for name, value in values.items()}
             if at == self.step:

@@ -64,6 +64,9 @@ def test_of_a_file_that_was_cut_everything_whole_is_read_and_the_rest_is_said(re
     assert call("validate", new).stdout == f"{new}: valid\n"
     with trajtools.open(new) as run, trajtools.open(recorded) as original:
         assert 0 < run.n_states < original.n_states
+        story = f"interrupted (salvaged: {run.n_states} of {original.n_states} states are whole)"
+    assert story in " ".join(call("info", new).stdout.split())
+    with trajtools.open(new) as run, trajtools.open(recorded) as original:
         np.testing.assert_array_equal(run.states[:], original.states[: run.n_states])
     assert path.read_bytes() == whole[: 2 * len(whole) // 3]
 

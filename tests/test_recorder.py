@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
+import warnings
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -170,7 +173,7 @@ def test_blocks_of_states_equal_states_one_by_one(tmp_path):
 def test_a_block_may_name_its_steps(tmp_path):
     params = network()
     stack = {name: np.stack([array] * 3) for name, array in params.items()}
-    with Recorder(tmp_path / "a.h5", params) as rec:
+    with Recorder(tmp_path / "a.h5", params, strict=True) as rec:
         rec.record_block(stack, step=[2, 4, 8])
         rec.record_block(stack, step=10)
         with pytest.raises(RecordingError, match="3 increasing steps"):
@@ -324,14 +327,46 @@ def test_declared_metrics_have_columns_however_many_they_are(tmp_path):
 )
 def test_what_is_no_metric_is_refused(tmp_path, value, words):
     with (
-        Recorder(tmp_path / "a.h5", [network(0), network(1)]) as rec,
+        Recorder(tmp_path / "a.h5", [network(0), network(1)], strict=True) as rec,
         pytest.raises(RecordingError, match=words),
     ):
         rec.record(loss=value)
 
 
+class Result(dict):
+    metrics = MappingProxyType({"h_max": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("abc", "'loss' is a str that is neither a real number.*'abc'; pass a number"),
+        ({"a": 1}, "'loss' is a dict .*under a name of its own"),
+        (1j, r"'loss' is a complex .*abs\(value\)"),
+        (10**400, "'loss' is a int .*pass a number"),
+        (Result(), r"'loss' is a Result .*\*\*result\.metrics"),
+        ([1.0, 2.0, 3.0], r"'loss' has shape \(3,\) per state"),
+    ],
+)
+def test_what_is_no_metric_does_not_end_the_training(tmp_path, value, words):
+    path, params = tmp_path / "a.h5", [network(0), network(1)]
+    with warnings.catch_warnings(record=True) as warned, Recorder(path, params) as rec:
+        warnings.simplefilter("always")
+        for step in range(3):
+            rec.record(params, step=step, loss=value, good=float(step))
+    (warning,) = warned
+    assert warning.category is RecordingWarning
+    assert re.search(words, str(warning.message))
+    with tt.open(path) as run:
+        assert run.status == "complete"
+        assert list(run.metrics) == ["good"]
+        assert run.metrics["good"].tolist() == [0.0, 1.0, 2.0]
+        (remark,) = run.remarks
+    assert re.search(words, remark)
+
+
 def test_a_metric_that_cannot_be_named_is_refused_and_the_recorder_goes_on(tmp_path):
-    with Recorder(tmp_path / "a.h5", network()) as rec:
+    with Recorder(tmp_path / "a.h5", network(), strict=True) as rec:
         for name in ("", "a\0b", "x" * 65):
             with pytest.raises(RecordingError, match="needs a name of 1 to 64 bytes without NUL"):
                 rec.record(**{name: 1.0})
@@ -382,7 +417,7 @@ def test_no_number_of_names_keeps_states_from_being_recorded(tmp_path):
 
 
 def test_the_shape_of_a_metric_stays(tmp_path):
-    with Recorder(tmp_path / "a.h5", [network(0), network(1)]) as rec:
+    with Recorder(tmp_path / "a.h5", [network(0), network(1)], strict=True) as rec:
         rec.record(loss=[1.0, 2.0])
         with pytest.raises(RecordingError, match=r"shape \(\) per state, its first value had shape \(2,\)"):
             rec.record(loss=1.0)

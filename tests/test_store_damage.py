@@ -416,6 +416,9 @@ def test_salvage_of_a_cut_file(path, tmp_path):
     assert repair(path, salvage=tmp_path / "out.h5").states == 64
     with Run(tmp_path / "out.h5") as run:
         assert (run.states[:] == truth["weights"][:64]).all()
+        assert run.status == "interrupted"
+        assert run.ended == f"salvaged: 64 of {len(truth['step'])} states are whole"
+        assert run.remarks[0].startswith("lost ")
 
 
 def test_salvage_that_cannot_be_says_so(path, tmp_path):

@@ -558,7 +558,7 @@ def _salvage(path: Path, out: Path) -> Repair:
             copied = _plant(run, writer)
             if copied < n:
                 actions.append(f"lost {n - copied} of {n} plantings ({plantings.axis.sums})")
-            _finish(run, writer, actions, complete=len(actions) == 1)
+            _finish(run, writer, actions, len(whole))
         except BaseException:
             writer.abort()
             with contextlib.suppress(OSError):
@@ -639,13 +639,26 @@ def _plant(run: Survey, writer: RunWriter) -> int:
     return done
 
 
-def _finish(run: Survey, writer: RunWriter, actions: list[str], *, complete: bool) -> None:
-    notes = {name: run.notes[name] for name in ("resumed", "overhead", "ended", "remarks") if name in run.notes}
-    writer.note(**notes, salvaged={"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]})
+def _finish(run: Survey, writer: RunWriter, actions: list[str], n_whole: int) -> None:
+    notes = {name: run.notes[name] for name in ("resumed", "ended", "remarks") if name in run.notes}
+    is_complete, was_complete = len(actions) == 1, run.cells.status == on_disk.COMPLETE
+    remarks = notes.get("remarks", [])
+    if not is_complete:
+        found = f"salvaged: {n_whole} of {run.n_states} states are whole"
+        if was_complete:  # of one that was interrupted, how its recording ended stays
+            notes["ended"] = found
+        lost = [text[:500] for text in actions if text.startswith("lost ")]
+        remarks = [*remarks, *([] if was_complete else [found]), *lost]
+    salvaged = {"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]}
+    try:
+        writer.note(**{**notes, "remarks": remarks} if remarks else notes, salvaged=salvaged)
+    except ValueError:  # no room for more remarks
+        writer.note(**notes, salvaged=salvaged)
+    if "overhead" in run.notes:  # last, because it is left out where there is no room
+        writer.note(overhead=run.notes["overhead"])
     if writer.unstored:
         actions.append(f"metrics without a free column: {', '.join(writer.unstored)}")
-    is_complete = complete and run.cells.status == on_disk.COMPLETE
-    writer.close(on_disk.STATUS[on_disk.COMPLETE if is_complete else on_disk.INTERRUPTED])
+    writer.close(on_disk.STATUS[on_disk.COMPLETE if is_complete and was_complete else on_disk.INTERRUPTED])
 
 
 def _series(run: Survey, name: str, states: NDArray[np.int64]) -> NDArray[Any]:
