@@ -91,6 +91,21 @@ def test_two_rules_are_refused(henon):
     assert "only one rule" in call("recurrence", henon, "--rate", "0.1", "--threshold", "1", code=2).stderr
 
 
+def test_a_run_that_diverged_is_told_to_take_the_states_before(tmp_path):
+    states = np.random.default_rng(0).normal(size=(200, 2))
+    states[150:190] *= 10.0 ** np.linspace(1, 150, 40)[:, None]
+    states[190:] = np.nan
+    run = write(tmp_path / "diverged.h5", states[:, None, :])
+    said = " ".join(call("recurrence", run, code=1).stderr.split())
+    assert "the states grow up to" in said
+    assert "diverges" in said
+    assert "--window START:STOP" in said
+    assert "--metric l1" in said
+    assert "--threshold" not in said
+    call("recurrence", run, "--window", "0:150")
+    call("recurrence", run, "--metric", "l1")
+
+
 def test_windows_are_said(henon):
     said = call("recurrence", henon, "--windows", "1000").stdout
     assert "0-1000" in said

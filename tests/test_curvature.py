@@ -128,6 +128,16 @@ def test_a_visit_to_the_threshold_is_no_edge(tmp_path):
     assert measured(write(tmp_path / "a.h5", visit)).verdict == "below the edge"
 
 
+@pytest.mark.parametrize("after", [0, 5, 40])
+def test_a_threshold_reached_shortly_before_the_end_is_inconclusive(tmp_path, after):
+    h_max = np.concatenate([np.linspace(2.0, 19.0, 190), np.full(5, 21.0), np.full(after, 14.0)])
+    found = measured(write(tmp_path / "a.h5", h_max))
+    assert (found.verdict, codes(found.reasons)) == ("inconclusive", ("threshold-reached-late",))
+    assert "record longer" in str(found.reasons[0])
+    assert found.reasons[0].numbers["step"] == 190
+    assert found.reasons[0].numbers["after"] == after
+
+
 def test_a_sharp_start_is_no_entry(tmp_path):
     start = np.linspace(26, 8, 60)
     found = measured(write(tmp_path / "a.h5", np.concatenate([start, rising(2.0)])))

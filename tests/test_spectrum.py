@@ -93,6 +93,25 @@ def test_a_record_too_short_for_larger_neighbourhoods_says_so():
     assert "neighborhood-bias" in codes(spectrum.warnings)
 
 
+def test_an_exponent_without_an_interval_is_not_resolved():
+    found = lyapunov_spectrum(states(henon(), 60))
+    assert np.isnan(found.intervals).all()
+    assert not found.resolved.any()
+    assert "0 of 2 exponents resolved" in str(found)
+    assert "interval-unknown" in codes(found.warnings)
+
+
+def test_a_series_that_is_not_embedded_is_told_how():
+    x = states(henon(), 2000)[:, 0]
+    found = lyapunov_spectrum(x)
+    assert not found.resolved.any()
+    (reason,) = (one for one in found.warnings if one.code == "unexplained")
+    assert "dim=" in str(reason)
+    assert "delay=" in str(reason)
+    noise = lyapunov_spectrum(np.random.default_rng(0).normal(size=2000), dim=2)
+    assert not any("dim=" in str(one) for one in noise.warnings)
+
+
 def test_logistic_map_gives_ln_2():
     found = lyapunov_spectrum(states(logistic(4.0), 3000), theiler=1)
     assert found.values[0] == pytest.approx(np.log(2), rel=0.02)

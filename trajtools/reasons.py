@@ -214,6 +214,7 @@ CODES: dict[str, str] = {
     "scales-fixed": "hidden units whose signs or scales are fixed",
     # curvature, and the order-chaos transition
     "threshold-reached": "rate times curvature reaches the threshold and stays there",
+    "threshold-reached-late": "rate times curvature reaches the threshold too late to say that it stays",
     "no-threshold": "no threshold is known for this curvature under this optimiser",
     "diverged-beyond-edge": "the training diverged after it had crossed the edge of stability",
     "diverged-below-edge": "the training diverged below the edge of stability, as far as it was measured",

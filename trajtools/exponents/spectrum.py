@@ -63,7 +63,8 @@ class LyapunovSpectrum(Result):
     level : float
         Confidence level of the intervals.
     resolved : ndarray of bool, shape (k,)
-        Whether the neighbourhoods extend in that many directions; further exponents would be spurious.
+        Whether the neighbourhoods extend in that many directions (further exponents would be spurious), and the record
+        is long enough for an interval.
     whole : ndarray of float64, shape (d,)
         Exponents of the maps in all d directions, as in the original method; may include spurious ones.
     thickness : ndarray of float64, shape (d,)
@@ -115,7 +116,7 @@ class LyapunovSpectrum(Result):
     }
 
     def _sentence(self) -> str:
-        known = int(np.isfinite(self.values).sum())
+        known = int(np.count_nonzero(self.resolved))
         text = f"{known} of {counted(len(self.values), 'exponent')} resolved, from {counted(self.n_used, 'local map')}"
         if np.isfinite(self.kaplan_yorke):
             text += f"; Kaplan-Yorke dimension {self.kaplan_yorke:.4g}"
@@ -393,7 +394,7 @@ def lyapunov_spectrum(
         intervals=intervals,
         shifts=shifts,
         level=level,
-        resolved=np.arange(wanted) < count,
+        resolved=np.isfinite(intervals).all(axis=1),
         whole=whole,
         thickness=across.growth,
         kaplan_yorke=kaplan_yorke(values, float(whole[-1]) if laid is None else float("nan")),
@@ -421,7 +422,9 @@ def lyapunov_spectrum(
             "left_out": nearby.counts,
             "n_blocks": len(blocks),
         },
-        warnings=_warnings(across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks)),
+        warnings=_warnings(
+            across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks), plain=not embedding
+        ),
     )
 
 
@@ -631,7 +634,15 @@ def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None,
 
 
 def _warnings(
-    across: Thickness, whole: Floats, values: Floats, shifts: Floats, wanted: int, *, unexplained: float, blocks: int
+    across: Thickness,
+    whole: Floats,
+    values: Floats,
+    shifts: Floats,
+    wanted: int,
+    *,
+    unexplained: float,
+    blocks: int,
+    plain: bool,
 ) -> tuple[Reason, ...]:
     warnings = []
     d, directions = len(whole), across.directions
@@ -640,6 +651,8 @@ def _warnings(
             "the maps leave {share:.0%} of the variance unexplained (median): noise, missing coordinates, or too few "
             "states; their exponents are meaningless, and omitted"
         )
+        if d == 1 and plain:
+            text += ". A series shows one coordinate of its system: embed it with dim= (2, 3, ...) and delay="
         warnings.append(Reason.of("unexplained", text, share=unexplained))
     if not across.known:
         text = (

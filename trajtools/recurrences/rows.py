@@ -85,6 +85,8 @@ class Pair:
         Code of the metric for the kernels.
     scale : float
         A power of two that scales the numbers before squaring, so that no square overflows.
+    by_rate : bool
+        Whether the threshold is chosen by a recurrence rate.
     """
 
     rows: PaddedStates
@@ -92,6 +94,7 @@ class Pair:
     metric: str
     code: int
     scale: float
+    by_rate: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,7 +110,7 @@ class Pair:
         """Return a rectangle of the plot, as views."""
         left = self.rows.part(*rows)
         right = left if self.symmetric and rows == columns else self.columns.part(*columns)
-        return Pair(left, right, self.metric, self.code, self.scale)
+        return Pair(left, right, self.metric, self.code, self.scale, self.by_rate)
 
     def level(self, threshold: float, inclusive: bool) -> float:
         """Threshold as the kernels compare it."""
@@ -116,6 +119,12 @@ class Pair:
             return largest
         largest *= self.scale
         if largest < _LEAST_SHARE * self.largest_number * self.scale:
+            if self.by_rate:
+                raise DataError(
+                    f"the states grow up to {self.largest_number:.3g}, as where a training diverges, beside which the "
+                    f"distance of this recurrence rate, {threshold:.3g}, underflows when squared: select the states "
+                    "before (window(start, stop), or --window START:STOP in a command), or pass metric='l1'"
+                )
             raise DataError(
                 f"threshold={threshold:g} is less than {_LEAST_SHARE:g} of the largest coordinate and underflows when "
                 "squared: use metric 'l1' or 'linf', or subtract the offset of the states"
@@ -311,6 +320,9 @@ def _plot_of_states(
     absolutes = [absolute(pair, rule, options.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
     levels = tuple(
         just_reached(f[0], rule, options.rules.inclusive) for f, rule in zip(absolutes, thresholds, strict=True)
+    )
+    pairs = tuple(
+        replace(pair, by_rate=isinstance(rule, RecurrenceRate)) for pair, rule in zip(pairs, thresholds, strict=True)
     )
     plot = StatePlot(pairs, levels, options.rules.inclusive, thresholds)
     return plot, {"thresholds": plot.thresholds, **absolutes[0][1]}

@@ -26,7 +26,9 @@ NEAR = 0.15  # relative distance of the product from the threshold at the edge o
 DIP = 0.25  # relative distance below the threshold at which the product has left the edge
 AGREES = 0.1  # largest relative difference, in the median, of a shadow that stands for Lanczos
 FEWEST = 10
+AFTER = 0.25  # share of the record that has to stay below the threshold after a visit, to say that it left
 STRETCHES = 20
+SIDES = ("below-threshold", "above-threshold", "threshold-reached-late")  # reasons that a divergence replaces
 LATE = np.log(1000.0)  # nats of damping after which late growth is delayed by a factor of 1000
 N_RESAMPLES = 999
 LEVEL = 0.95
@@ -204,7 +206,8 @@ def curvature(
     units of their preconditioner (``preconditioned_h_max_full``, ...), and none for the Hessian; see
     `stability_threshold`. The optimiser is that of the recorder (``run.provenance["optimizer"]``), else the entry
     ``optimizer`` of the `hparams`, else gradient descent. A training run that reaches this threshold and stays near it
-    is at the edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate
+    is at the edge of stability [2]_. One that reaches it in the last quarter of the record, without an entry, is
+    inconclusive: record longer. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate
     h_max\|): at small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
 
     A training whose weights, loss or curvature end non-finite has diverged, whatever came before. The reason says
@@ -270,13 +273,13 @@ def curvature(
     agreement = _agreement(measured, predicted)
     calm = np.where(np.isnan(product), np.nan, 0.0)
     waiting = calm if adaptive or unit else np.where(product > threshold, _flipping(product, beta, ahead), calm)
-    verdict, reasons = _judge(product, threshold, at, after, interval)
+    verdict, reasons = _judge(run.step, product, threshold, (at, after, interval))
     if limit is None:
         verdict, reasons = "inconclusive", (_no_threshold(optimizer, limits, sources["h_max"]),)
     end = _divergence(run, h_max)
     if end is not None:
         verdict, reasons = "diverged", (_last_finite(run.step, product, threshold, end, sources["h_max"]), *reasons)
-        reasons = tuple(reason for reason in reasons if reason.code not in ("below-threshold", "above-threshold"))
+        reasons = tuple(reason for reason in reasons if reason.code not in SIDES)
     settings = {"of": of, "rate": rate_source, "optimizer": optimizer, "near": NEAR, "level": LEVEL}
     return Curvature(
         step=run.step,
@@ -502,9 +505,11 @@ def _agreement(measured: Floats, predicted: Floats) -> float:
 
 
 def _judge(
-    product: Floats, threshold: float, at: float, after: float, interval: tuple[float, float]
+    step: Ints, product: Floats, threshold: float, entry: tuple[float, float, tuple[float, float]]
 ) -> tuple[str, tuple[Reason, ...]]:
-    values = product[np.isfinite(product)]
+    at, after, interval = entry
+    finite = np.flatnonzero(np.isfinite(product))
+    values = product[finite]
     if len(values) < FEWEST:
         text = "rate x h_max is known at {states} states; the verdict needs {needed}"
         return "inconclusive", (Reason.of("too-few-states", text, states=len(values), needed=FEWEST),)
@@ -521,6 +526,21 @@ def _judge(
         )
         return "at the edge", (reached,)
     late = float(np.median(values[len(values) // 2 :]))
+    above = np.flatnonzero(values >= threshold)
+    if late < threshold and len(above) and len(values) - 1 - above[-1] < max(FEWEST, AFTER * len(values)):
+        away = np.flatnonzero(_smoothed(values) < (1 - DIP) * threshold)
+        since = above[above > away[away < above[-1]].max(initial=-1)][0]
+        visited = Reason.of(
+            "threshold-reached-late",
+            "rate x h_max reaches {threshold:.4g} at step {step} ({largest:.4g} at most), and of {states} states "
+            "{after} follow the last one there: too few to say whether it stays or leaves; record longer",
+            threshold=threshold,
+            step=int(step[finite[since]]),
+            largest=values[since:].max(),
+            states=len(values),
+            after=int(len(values) - 1 - above[-1]),
+        )
+        return "inconclusive", (visited,)
     if late < threshold:
         below = Reason.of(
             "below-threshold",
