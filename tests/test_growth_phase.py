@@ -288,6 +288,19 @@ def test_starts_whose_rates_differ_are_named():
     assert_allclose([warning.numbers["lowest"], warning.numbers["highest"]], [0.04, 0.19], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("late", "others"), [([], 0), ([540], 1)])
+def test_where_starts_differ_the_value_is_pooled_over_all_fitted_curves(late, others):
+    starts, rates = [0, 500, 1000, *late], [0.14, 0.19, 0.04, 0.1]
+    d = [curve(rate, wait=0) for rate in rates[: len(starts)]]
+    exponent = Divergence.from_distances(np.array(d).T, group=[0] * len(d), start=starts).fit()
+    warning = next(w for w in exponent.warnings if w.code == "starts-differ")
+    assert exponent.settings["starts"] == starts[:3]
+    assert len(exponent.settings["stretches"]) == warning.numbers["curves"] == len(starts)
+    assert warning.numbers["others"] == others
+    assert f"pooled over all {len(starts)} fitted curves" in warning.text
+    assert ("1 of them from other starts" in warning.text) == bool(others)
+
+
 def test_starts_after_the_growth_ended_are_not_compared_with_those_of_the_value():
     fast, slow = [curve(rate) for rate in np.linspace(0.45, 0.55, 6)], np.minimum(1e-8 * np.exp(0.1 * T), 1e-3)
     growth = Divergence.from_distances(

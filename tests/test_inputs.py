@@ -699,3 +699,14 @@ def test_masks_are_gaps_outside_states_too():
     found = tt.structure.change_points(series, metrics={"loss": np.ma.masked_equal(loss, -9999.0)})
     assert len(found.index)
     np.testing.assert_array_equal(found.around["loss"], np.ones((len(found.index), 2)))
+
+
+@pytest.mark.parametrize("function", [tt.lyapunov, tt.lyapunov_spectrum, tt.correlation_dimension])
+@pytest.mark.parametrize(("columns", "noun"), [(1, "samples"), (2, "states")])
+def test_what_is_not_finite_is_counted_in_a_warning(function, columns, noun):
+    x = henon(600)[:, :columns].squeeze()
+    assert "not-finite" not in codes(function(x).warnings)
+    x[300] = np.nan
+    (warning,) = [each for each in function(x).warnings if each.code == "not-finite"]
+    assert warning.numbers == {"excluded": 1, "states": 600}
+    assert f"1 of 600 {noun} are not finite" in warning.text

@@ -42,7 +42,7 @@ from trajtools.inputs import single_row
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import DISTANCES, MATRIX_STATES, METRICS, has_directions
 from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, projected, theiler_window
-from trajtools.reasons import Reason, codes
+from trajtools.reasons import Reason, codes, not_finite, rows_not_finite
 from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike
@@ -152,10 +152,19 @@ class Options:
 
 
 def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
-    """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at."""
+    """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at.
+
+    A warning says how many states are left out because they are not finite.
+    """
     if not (len(x) if isinstance(x, Distances) else np.size(x)):
         shape = (0, 0) if isinstance(x, Distances) else np.shape(x)
         raise DataError(f"the trajectory is empty, its shape is {shape}")
+    exponent = _resting_or_moving(x, options, clock=clock, issues=issues)
+    gaps = not_finite(~np.asarray(x.excluded)) if isinstance(x, Distances) else rows_not_finite(x)
+    return replace(exponent, warnings=(*gaps, *exponent.warnings))
+
+
+def _resting_or_moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...]) -> Exponent:
     rest, largest = rest_of(x)
     share = (len(x) - rest) / max(len(x), 1)
     if len(x) - rest >= FEWEST_AT_REST and share >= REST_SHARE:

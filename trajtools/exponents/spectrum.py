@@ -13,7 +13,7 @@ from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, rows_not_finite
 from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, StatesLike, TimeStepLike
 from trajtools.wording import bounds, counted
@@ -338,14 +338,14 @@ def lyapunov_spectrum(
         raise UnknownNameError(
             "lyapunov_spectrum fits maps to states, which distances alone do not determine: give states"
         )
-    x, embedding = delay_vectors(x, dim, delay)
-    clock = sampling(x, dt)
-    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    vectors, embedding = delay_vectors(x, dim, delay)
+    clock = sampling(vectors, dt)
+    states = prepare(vectors, metric=metric, theiler=theiler, horizon=horizon)
     d = states.points.shape[1]
     if states.horizon < 1:
         raise DataError("horizon=0: a map needs at least one sample")
     wanted, rule = _check_request(k, neighbors, d, level)
-    across = thickness(states, np.asarray(x).dtype)
+    across = thickness(states, np.asarray(vectors).dtype)
     directions, room = across.directions, min(SHARE * np.count_nonzero(states.usable), MOST_NEIGHBORS)
     bends = (d + 1) * (d + 2)
     may_bend = neighbors is None and directions == d and 2 * bends <= room
@@ -422,8 +422,11 @@ def lyapunov_spectrum(
             "left_out": nearby.counts,
             "n_blocks": len(blocks),
         },
-        warnings=_warnings(
-            across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks), plain=not embedding
+        warnings=(
+            *rows_not_finite(x),
+            *_warnings(
+                across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks), plain=not embedding
+            ),
         ),
     )
 

@@ -492,7 +492,7 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
         )
         warnings.append(Reason.of("rate-not-constant", text, factor=float(np.exp(fit.decay.shape))))
     # Starts after the growth ended are not part of the value.
-    differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()))
+    differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()), fit.fitted)
     if differ is not None:
         warnings.append(differ)
     warnings += [*_not_converged(fit), *_resting(fit)]
@@ -556,8 +556,11 @@ def _curves(fitted: Ints) -> str:
     return "curve" if len(fitted) == 1 else "curves"
 
 
-def _rates_differ(starts: tuple[Start, ...]) -> Reason | None:
-    """Warn where the starts differ by more than their intervals, or by half where these are unknown."""
+def _rates_differ(starts: tuple[Start, ...], fitted: Ints) -> Reason | None:
+    """Warn where the starts differ by more than their intervals, or by half where these are unknown.
+
+    The value is not their mean: it is pooled over all fitted curves, of which some belong to none of these starts.
+    """
     grown = [start for start in starts if np.isfinite(start.value) and start.gain >= FEWEST_EFOLDS]
     if len(grown) < 2:
         return None
@@ -570,8 +573,10 @@ def _rates_differ(starts: tuple[Start, ...]) -> Reason | None:
         differ = bool(values.max() > 1.5 * values.min())
     if not differ:
         return None
-    text = "the starts differ: {rates} at {steps}; the value is a mean over them"
+    text = "the starts differ: {rates} at {steps}; the value is pooled over all {curves} fitted curves"
+    others = int(np.count_nonzero(~np.isin(fitted, np.concatenate([start.cells for start in grown]))))
+    if others:
+        text += ", {others} of them from other starts"
     rates, steps = _listed(values.tolist()), _steps(grown)
-    return Reason.of(
-        "starts-differ", text, rates=rates, steps=steps, lowest=float(values.min()), highest=float(values.max())
-    )
+    numbers = {"lowest": float(values.min()), "highest": float(values.max()), "curves": len(fitted), "others": others}
+    return Reason.of("starts-differ", text, rates=rates, steps=steps, **numbers)

@@ -14,7 +14,7 @@ from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, not_finite
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
@@ -253,7 +253,7 @@ def correlation_dimension(
         pairs = find_pairs(states, metric=metric, theiler=_shortened(theiler, every))
         sums = sum_of(pairs, radii, _COUNTED)
         scaling = find_scaling(sums, lag_deviations(pairs, sums, generator), level, generator)
-        return _assemble([(pairs, sums, scaling)], level, {"every": every}, thinned)
+        return _assemble([(pairs, sums, scaling)], level, {"every": every}, (*thinned, *not_finite(pairs.usable)))
     dimensions = _checked_dims(dims)
     lag, settings = _delay(series, delay, dimensions)
     if dims is None:  # default dimensions that leave half of a short series
@@ -267,7 +267,8 @@ def correlation_dimension(
         sums = sum_of(pairs, radii, _COUNTED)
         deviations = lag_deviations(pairs, sums, generator)
         estimates.append((pairs, sums, find_scaling(sums, deviations, level, generator)))
-    return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag, "every": every}, thinned)
+    remarks = (*thinned, *not_finite(np.isfinite(series), series=True))
+    return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag, "every": every}, remarks)
 
 
 def _thinned(x: Any, metric: Any, most: int) -> tuple[Any, int, tuple[Reason, ...]]:
@@ -315,7 +316,7 @@ def _delay(series: Any, delay: int | None, dims: tuple[int, ...]) -> tuple[int, 
 
 
 def _assemble(
-    estimates: list[Estimate], level: float, settings: dict[str, Any], thinned: tuple[Reason, ...]
+    estimates: list[Estimate], level: float, settings: dict[str, Any], remarks: tuple[Reason, ...]
 ) -> Dimension:
     """Assemble the result of one set of states or of several embedding dimensions."""
     usable = [each for each in estimates if np.isfinite(each[2].value)]
@@ -353,7 +354,7 @@ def _assemble(
             "excess": EXCESS,
             **settings,
         },
-        warnings=(*thinned, *_warnings([each[1] for each in estimates])),
+        warnings=(*remarks, *_warnings([each[1] for each in estimates])),
     )  # fmt: skip
 
 
