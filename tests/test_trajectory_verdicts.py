@@ -108,12 +108,17 @@ PERIODIC = {
 }
 
 
+def embedded(x):
+    """The reason that says how a series was embedded."""
+    return ("embedding",) if np.ndim(x) == 1 else ()
+
+
 @pytest.mark.parametrize("name", PERIODIC)
 def test_exact_cycles_are_regular_with_their_period_and_a_bound(name):
     x, period = PERIODIC[name]
     found = tt.lyapunov(x)
     assert (found.verdict, found.growth) == ("regular", "none")
-    assert codes(found.reasons) == ("periodic",)
+    assert codes(found.reasons) == ("periodic", *embedded(x))
     assert found.settings["period"] == found.reasons[0].numbers["period"] == period
     assert 0 < found.settings["largest_exponent"] < 0.01
     assert np.isnan(found.value)
@@ -132,7 +137,7 @@ def test_exact_cycles_are_regular_with_their_period_and_a_bound(name):
 def test_cycles_between_samples_are_regular_with_their_period(x, period):
     found = tt.lyapunov(x, dt=0.5)
     assert (found.verdict, found.growth) == ("regular", "none")
-    assert codes(found.reasons) == ("periodic",)
+    assert codes(found.reasons) == ("periodic", *embedded(x))
     assert_allclose(found.settings["period"], period, rtol=1e-3)
     assert found.interval[0] <= 0 <= found.interval[1] < 0.01
 
@@ -143,7 +148,7 @@ def test_a_sampled_torus_is_quasi_periodic():
     for x in (states, states[:, 0] + states[:, 2]):
         found = tt.lyapunov(x)
         assert (found.verdict, found.growth) == ("regular", "none")
-        assert codes(found.reasons) == ("quasi-periodic",)
+        assert codes(found.reasons) == ("quasi-periodic", *embedded(x))
         assert found.settings["period"] is None
         assert found.interval[0] <= 0 <= found.interval[1]
 
