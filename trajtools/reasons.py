@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -46,21 +43,6 @@ class Reason:
 def codes(reasons: Iterable[Reason]) -> tuple[str, ...]:
     """Codes of reasons or warnings, in order."""
     return tuple(reason.code for reason in reasons)
-
-
-def not_finite(finite: NDArray[np.bool_], *, series: bool = False) -> tuple[Reason, ...]:
-    """Say how many states, or samples of a series, are left out because they are not finite; nothing if none is."""
-    text = "{excluded} of {states} states are not finite and are excluded"
-    if series:
-        text = "{excluded} of {states} samples are not finite: they and the delay vectors with them are excluded"
-    excluded = int(np.count_nonzero(~finite))
-    return (Reason.of("not-finite", text, excluded=excluded, states=len(finite)),) if excluded else ()
-
-
-def rows_not_finite(x: Any) -> tuple[Reason, ...]:
-    """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
-    rows = np.asarray(x).reshape(len(x), -1)
-    return not_finite(np.isfinite(rows).all(axis=1), series=rows.shape[1] == 1)
 
 
 def _is_number(value: Any) -> bool:

@@ -40,6 +40,21 @@ class Values:
     reasons: tuple[Reason, ...] = ()
 
 
+def not_finite(finite: NDArray[np.bool_], *, series: bool = False) -> tuple[Reason, ...]:
+    """Say how many states, or samples of a series, are left out because they are not finite; nothing if none is."""
+    text = "{excluded} of {states} states are not finite and are excluded"
+    if series:
+        text = "{excluded} of {states} samples are not finite: they and the delay vectors with them are excluded"
+    excluded = int(np.count_nonzero(~finite))
+    return (Reason.of("not-finite", text, excluded=excluded, states=len(finite)),) if excluded else ()
+
+
+def rows_not_finite(x: Any) -> tuple[Reason, ...]:
+    """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
+    rows = np.asarray(x).reshape(len(x), -1)
+    return not_finite(np.isfinite(rows).all(axis=1), series=rows.shape[1] == 1)
+
+
 def package(x: Any) -> str:
     """Package that the type of `x`, or a class that it is derived from, belongs to; empty for numpy's and Python's."""
     for cls in type(x).__mro__:

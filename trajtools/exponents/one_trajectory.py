@@ -42,10 +42,11 @@ from trajtools.inputs import single_row
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import DISTANCES, MATRIX_STATES, METRICS, has_directions
 from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, projected, theiler_window
-from trajtools.reasons import Reason, codes, not_finite, rows_not_finite
+from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike
+from trajtools.values import not_finite, rows_not_finite
 from trajtools.wiring import Parameter
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}

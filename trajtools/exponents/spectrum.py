@@ -13,9 +13,10 @@ from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
-from trajtools.reasons import Reason, rows_not_finite
+from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, StatesLike, TimeStepLike
+from trajtools.values import rows_not_finite
 from trajtools.wording import bounds, counted
 
 # Neighbours per dimension of small and large neighbourhoods, and the number of sampled states.

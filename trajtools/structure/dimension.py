@@ -14,11 +14,12 @@ from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
-from trajtools.reasons import Reason, not_finite
+from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+from trajtools.values import not_finite
 from trajtools.wording import bounds, spoken
 
 if TYPE_CHECKING:
