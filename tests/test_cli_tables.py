@@ -266,6 +266,7 @@ def test_missing_cells_are_nan(tmp_path, word):
         ("a,v\n0,1\n1,2\n", ["--column", "b"], "no column 'b'; it has a, v"),
         ("time,v\n0,1\n1,2\n", ["--column", "time"], "no column 'time'; it has v .time is its clock"),
         ("city,v\nOslo,1\nRome,2\n", [], "'Oslo' is not a number; leave the column out: --column v"),
+        ("t,v,city\n0,1,Oslo\n1,3,Rome\n2,2,Rome\n3,4,Oslo\n", [], "leave the column out: --column v$"),
         ("city,v\nOslo,1\nRome,2\n", ["--column", "city"], "'Oslo' is not a number; select other columns: v"),
         ("v\tw\n1,234\t2,345\n3,456\t4,567\n", [], "two ways: say --decimal"),
         ("v,w\n1,2\n", ["--sep", "ab"], "one character"),

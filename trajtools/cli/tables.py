@@ -201,9 +201,8 @@ def read_table(path: Path, selection: Selection | None = None) -> Table:
     decimal = None if selection is None else selection.decimal
     columns, text = _read_text(path, separator, decimal)
     if text and (not columns or selection is None or not (selection.columns or selection.series)):
-        ways = (
-            f"; leave the column out: {' '.join(f'--column {name}' for name in list(columns)[:3])}" if columns else ""
-        )
+        others = _other_columns(columns, _clock_column(columns, text, path, time) or "")
+        ways = f"; leave the column out:{others}" if others else ""
         raise FormatError(next(iter(text.values())) + ways)
     return _timed(columns, text, path, time)
 
@@ -239,7 +238,7 @@ def _timed(
 
 
 def _other_columns(columns: Mapping[str, Any], name: str) -> str:
-    return "".join(f" --column {label}" for label in list(columns)[:3] if label != name)
+    return "".join(f" --column {label}" for label in [label for label in columns if label != name][:3])
 
 
 def _clock_column(columns: dict[str, Any], text: Mapping[str, str], path: Path, time: str | None) -> str | None:
