@@ -20,7 +20,7 @@ from trajtools.reasons import Reason
 from trajtools.types import Floats
 
 LEFT_OUT = 4  # one of so many rows
-SEEN = 0.5  # share of the scored rows that were trained on before
+REPEATED = 0.5  # share of the scored rows that were trained on before
 PARTS = 8  # of the rows left out, each with its loss, at least if there are as many rows
 FEWEST_PARTS, MOST_PARTS = 4, 16  # fewer give no standard error, more cost much
 POINTS = 4  # at which the losses are taken, in the part of the steps that is scored
@@ -113,7 +113,7 @@ def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], best:
     """Say what is doubtful about the winner, and take a rate for long trainings that is no worse."""
     at, means = race.winner, np.full(len(race.rates), np.nan)
     means[list(losses)] = [float(part.mean()) for part in losses.values()]
-    text = "on {share:.0%} of the rows, left out, the loss at {rate:.4g} is {loss:.4g}, on the others {fit:.4g}"
+    text = "on the {share:.0%} of rows left out the loss at {rate:.4g} is {loss:.4g}, on the others {fit:.4g}"
     numbers = {"share": 1 / LEFT_OUT, "rate": race.rates[at], "loss": means[at], "fit": fits[at]}
     reason = Reason.of("left-out", text, **numbers)
     race = replace(race, left_out=means, reasons=(*race.reasons, reason))
@@ -136,7 +136,7 @@ def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], best:
         doubts, long = (*doubts, Reason.of("smaller-on-left-out", text, **numbers)), min(long, best)
     elif below is not None and fits[below] > CLOSE * fits[at] and not _better(losses[at], losses[below]):
         text = (
-            "on rows left out {rate:.4g} is as good, though it fits more slowly: so few rows do not confirm the fastest"
+            "on rows left out {rate:.4g} is as good, though it fits more slowly: so few rows cannot confirm the fastest"
         )
         doubts = (*doubts, Reason.of("unconfirmed", text, rate=race.rates[below]))
     if long != race.long:
@@ -194,7 +194,7 @@ def _came_back(batches: list[Batch]) -> bool:
     scored = len(batches) - math.ceil(LATE * len(batches))
     before = {name for batch in names[:scored] for name in batch}
     rows = [name in before for batch in names[scored:] for name in batch]
-    return sum(rows) >= SEEN * len(rows)
+    return sum(rows) >= REPEATED * len(rows)
 
 
 def _parts(batches: list[Batch], places: list[tuple[int, int]]) -> Iterator[Batch]:

@@ -202,8 +202,8 @@ class Opening:
             if not is_recorded_here(Path(self.path)):
                 raise
             raise FileBusyError(
-                f"{self.path} is still open in an earlier recorder of this process, of a notebook cell that failed or "
-                "was interrupted perhaps: close that one, rec.close(), or record in a `with` block, which closes it"
+                f"{self.path} is still open in an earlier recorder of this process, perhaps of a notebook cell that "
+                "failed or was interrupted: close that one, rec.close(), or record in a `with` block, which closes it"
             ) from error
         try:
             if writer.layouts != self.layouts:

@@ -223,7 +223,7 @@ CODES: dict[str, str] = {
     "batch-curvature": "the curvature is that of mini-batches",
     "shadow-curvature": "the curvature comes from a shadow, which lags",
     "rate-at-opening": "the learning rate is that at the opening of the file",
-    "gradients-clipped": "the optimiser shortens large gradients",
+    "gradients-clipped": "the optimiser clips large gradients",
     "other-settings": "some arrays are trained with other settings",
     "no-smallest-curvature": "the smallest curvature was not recorded",
     "not-square": "the layer is not square",

@@ -52,7 +52,9 @@ def not_finite(finite: NDArray[np.bool_], *, series: bool = False) -> tuple[Reas
 def rows_not_finite(x: Any) -> tuple[Reason, ...]:
     """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
     rows = np.asarray(x).reshape(len(x), -1)
-    return not_finite(np.isfinite(rows).all(axis=1), series=rows.shape[1] == 1)
+    # Both are NaN where a number is: no mask as large as the states.
+    finite = np.asarray(np.isfinite(rows.min(axis=1)) & np.isfinite(rows.max(axis=1)))
+    return not_finite(finite, series=rows.shape[1] == 1)
 
 
 def package(x: Any) -> str:

@@ -44,8 +44,9 @@ def settings_of(optimizer: Any, layout: Layout, shapes: Sequence[tuple[int, ...]
     dict
         ``name`` ("SGD", "Adam", "AdamW"; or that of its transformations, with ``is_known`` False), ``lr``,
         ``momentum``, ``nesterov``, ``weight_decay``, ``betas``, ... of the largest array; ``others``, arrays that are
-        trained otherwise; ``clips``, whether large gradients are shortened; ``transforms``, the names of the states;
-        ``injected``, hyper-parameters that the loop may change; ``missing``, what could not be read and how to say it.
+        trained with other settings; ``clips``, whether large gradients are clipped; ``transforms``, the names of the
+        states; ``injected``, hyper-parameters that the loop may change; ``missing``, what could not be read and how to
+        say it.
     """
     transform = getattr(optimizer, "tx", optimizer)
     if not all(callable(getattr(transform, name, None)) for name in ("init", "update")):
@@ -56,13 +57,13 @@ def settings_of(optimizer: Any, layout: Layout, shapes: Sequence[tuple[int, ...]
     with float64():
         try:
             trial = Trial.of(transform.init, jax.jit(transform.update), layout, shapes)
-            found, injected = trial.settings(), list(hyperparams(trial.opening))
+            settings, injected = trial.settings(), list(hyperparams(trial.opening))
         except Exception as error:  # of whatever an optimiser needs beside gradients and weights
             why = (
                 f"it cannot be tried on small arrays ({type(error).__name__}); name it in hparams={{'optimizer': ...}}"
             )
             return _unnamed([], why)
-    return {"transforms": transforms(trial.opening), **found, **({"injected": injected} if injected else {})}
+    return {"transforms": transforms(trial.opening), **settings, **({"injected": injected} if injected else {})}
 
 
 def settings_of_state(opt_state: Any) -> dict[str, Any]:
@@ -71,16 +72,16 @@ def settings_of_state(opt_state: Any) -> dict[str, Any]:
     if not values and set(names) <= {"EmptyState"}:
         return {}
     why = f"its state ({', '.join(names)}) does not say its settings; open the recorder with optimizer=, too"
-    found = _unnamed(names, why)
-    return {**found, **_renamed(values), **({"injected": list(values)} if values else {})}
+    settings = _unnamed(names, why)
+    return {**settings, **_renamed(values), **({"injected": list(values)} if values else {})}
 
 
 def _renamed(values: Mapping[str, float]) -> dict[str, Any]:
     """Hyper-parameters of optax under the names of torch."""
-    found: dict[str, Any] = {"lr": values["learning_rate"]} if "learning_rate" in values else {}
+    settings: dict[str, Any] = {"lr": values["learning_rate"]} if "learning_rate" in values else {}
     if {"b1", "b2"} <= values.keys():
-        found["betas"] = [values["b1"], values["b2"]]
-    return found | {name: values[name] for name in ("momentum", "weight_decay", "eps") if name in values}
+        settings["betas"] = [values["b1"], values["b2"]]
+    return settings | {name: values[name] for name in ("momentum", "weight_decay", "eps") if name in values}
 
 
 def learning_rate(opt_state: Any) -> float | None:
@@ -127,12 +128,12 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """As torch names its settings."""
-        found: dict[str, Any] = {"name": self.name, "lr": _short(self.lr), "weight_decay": _short(self.weight_decay)}
+        settings: dict[str, Any] = {"name": self.name, "lr": _short(self.lr), "weight_decay": _short(self.weight_decay)}
         if self.name == "Adam":
             name = "AdamW" if self.decoupled else "Adam"
-            return found | {"name": name, "betas": [_short(beta) for beta in self.betas], "eps": _short(self.eps)}
-        found |= {"momentum": _short(self.momentum), "nesterov": self.nesterov}
-        return found | ({"decoupled_weight_decay": True} if self.decoupled else {})
+            return settings | {"name": name, "betas": [_short(beta) for beta in self.betas], "eps": _short(self.eps)}
+        settings |= {"momentum": _short(self.momentum), "nesterov": self.nesterov}
+        return settings | ({"decoupled_weight_decay": True} if self.decoupled else {})
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,10 @@ class Trial:
         zeros = [np.zeros(shape) for shape in shapes]
 
         def whole(arrays: Sequence[Any]) -> Any:
-            found: list[Any] = [None] * layout.treedef.num_leaves
+            leaves: list[Any] = [None] * layout.treedef.num_leaves
             for position, array in zip(layout.positions, arrays, strict=True):
-                found[position] = jnp.asarray(array)
-            return jax.tree_util.tree_unflatten(layout.treedef, found)
+                leaves[position] = jnp.asarray(array)
+            return jax.tree_util.tree_unflatten(layout.treedef, leaves)
 
         def plain(arrays: Sequence[Any]) -> Any:
             return [jnp.asarray(array) for array in arrays]
@@ -208,17 +209,17 @@ class Trial:
         weights = [rng.uniform(0.5, 2.0, shape) for shape in self.shapes]
         moved, _ = self.run(drawn, weights)
 
-        def repeats(found: Settings, at: int) -> bool:
-            formula = list(found.updates([one[at] for one in drawn], weights[at]))
+        def repeats(settings: Settings, at: int) -> bool:
+            formula = list(settings.updates([one[at] for one in drawn], weights[at]))
             return bool(np.allclose(formula, [one[at] for one in moved], rtol=ALIKE, atol=0))
 
         fits = (fit(drawn[0], weights) for fit in (self._descent, self._adam))
-        found = next((one for one in fits if one is not None and repeats(one, self.main)), None)
+        settings = next((one for one in fits if one is not None and repeats(one, self.main)), None)
         names = transforms(self.opening)
-        if found is None:
+        if settings is None:
             return _unnamed(names, "its updates fit neither gradient descent nor Adam")
-        others = [name for at, name in enumerate(self.names) if not repeats(found, at)]
-        described = {**found.described(), "is_known": True, "clips": self._clips(found, drawn[0])}
+        others = [name for at, name in enumerate(self.names) if not repeats(settings, at)]
+        described = {**settings.described(), "is_known": True, "clips": self._clips(settings, drawn[0])}
         described |= {"others": others} if others else {}
         changing = scheduled(self.opening)
         if "learning_rate" in changing:
@@ -273,14 +274,14 @@ class Trial:
         mu, nu = (self._taken(one)[self.main].flat[0] for one in (known[0].mu, known[0].nu))
         return float(mu), float(nu)
 
-    def _clips(self, found: Settings, gradient: list[Floats]) -> bool:
-        """Whether large gradients come out shortened."""
+    def _clips(self, settings: Settings, gradient: list[Floats]) -> bool:
+        """Whether large gradients come out clipped."""
         large = [one / SMALL * 1e6 for one in gradient]
         (moved,), state = self.run([large], [np.zeros_like(one) for one in gradient])
         averages, g = self._averages(state), large[self.main].flat[0]
-        if found.name == "Adam" and averages is not None:
-            return not np.isclose(averages[0], (1 - found.betas[0]) * g, rtol=ALIKE)
-        (expected,) = found.updates([large[self.main]], np.zeros_like(large[self.main]))
+        if settings.name == "Adam" and averages is not None:
+            return not np.isclose(averages[0], (1 - settings.betas[0]) * g, rtol=ALIKE)
+        (expected,) = settings.updates([large[self.main]], np.zeros_like(large[self.main]))
         return not np.allclose(moved[self.main], expected, rtol=ALIKE, atol=0)
 
 

@@ -52,9 +52,9 @@ def refuse_sharded(model: nn.Module) -> None:
     sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "device_mesh")]
     if sharded or any(type(module).__name__.startswith("FSDP") for module in model.modules()):
         raise ArchitectureError(
-            f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}), and this needs the "
-            "whole of it in one; for twins make copies by `perturb` before it is sharded, shard each of them, and "
-            "record the list with Recorder(..., store='distances')"
+            f"the model is sharded over processes ({listed(sharded, 3) or type(model).__name__}), and this needs "
+            "the whole model in one process; for twins make copies by `perturb` before it is sharded, shard each of "
+            "them, and record the list with Recorder(..., store='distances')"
         )
 
 

@@ -121,9 +121,9 @@ class Pair:
         if largest < _LEAST_SHARE * self.largest_number * self.scale:
             if self.by_rate:
                 raise DataError(
-                    f"the states grow up to {self.largest_number:.3g}, as where a training diverges, beside which the "
-                    f"distance of this recurrence rate, {threshold:.3g}, underflows when squared: select the states "
-                    "before (window(start, stop), or --window START:STOP in a command), or pass metric='l1'"
+                    f"the states grow up to {self.largest_number:.3g}, as in a training that diverges, and beside them "
+                    f"the distance of this recurrence rate, {threshold:.3g}, underflows when squared: select the "
+                    "states before (window(start, stop), or --window START:STOP in a command), or pass metric='l1'"
                 )
             raise DataError(
                 f"threshold={threshold:g} is less than {_LEAST_SHARE:g} of the largest coordinate and underflows when "

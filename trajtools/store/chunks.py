@@ -244,8 +244,8 @@ class Blocks:
             claims = self._claims(block)  # after the data, which they cover
             values = [(count, sums[indices[here]].tolist()) for count, sums in claims]
             each = zip(here.tolist(), indices[here].tolist(), exists[here].tolist(), strict=True)
-            for number, (at, index, found) in enumerate(each):
-                if found and any(_is_whole(data[at], count, sums[number], block=block, index=index)
+            for number, (at, index, is_there) in enumerate(each):
+                if is_there and any(_is_whole(data[at], count, sums[number], block=block, index=index)
                                  for count, sums in values):  # fmt: skip
                     continue
                 # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
@@ -390,12 +390,12 @@ class Blocks:
                 yield slice(top, top + count), slice(left, left + width), states
         if is_known:
             return
-        found = np.array([digest.intdigest() or 1 for digest in digests], "<u8")
+        actual = np.array([digest.intdigest() or 1 for digest in digests], "<u8")
         whole = np.zeros(len(chunks), bool)
         for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
             time.sleep(0.002 * 4**trial if trial else 0)
             for count, sums in self._claims(block):
-                whole |= (count == stream.rows) & (sums[indices] == found)
+                whole |= (count == stream.rows) & (sums[indices] == actual)
             if whole.all() or block < self.n_blocks - 1:
                 break
         if not whole.all():

@@ -250,8 +250,8 @@ def _count(blocks: Blocks) -> int:
 
 def _structure(run: Survey) -> Iterator[Problem]:
     """What other programs read of the structure, beside an empty file that is made from its checksummed text."""
-    with on_disk.empty_file(run.structure, Path("wanted")) as wanted, open_for_reading(run._raw) as file:
-        ours, theirs = Objects(wanted), Objects(file)
+    with on_disk.empty_file(run.structure, Path("expected")) as expected, open_for_reading(run._raw) as file:
+        ours, theirs = Objects(expected), Objects(file)
         places = dict(ours.walk())
         for place in ("", *places):
             entry = ours.open(place)
@@ -291,20 +291,20 @@ def _differences(place: str, ours: Any, objects: Objects) -> Iterator[Problem]:
             "chunks": (a.chunks, b.chunks),
             "fill value": (str(a.fillvalue), str(b.fillvalue)),
         }
-        for what, (wanted, found) in pairs.items():
-            if wanted != found:
-                yield Problem("error", place, f"its {what} must be {wanted}, it is {found}")
+        for what, (expected, actual) in pairs.items():
+            if expected != actual:
+                yield Problem("error", place, f"its {what} must be {expected}, it is {actual}")
                 return
         is_fixed = place not in on_disk.PLACES and ours.get_offset() is not None
         if is_fixed and not np.array_equal(a[()], b[()], equal_nan=a.dtype.kind == "f"):
-            yield Problem("error", place, "it differs from the structure, which readers take")
+            yield Problem("error", place, "it differs from the structure, which readers use instead")
     known, others = (
         [name for name in h5py.AttributeManager(h5py.HLObject(one)) if name not in _OF_SCALES] for one in (ours, theirs)
     )
     for name in known:
         if objects.text(place, name) != read_text(h5py.h5a.open(ours, name.encode()), name):
             yield Problem(
-                "error", place or "/", f"its attribute {name!r} differs from the structure, which readers take"
+                "error", place or "/", f"its attribute {name!r} differs from the structure, which readers use instead"
             )
     for name in others[:_MOST_STRANGERS]:
         if name not in known:
@@ -549,16 +549,16 @@ def _salvage(path: Path, out: Path) -> Repair:
         lost = np.setdiff1d(np.arange(run.n_states), whole)
         steps = run.steps()[lost]
         actions = [f"copied {len(whole)} states to {out}", *(f"{p.where}: {p.text}" for p in run.problems)]
-        if len(lost):
-            actions.append(f"lost {len(lost)} states: {_spans(lost)}{_named(steps)}")
+        losses = [f"lost {len(lost)} states: {_spans(lost)}{_named(steps)}"] if len(lost) else []
         writer = _create(run, out)
         try:
             _copy(run, whole, writer)
             plantings, n = run.planting_blocks, run.cells.plantings
             copied = _plant(run, writer)
             if copied < n:
-                actions.append(f"lost {n - copied} of {n} plantings ({plantings.axis.sums})")
-            _finish(run, writer, actions, len(whole))
+                losses.append(f"lost {n - copied} of {n} plantings ({plantings.axis.sums})")
+            actions += losses
+            _finish(run, writer, actions, losses, len(whole))
         except BaseException:
             writer.abort()
             with contextlib.suppress(OSError):
@@ -639,16 +639,15 @@ def _plant(run: Survey, writer: RunWriter) -> int:
     return done
 
 
-def _finish(run: Survey, writer: RunWriter, actions: list[str], n_whole: int) -> None:
+def _finish(run: Survey, writer: RunWriter, actions: list[str], losses: list[str], n_whole: int) -> None:
     notes = {name: run.notes[name] for name in ("resumed", "ended", "remarks") if name in run.notes}
     is_complete, was_complete = len(actions) == 1, run.cells.status == on_disk.COMPLETE
     remarks = notes.get("remarks", [])
     if not is_complete:
-        found = f"salvaged: {n_whole} of {run.n_states} states are whole"
+        outcome = f"salvaged: {n_whole} of {run.n_states} states are whole"
         if was_complete:  # of one that was interrupted, how its recording ended stays
-            notes["ended"] = found
-        lost = [text[:500] for text in actions if text.startswith("lost ")]
-        remarks = [*remarks, *([] if was_complete else [found]), *lost]
+            notes["ended"] = outcome
+        remarks = [*remarks, *([] if was_complete else [outcome]), *(text[:500] for text in losses)]
     salvaged = {"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]}
     try:
         writer.note(**{**notes, "remarks": remarks} if remarks else notes, salvaged=salvaged)

@@ -577,10 +577,10 @@ def _divergence(run: Run, h_max: Floats) -> int | None:
     for name in run.metrics:
         if "loss" in name.lower():
             loss = _series(run.metrics, name, T)
-            given = np.flatnonzero(np.isfinite(loss))
-            end = int(given[-1]) + 1 if len(given) else T
-            # NaN may also be a loss that was not given, as after the last update.
-            if end < T and (np.isinf(loss[end:]).any() or (T - end > 1 and len(given) == end)):
+            finite = np.flatnonzero(np.isfinite(loss))
+            end = int(finite[-1]) + 1 if len(finite) else T
+            # NaN may also be a loss that was not recorded, as after the last update.
+            if end < T and (np.isinf(loss[end:]).any() or (T - end > 1 and len(finite) == end)):
                 return max(first, end)
     return None
 
@@ -683,11 +683,11 @@ def _of_optimizer(optimizer: Mapping[str, Any], rate_source: str) -> tuple[Reaso
         text = "the learning rate is that at opening, and the loop may have changed it: record it as a metric"
         warnings.append(Reason("rate-at-opening", text))
     if optimizer.get("clips"):
-        text = "the optimiser shortens large gradients; where it does, steps are smaller than rate x gradient"
+        text = "the optimiser clips large gradients; where it does, steps are smaller than rate x gradient"
         warnings.append(Reason("gradients-clipped", text))
     others = optimizer.get("others") or ()
     if others:
-        text = "the threshold is that of the largest array; trained otherwise: {names}"
+        text = "the threshold is that of the largest array; other settings train {names}"
         warnings.append(Reason.of("other-settings", text, names=listed(others)))
     return tuple(warnings)
 
