@@ -213,7 +213,7 @@ DIALECTS = {
 def read_with(path, *options):
     """Table and states of a file, as commands read them."""
     from trajtools.cli import options as known
-    from trajtools.cli.runner import Selection
+    from trajtools.cli.options import Selection
 
     names = {"--sep": "sep", "--decimal": "decimal", "--time": "time"}
     chosen = {names[o]: v for o, v in zip(options[::2], options[1::2], strict=True) if o in names}

@@ -17,8 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A module imports from the layers above its own, and from its own layer where that makes no circle; imports inside
-# functions count. Figures are drawn by `plots`, which results import inside their `plot` methods and nowhere else.
+# A module imports from the layers above its own, and from its own layer where that makes no circle. Imports inside
+# functions count, and between layers those that only annotations need. Figures are drawn by `plots`, which results
+# import inside their `plot` methods and nowhere else.
 LAYERS = (
     ("errors", "types", "reasons", "results", "wording", "clocks", "values"),
     ("_kernels",),
@@ -87,13 +88,13 @@ def for_types_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def walk(node: ast.AST, lazily: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+def walk(node: ast.AST, annotations: bool, lazily: bool = False) -> Iterator[tuple[ast.AST, bool]]:
     for child in ast.iter_child_nodes(node):
-        if for_types_only(child):
+        if for_types_only(child) and not annotations:
             continue
         inside = lazily or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         yield child, inside
-        yield from walk(child, inside)
+        yield from walk(child, annotations, inside)
 
 
 def imported_names(node: ast.AST, module: str, is_package: bool, known: set[str]) -> Iterator[str]:
@@ -110,10 +111,11 @@ def imported_names(node: ast.AST, module: str, is_package: bool, known: set[str]
 
 
 @cache
-def imports() -> tuple[Import, ...]:
+def imports(annotations: bool = False) -> tuple[Import, ...]:
+    """What each module imports; with `annotations` also what it imports to name types only."""
     found, known = [], modules()
     for module, path in known.items():
-        for node, lazily in walk(ast.parse(path.read_text())):
+        for node, lazily in walk(ast.parse(path.read_text()), annotations):
             for name in imported_names(node, module, path.name == "__init__.py", set(known)):
                 found.append(Import(module, name, lazily, getattr(node, "lineno", 0)))
     return tuple(found)
@@ -141,7 +143,7 @@ def test_every_module_has_a_layer_and_a_name_that_says_something() -> None:
 def test_modules_import_only_from_layers_above_their_own() -> None:
     wrong = [
         str(i)
-        for i in imports()
+        for i in imports(annotations=True)
         if i.module.startswith("trajtools.") and i.imported.startswith("trajtools.") and not i.of(FIGURES)
         if not i.module.startswith(FIGURES) and RANK[member(i.imported)] > RANK[member(i.module)]
     ]

@@ -20,7 +20,8 @@ from trajtools.neighbors.theiler import (
     theiler_window,
 )
 from trajtools.reasons import Reason
-from trajtools.types import Floats, Ints, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints
 
 __all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
 _SIGNIFICANCE = 0.01

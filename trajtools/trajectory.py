@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from trajtools.clocks import Duration, duration
 from trajtools.errors import DataError, InputWarning, SelectionError, TooLargeError
 from trajtools.results import Shown
+from trajtools.types import RealArrayLike
 from trajtools.values import read_values
 from trajtools.wiring import NodeSet, Parameter
 from trajtools.wording import counted
@@ -22,10 +23,14 @@ from trajtools.wording import counted
 if TYPE_CHECKING:
     import networkx
 
+# What functions take; strings, because the class stands below.
+StatesLike: TypeAlias = "RealArrayLike | Trajectory"
+"""States of one trajectory, (T, P), or a series (T,)."""
+Pair: TypeAlias = "tuple[StatesLike, StatesLike | Sequence[StatesLike]]"
+"""A reference and its perturbed copies."""
+
 MAX_ARRAY_BYTES = 4 * 2**30
 """Largest trajectory that `numpy.asarray` converts."""
-
-
 BLOCK_BYTES = 4 * 2**20  # two blocks stay in the cache, and the memory of one is used again by the next but one
 
 

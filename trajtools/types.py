@@ -1,16 +1,12 @@
-"""Array types that annotations name, what functions take, and the codes by which kernels know metrics."""
+"""Array types that annotations name, and the codes by which kernels know metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from trajtools.store import Run
-    from trajtools.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,12 +22,6 @@ class SupportsArray(Protocol):
 # What functions take. Strings, so that naming a type loads nothing.
 RealArrayLike: TypeAlias = "SupportsArray | Sequence[float | SupportsArray | Sequence[float | Sequence[float]]]"
 """An array or nested lists of real numbers; unlike `numpy.typing.ArrayLike` no text, so that a path is an error."""
-StatesLike: TypeAlias = "RealArrayLike | Trajectory"
-"""States of one trajectory, (T, P), or a series (T,)."""
-Pair: TypeAlias = "tuple[StatesLike, StatesLike | Sequence[StatesLike]]"
-"""A reference and its perturbed copies."""
-TwinsLike: TypeAlias = "Run | Pair | Sequence[Run | Pair]"
-"""Twins of one or several initial conditions."""
 TimeStepLike: TypeAlias = Any
 """Time between two samples: a number, a duration, or the times of all samples; functions see a number or None."""
 RNGLike: TypeAlias = "int | np.random.Generator | None"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options
+from trajtools.cli.options import Selection
 from trajtools.cli.printing import bullets, table
 from trajtools.cli.runner import (
     Outcome,
     Request,
-    Selection,
     Source,
     analysis_command,
     finish,

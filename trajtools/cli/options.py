@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,25 @@ FIGURES = (".png", ".svg", ".pdf")
 # Choices of `trajtools.store.foreign`, written out so that --help loads nothing; a test compares them.
 LAYOUTS = ("danovski2024", "jimenez2025")
 HOLDS = ("weights", "distances")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Options that select a trajectory: a member of a run, parameters, a metric, and a window; and those of tables."""
+
+    member: int | None = None
+    select: tuple[str, ...] = ()
+    series: str | None = None
+    window: tuple[int, int] | None = None
+    columns: tuple[str, ...] = ()
+    time: str | None = None
+    sep: str | None = None
+    decimal: str | None = None
+
+    def for_tables(self) -> list[str]:
+        """The given options that only tables have."""
+        values = {"--column": self.columns, "--time": self.time, "--sep": self.sep, "--decimal": self.decimal}
+        return [name for name, value in values.items() if value]
 
 
 # Types: click calls them with the text of the option.

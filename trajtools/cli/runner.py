@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import debugging, options, printable, sentence
+from trajtools.cli.options import Selection
 from trajtools.cli.printing import bullets, document, emit
 from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from trajtools.cli.printing import Block, Part
-    from trajtools.cli.tables import Table
     from trajtools.store import Run
     from trajtools.store.foreign import Ensemble
     from trajtools.trajectory import Trajectory
@@ -127,25 +127,6 @@ def no_such_run(paths: Sequence[Path], patterns: Sequence[str]) -> SelectionErro
             names.append(run.name)
     more = f" and {len(paths) - 20} more" if len(paths) > 20 else ""
     return SelectionError(f"no run is named {' or '.join(map(repr, patterns))}; there are {', '.join(names)}{more}")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Options that select a trajectory: a member of a run, parameters, a metric, and a window; and those of tables."""
-
-    member: int | None = None
-    select: tuple[str, ...] = ()
-    series: str | None = None
-    window: tuple[int, int] | None = None
-    columns: tuple[str, ...] = ()
-    time: str | None = None
-    sep: str | None = None
-    decimal: str | None = None
-
-    def for_tables(self) -> list[str]:
-        """The given options that only tables have."""
-        values = {"--column": self.columns, "--time": self.time, "--sep": self.sep, "--decimal": self.decimal}
-        return [name for name, value in values.items() if value]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from trajtools.wording import counted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trajtools.cli.runner import Selection
+    from trajtools.cli.options import Selection
     from trajtools.clocks import Clock
     from trajtools.reasons import Reason
 

@@ -25,7 +25,8 @@ from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.inputs import graph_states, of_one_direction, takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.types import Floats, Ints, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints
 from trajtools.wiring import Parameter
 from trajtools.wording import counted
 

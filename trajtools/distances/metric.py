@@ -13,7 +13,8 @@ from numpy.typing import DTypeLike
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.inputs import takes_states
-from trajtools.types import DIFFERING, L1, L2, LINF, Floats, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import DIFFERING, L1, L2, LINF, Floats
 from trajtools.wiring import NodeSet, Parameter
 
 OPERATIONS = {"l1": L1, "l2": L2, "linf": LINF, "differing": DIFFERING}

@@ -23,7 +23,8 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result, import_optional, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
-from trajtools.types import Bools, Floats, Ints, StatesLike, TimeStepLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Bools, Floats, Ints, TimeStepLike
 from trajtools.values import read_values
 from trajtools.wording import counted
 

@@ -26,8 +26,8 @@ from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNa
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
-from trajtools.types import Floats, Ints, StatesLike
+from trajtools.trajectory import MAX_ARRAY_BYTES, StatesLike, Trajectory
+from trajtools.types import Floats, Ints
 from trajtools.wiring import NodeSet, Parameter
 from trajtools.wording import counted, spoken
 

@@ -12,10 +12,11 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, NULLS, steepest
 from trajtools.exponents.one_trajectory import Options, read_record, states_exponent
-from trajtools.exponents.twins import has_twins, twins
+from trajtools.exponents.twins import TwinsLike, has_twins, twins
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
-from trajtools.types import RNGLike, StatesLike, TimeStepLike, TwinsLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import RNGLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances

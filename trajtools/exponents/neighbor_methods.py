@@ -34,7 +34,8 @@ from trajtools.neighbors.states import (
     thinned,
     with_directions,
 )
-from trajtools.types import L2_SCALED, Floats, Ints, StatesLike, TimeStepLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import L2_SCALED, Floats, Ints, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike

@@ -15,7 +15,8 @@ from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.types import Floats, Ints, StatesLike, TimeStepLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints, TimeStepLike
 from trajtools.values import rows_not_finite
 from trajtools.wording import bounds, counted
 

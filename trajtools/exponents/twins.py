@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,9 +24,15 @@ from trajtools.exponents.divergence import (
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, ROUNDING_MARGIN, average_curves, mean_curve
-from trajtools.types import Floats, Ints, TimeStepLike, TwinsLike
+from trajtools.trajectory import Pair
+from trajtools.types import Floats, Ints, TimeStepLike
 from trajtools.wording import counted
 
+if TYPE_CHECKING:
+    from trajtools.store import Run
+
+TwinsLike: TypeAlias = "Run | Pair | Sequence[Run | Pair]"
+"""Twins of one or several initial conditions."""
 LEAST_ABOVE = 9.0  # 2 e-folds of alignment, 3 of growth, and ln 50 below saturation
 
 

@@ -16,12 +16,13 @@ from trajtools.exponents.exponent import Exponent, unknown_exponent
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.growth_phase import FEWEST_EFOLDS
 from trajtools.exponents.lyapunov import lyapunov
-from trajtools.exponents.twins import has_twins, twins
+from trajtools.exponents.twins import TwinsLike, has_twins, twins
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result, to_plain
 from trajtools.statistics import SATURATION_MARGIN, average_curves, choose_spans, first_passage, mean_curve
-from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike, TwinsLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints, RNGLike, TimeStepLike
 from trajtools.wording import counted
 
 if TYPE_CHECKING:

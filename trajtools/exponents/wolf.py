@@ -36,7 +36,8 @@ from trajtools.exponents.published_fits import PRODUCTION
 from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
-from trajtools.types import Floats, Ints, Pair, StatesLike, TimeStepLike
+from trajtools.trajectory import Pair, StatesLike
+from trajtools.types import Floats, Ints, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike

@@ -12,7 +12,8 @@ from trajtools.errors import DataError
 from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, States, compact, prepare
-from trajtools.types import L1, L2_SCALED, Floats, Ints, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import L1, L2_SCALED, Floats, Ints
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike

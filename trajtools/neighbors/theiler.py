@@ -12,7 +12,8 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, unit_scale
-from trajtools.types import Floats, Ints, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints
 
 E_FOLD = float(np.exp(-1))
 PROJECTED = 32  # dimensions of the random projection of states with more than twice as many

@@ -18,8 +18,8 @@ from trajtools.neighbors.search import Strategy, build
 from trajtools.neighbors.states import HIGH_DIMENSION, States
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.trajectory import Trajectory
-from trajtools.types import L2, Bools, Floats, Ints, StatesLike
+from trajtools.trajectory import StatesLike, Trajectory
+from trajtools.types import L2, Bools, Floats, Ints
 from trajtools.wording import counted
 
 if TYPE_CHECKING:

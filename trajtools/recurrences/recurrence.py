@@ -17,7 +17,8 @@ from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.measures import TREND_BORDER, Convention, Recurrence, find_convention, measure
 from trajtools.recurrences.rows import PlotOptions, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
-from trajtools.types import Bools, StatesLike, TimeStepLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Bools, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike

@@ -16,7 +16,8 @@ from trajtools.results import AxisNames, Result
 from trajtools.stability.pairs import Followed, Pair, Rows, follow, gather
 from trajtools.stability.unrelated import UNKNOWN, unrelated
 from trajtools.statistics import FEWEST_UNITS, power_evidence, random_generator, resampled_ratio, sign_flip_p
-from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints, RNGLike, TimeStepLike
 from trajtools.wording import bounds, counted, spoken
 
 if TYPE_CHECKING:

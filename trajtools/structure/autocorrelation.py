@@ -20,8 +20,8 @@ from trajtools.networks import Network
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
-from trajtools.trajectory import Trajectory
-from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike, Trajectory
+from trajtools.types import Bools, Floats, Ints, RNGLike
 from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
 from trajtools.structure.observables import clock_of, walk
-from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
 from trajtools.values import read_array
 from trajtools.wording import counted
 

@@ -17,7 +17,8 @@ from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, States, prepare
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.types import Bools, Floats, Ints, RealArrayLike, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Bools, Floats, Ints, RealArrayLike
 from trajtools.wording import counted
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from trajtools.structure.autocorrelation import (
     null_of,
     series_of,
 )
-from trajtools.trajectory import Trajectory
-from trajtools.types import Floats, Ints, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike, Trajectory
+from trajtools.types import Floats, Ints, RNGLike
 from trajtools.wording import spoken, time_units
 
 CYCLES = ("exact", "bands", "approximate", "none")

@@ -18,7 +18,8 @@ from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
-from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
 from trajtools.values import not_finite
 from trajtools.wording import bounds, spoken
 

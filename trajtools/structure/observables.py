@@ -15,7 +15,8 @@ from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
-from trajtools.types import Bools, Floats, Ints, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Bools, Floats, Ints
 from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import average_curves, largest_finite, mean_curve, unit_scale
-from trajtools.types import Bools, Floats, Ints, Pair, StatesLike
+from trajtools.trajectory import Pair, StatesLike
+from trajtools.types import Bools, Floats, Ints
 from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:

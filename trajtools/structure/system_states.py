@@ -14,7 +14,8 @@ from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import random_generator
-from trajtools.types import Floats, Ints, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, Ints, RNGLike
 from trajtools.wording import counted
 
 if TYPE_CHECKING:

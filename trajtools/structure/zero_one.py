@@ -13,7 +13,8 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import least_absolute_slopes, random_generator
-from trajtools.types import Floats, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike
+from trajtools.types import Floats, RNGLike
 from trajtools.wording import spoken
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.statistics import moving_blocks, random_generator
-from trajtools.trajectory import Trajectory
-from trajtools.types import Floats, RealArrayLike, RNGLike, StatesLike
+from trajtools.trajectory import StatesLike, Trajectory
+from trajtools.types import Floats, RealArrayLike, RNGLike
 from trajtools.wiring import Parameter
 from trajtools.wording import bounds, counted, spoken
 
