@@ -317,8 +317,8 @@ def sprott_e() -> System:
     return system(
         "sprott e",
         lambda s: stacked(s[:, 1] * s[:, 2], s[:, 0] ** 2 - s[:, 1], 1 - 4 * s[:, 0]),
-        (0.0, -0.1, 0.0),
-        (0.1, 0.1, 0.1),
+        (0.9,) * 3,
+        (1.1,) * 3,
         dt=0.1,
         substeps=4,
     )
