@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 WOLF_PROCEDURES = (CALIGIURI, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50
+LEAST_CHOICE = 8  # nearest states among which a replacement is chosen, though they be beyond the limit
 HYBRID_PROCEDURES = (MITTRA,)
 
 
@@ -134,7 +135,7 @@ def wolf(
 
     This is the variant with fixed evolution time. The replacement is the candidate within `limit` whose separation has
     the smallest angle to the line of the old one (in the paper also on the same side; small separations grow equally on
-    both sides); the nearest state if none is within it.
+    both sides); the eight nearest states are candidates in any case, so that there is a choice of directions.
     Angles are computed from distances (comparison angles), for any metric. The nearest state alone is a poor choice for
     flows: it is nearest where the two orbits pass each other, and separates faster than the exponent. States at
     distance zero are not neighbours, and are counted; a pair at distance zero is replaced. No block is dropped because
@@ -232,7 +233,7 @@ def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPa
             if known:
                 # A replacement beyond the limit would not be kept either, and leaves the linear range before long.
                 gaps = walk.distances(i, near)
-                inside = max(1, int(np.count_nonzero(gaps <= limit)))
+                inside = max(LEAST_CHOICE, int(np.count_nonzero(gaps <= limit)))
                 near, gaps = near[:inside], gaps[:inside]
                 cosines = np.abs(cosine(gap, gaps, walk.distances(old, near)))
                 cosines = np.where(np.isnan(cosines), 0.0, cosines)  # a precomputed distance may be missing
