@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trajtools.systems.system import System
+from trajtools.systems.system import Rule, System
 
 STEP = 1e-30  # imaginary; its square vanishes beside anything
 
@@ -207,6 +207,262 @@ def lozi() -> System:
     )
 
 
+# -- written before the fit of one trajectory was changed again; the second half was run once that was frozen ------
+
+
+def delayed_logistic() -> System:
+    """The delayed logistic map, 2.27 x (1 - y)."""
+    return system(
+        "delayed logistic", lambda s: stacked(2.27 * s[:, 0] * (1 - s[:, 1]), s[:, 0]), (0.4,) * 2, (0.6,) * 2
+    )
+
+
+def standard() -> System:
+    """The standard map, K = 7, on two circles (angle and momentum as cosines and sines)."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        cosine, sine, other, momentum = s.T
+        c, m = np.cos(7 * sine), np.sin(7 * sine)
+        kicked, moved = other * c - momentum * m, other * m + momentum * c
+        return stacked(cosine * kicked - sine * moved, cosine * moved + sine * kicked, kicked, moved)
+
+    made = system("standard", rule, (0,) * 4, (1,) * 4)
+
+    def start(rng: np.random.Generator, n: int) -> np.ndarray:
+        a, b = rng.uniform(0, 2 * np.pi, (2, n))
+        return stacked(np.cos(a), np.sin(a), np.cos(b), np.sin(b))
+
+    return System(made.name, 4, rule, made.jacobian, start)
+
+
+def generalised_henon(dimension: int = 3) -> System:
+    """Baier and Klein 1990: d - 1 positive exponents in d dimensions."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        return np.concatenate([(1.76 - s[:, -2] ** 2 - 0.1 * s[:, -1])[:, None], s[:, :-1]], axis=1)
+
+    return system(f"generalised henon, {dimension}", rule, (0.0,) * dimension, (0.5,) * dimension)
+
+
+def gingerbread() -> System:
+    """Devaney's gingerbread man, (1 - y + |x|, x): area preserving, started in the chaotic sea."""
+    return system(
+        "gingerbread",
+        lambda s: stacked(1 - s[:, 1] + np.where(s[:, 0].real < 0, -s[:, 0], s[:, 0]), s[:, 0]),
+        (-0.15, -0.05),
+        (-0.05, 0.05),
+    )
+
+
+def coupled_ricker() -> System:
+    """Three maps of Ricker, x exp(3 - x), in a ring with coupling 0.1."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        y = s * np.exp(3.0 - s)
+        return 0.8 * y + 0.1 * (np.roll(y, 1, axis=1) + np.roll(y, -1, axis=1))
+
+    return system("coupled ricker", rule, (0.5,) * 3, (2.0,) * 3)
+
+
+def forced(name: str, force: Rule, frequency: float, ranges: tuple[float, float], dt: float) -> System:
+    """An oscillator x'' = force(x, x', cos) in a periodic force, whose phase lives on a circle."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        return stacked(s[:, 1], force(s), -frequency * s[:, 3], frequency * s[:, 2])
+
+    made = system(name, rule, (0,) * 4, (1,) * 4, dt=dt, substeps=4)
+
+    def start(rng: np.random.Generator, n: int) -> np.ndarray:
+        x, phase = rng.uniform(*ranges, n), rng.uniform(-np.pi, np.pi, n)
+        return stacked(x, np.zeros(n), np.cos(phase), np.sin(phase))
+
+    return System(name, 4, rule, made.jacobian, start, dt=dt, substeps=4)
+
+
+def ueda() -> System:
+    """Ueda 1979: x'' = -0.05 x' - x^3 + 7.5 cos t."""
+    return forced("ueda", lambda s: -0.05 * s[:, 1] - s[:, 0] ** 3 + 7.5 * s[:, 2], 1.0, (-1, 1), 0.1)
+
+
+def rabinovich_fabrikant() -> System:
+    """Rabinovich and Fabrikant 1979, (1.1, 0.87)."""
+    return system(
+        "rabinovich fabrikant",
+        lambda s: stacked(
+            s[:, 1] * (s[:, 2] - 1 + s[:, 0] ** 2) + 0.87 * s[:, 0],
+            s[:, 0] * (3 * s[:, 2] + 1 - s[:, 0] ** 2) + 0.87 * s[:, 1],
+            -2 * s[:, 2] * (1.1 + s[:, 0] * s[:, 1]),
+        ),
+        (-1.05, -0.05, 0.45),
+        (-0.95, 0.05, 0.55),
+        dt=0.05,
+        substeps=8,
+    )
+
+
+def nose_hoover() -> System:
+    """The oscillator of Nose and Hoover (Sprott A): conservative, started in the chaotic sea."""
+    return system(
+        "nose hoover",
+        lambda s: stacked(s[:, 1], -s[:, 0] + s[:, 1] * s[:, 2], 1 - s[:, 1] ** 2),
+        (-0.05, 4.95, -0.05),
+        (0.05, 5.05, 0.05),
+        dt=0.1,
+        substeps=4,
+    )
+
+
+def sprott_e() -> System:
+    """Sprott 1994, case E: (yz, x^2 - y, 1 - 4x)."""
+    return system(
+        "sprott e",
+        lambda s: stacked(s[:, 1] * s[:, 2], s[:, 0] ** 2 - s[:, 1], 1 - 4 * s[:, 0]),
+        (0.9,) * 3,
+        (1.1,) * 3,
+        dt=0.1,
+        substeps=4,
+    )
+
+
+def rucklidge() -> System:
+    """Rucklidge 1992, (2, 6.7): double convection."""
+    return system(
+        "rucklidge",
+        lambda s: stacked(-2 * s[:, 0] + 6.7 * s[:, 1] - s[:, 1] * s[:, 2], s[:, 0], -s[:, 2] + s[:, 1] ** 2),
+        (0.9, -0.1, 4.4),
+        (1.1, 0.1, 4.6),
+        dt=0.06,
+        substeps=4,
+    )
+
+
+def gauss() -> System:
+    """The Gauss (mouse) map, exp(-6.2 x^2) - 0.5."""
+    return system("gauss", lambda s: np.exp(-6.2 * s**2) - 0.5, (0.0,), (0.2,))
+
+
+def burgers() -> System:
+    """Burgers' map, (0.75 x - y^2, 1.75 y + x y)."""
+    return system(
+        "burgers",
+        lambda s: stacked(0.75 * s[:, 0] - s[:, 1] ** 2, 1.75 * s[:, 1] + s[:, 0] * s[:, 1]),
+        (-0.12, 0.08),
+        (-0.08, 0.12),
+    )
+
+
+def lorenz_map() -> System:
+    """Lorenz's chaotic map in three dimensions, (xy - z, x, y)."""
+    return system(
+        "lorenz map",
+        lambda s: stacked(s[:, 0] * s[:, 1] - s[:, 2], s[:, 0], s[:, 1]),
+        (0.49, 0.49, -1.01),
+        (0.51, 0.51, -0.99),
+    )
+
+
+def generalised_henon_4() -> System:
+    """Baier and Klein's map in four dimensions."""
+    return generalised_henon(4)
+
+
+def coupled_tents() -> System:
+    """Two skew tent maps (peak at 0.6) with coupling 0.1."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        y = np.where(s.real < 0.6, s / 0.6, (1 - s) / 0.4)
+        return 0.9 * y + 0.1 * y[:, ::-1]
+
+    return system("coupled tents", rule, (0.2,) * 2, (0.8,) * 2)
+
+
+def duffing() -> System:
+    """Two wells in a periodic force: x'' = -0.3 x' + x - x^3 + 0.5 cos 1.2 t."""
+    return forced("duffing", lambda s: -0.3 * s[:, 1] + s[:, 0] - s[:, 0] ** 3 + 0.5 * s[:, 2], 1.2, (-1, 1), 0.1)
+
+
+def burke_shaw() -> System:
+    """Burke and Shaw 1981, (10, 4.272)."""
+    return system(
+        "burke shaw",
+        lambda s: stacked(-10 * (s[:, 0] + s[:, 1]), -s[:, 1] - 10 * s[:, 0] * s[:, 2], 10 * s[:, 0] * s[:, 1] + 4.272),
+        (0.5, -0.1, -0.1),
+        (0.7, 0.1, 0.1),
+        dt=0.02,
+        substeps=8,
+    )
+
+
+def arneodo() -> System:
+    """Arneodo, Coullet and Tresser 1981: x''' = 5.5 x - 3.5 x' - x'' - x^3."""
+    return system(
+        "arneodo",
+        lambda s: stacked(s[:, 1], s[:, 2], 5.5 * s[:, 0] - 3.5 * s[:, 1] - s[:, 2] - s[:, 0] ** 3),
+        (0.15, 0.15, -0.8),
+        (0.25, 0.25, -0.7),
+        dt=0.06,
+        substeps=4,
+    )
+
+
+def lorenz84() -> System:
+    """Lorenz 1984, (0.25, 4, 8, 1)."""
+    return system(
+        "lorenz84",
+        lambda s: stacked(
+            -0.25 * s[:, 0] - s[:, 1] ** 2 - s[:, 2] ** 2 + 2.0,
+            s[:, 0] * s[:, 1] - 4 * s[:, 0] * s[:, 2] - s[:, 1] + 1.0,
+            4 * s[:, 0] * s[:, 1] + s[:, 0] * s[:, 2] - s[:, 2],
+        ),
+        (0.9, 0.9, -0.1),
+        (1.1, 1.1, 0.1),
+        dt=0.05,
+        substeps=6,
+    )
+
+
+def henon_heiles() -> System:
+    """Henon and Heiles 1964 at an energy of about 0.16: conservative, started in the chaotic sea."""
+    return system(
+        "henon heiles",
+        lambda s: stacked(s[:, 2], s[:, 3], -s[:, 0] - 2 * s[:, 0] * s[:, 1], -s[:, 1] - s[:, 0] ** 2 + s[:, 1] ** 2),
+        (0.0, -0.1501, 0.5399, 0.0),
+        (0.0, -0.1499, 0.5401, 0.0),
+        dt=0.2,
+        substeps=4,
+    )
+
+
 UNSEEN = {
     make.__name__: make for make in (chen, thomas, sprott_b, driven_pendulum, hyperchaos, cat, tinkerbell, ricker)
+}
+SECOND = {
+    make.__name__: make
+    for make in (
+        delayed_logistic,
+        standard,
+        generalised_henon,
+        gingerbread,
+        coupled_ricker,
+        ueda,
+        rabinovich_fabrikant,
+        nose_hoover,
+        sprott_e,
+        rucklidge,
+    )
+}
+THIRD = {
+    make.__name__: make
+    for make in (
+        gauss,
+        burgers,
+        lorenz_map,
+        generalised_henon_4,
+        coupled_tents,
+        duffing,
+        burke_shaw,
+        arneodo,
+        lorenz84,
+        henon_heiles,
+    )
 }

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # before numba and torch are imported; whoever impor
 
 import numpy as np
 from twin_families import rate_of
-from unseen import UNSEEN, halvorsen, holmes, lozi
+from unseen import SECOND, THIRD, UNSEEN, halvorsen, holmes, lozi
 
 import trajtools as tt
 from trajtools.exponents.exponent import VERDICTS
@@ -85,6 +85,26 @@ CHAOTIC = {
     "cat": Chaotic(UNSEEN["cat"], 5000),
     "tinkerbell": Chaotic(UNSEEN["tinkerbell"], 5000),
     "ricker": Chaotic(UNSEEN["ricker"], 5000),
+    "delayed logistic": Chaotic(SECOND["delayed_logistic"], 5000),
+    "standard, K = 7": Chaotic(SECOND["standard"], 5000),
+    "generalised henon, 3": Chaotic(SECOND["generalised_henon"], 10000),
+    "gingerbread": Chaotic(SECOND["gingerbread"], 5000),
+    "coupled ricker (3 maps)": Chaotic(SECOND["coupled_ricker"], 10000),
+    "ueda": Chaotic(SECOND["ueda"], 20000),
+    "rabinovich fabrikant": Chaotic(SECOND["rabinovich_fabrikant"], 20000),
+    "nose hoover": Chaotic(SECOND["nose_hoover"], 20000),
+    "sprott e": Chaotic(SECOND["sprott_e"], 20000),
+    "rucklidge": Chaotic(SECOND["rucklidge"], 20000),
+    "gauss": Chaotic(THIRD["gauss"], 5000),
+    "burgers": Chaotic(THIRD["burgers"], 5000),
+    "lorenz map": Chaotic(THIRD["lorenz_map"], 10000),
+    "generalised henon, 4": Chaotic(THIRD["generalised_henon_4"], 10000),
+    "coupled tents": Chaotic(THIRD["coupled_tents"], 10000),
+    "duffing": Chaotic(THIRD["duffing"], 20000),
+    "burke shaw": Chaotic(THIRD["burke_shaw"], 20000),
+    "arneodo": Chaotic(THIRD["arneodo"], 20000),
+    "lorenz84": Chaotic(THIRD["lorenz84"], 20000),
+    "henon heiles": Chaotic(THIRD["henon_heiles"], 20000),
 }
 TWINS = {
     "logistic": (named("logistic"), True),

@@ -20,18 +20,21 @@ def distances(x, metric="l2"):
     return np.array([[distance(a, b, metric) for b in x] for a in x])
 
 
-def followable(x, horizon):
+def followable(x, horizon, among=None):
+    """Which states have finite successors; `among`: times of the only states that are used."""
     good = [bool(np.all(np.isfinite(row))) for row in x]
-    return [i + horizon < len(x) and all(good[i : i + horizon + 1]) for i in range(len(x))]
+    return [
+        i + horizon < len(x) and all(good[i : i + horizon + 1]) and (among is None or i in among) for i in range(len(x))
+    ]
 
 
 def allowed(i, j, usable, theiler):
     return i != j and abs(i - j) >= theiler and usable[i] and usable[j]
 
 
-def nearest(x, k, theiler, horizon=0, *, metric="l2"):
+def nearest(x, k, theiler, horizon=0, *, metric="l2", among=None):
     """Lists of (distance, time), nearest first, and the number of ordered pairs at zero."""
-    usable = followable(x, horizon)
+    usable = followable(x, horizon, among)
     lists, zeros = [], 0
     for i in range(len(x)):
         found = []
@@ -46,9 +49,9 @@ def nearest(x, k, theiler, horizon=0, *, metric="l2"):
     return lists, zeros
 
 
-def rosenstein(x, k, theiler, horizon, *, metric="l2"):
+def rosenstein(x, k, theiler, horizon, *, metric="l2", among=None):
     """Mean over the pairs of the logarithm of their distance, and how many pairs there were at each step."""
-    lists, _ = nearest(x, k, theiler, horizon, metric=metric)
+    lists, _ = nearest(x, k, theiler, horizon, metric=metric, among=among)
     logs = [[] for _ in range(horizon + 1)]
     for i, found in enumerate(lists):
         for _, j in found:
@@ -69,9 +72,9 @@ def inside(values, average):
     return math.log(mean) / power if mean > 0 else None
 
 
-def kantz(x, radius, theiler, horizon, *, metric="l2", average="log-mean", least=1):
+def kantz(x, radius, theiler, horizon, *, metric="l2", average="log-mean", least=1, among=None):
     """Mean over the states of the averaged distance to their ball, and how many states had one."""
-    usable = followable(x, horizon)
+    usable = followable(x, horizon, among)
     curves, pairs = [], 0
     for i in range(len(x)):
         ball = [

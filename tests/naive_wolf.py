@@ -48,6 +48,7 @@ def wolf(x, k, theiler, horizon, *, limit, metric="l2"):
             if old is None:
                 j = candidates[0][1]
             else:
+                candidates = [pair for at, pair in enumerate(candidates) if at < 8 or pair[0] <= limit]
                 turned = [abs(cosine(old[2], d, distance(x[old[1]], x[c], metric))) for d, c in candidates]
                 j = next(c for t, (_, c) in zip(turned, candidates, strict=True) if t >= max(turned) - 1e-9)
         path = [distance(x[i + z], x[j + z], metric) for z in range(horizon + 1)]

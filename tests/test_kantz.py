@@ -42,6 +42,16 @@ def test_every_radius_equals_its_slow_twin(metric, average, d):
         assert curve.settings["pairs"][at] == pairs
 
 
+def test_a_share_of_the_states_equals_the_slow_twin():
+    x = walk(192)
+    among = {t for t in range(192) if t % 12 < 3}
+    curve = kantz(x, neighbors=WithinRadius(4.5), theiler=5, horizon=9, share=0.25)
+    expected, references, pairs = naive.kantz(x, 4.5, 5, 9, among=among)
+    assert_allclose(curve.log_distance, expected, rtol=1e-12, atol=1e-13)
+    assert (curve.n_references, curve.settings["pairs"][0]) == (references, pairs)
+    assert 0 < references < 48
+
+
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
 def test_states_of_many_dimensions_are_compared_once_and_equal_the_twin(metric):
     x = walk(60, 530)  # more entries than are compared at a time

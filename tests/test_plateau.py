@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.divergence import Divergence
-from trajtools.exponents.fit_neighbors import find_plateau, saturation, standard_error
+from trajtools.exponents.fit_neighbors import find_plateau, fit_neighbors, saturation, standard_error
 from trajtools.reasons import codes
 
 RATE = 0.2
@@ -65,6 +67,70 @@ def test_little_room_widens_the_interval():
     wide, narrow = planted(start=-3.5).fit(), planted(start=-12.0, steps=80).fit()
     assert wide.interval[1] - wide.interval[0] > 4 * (narrow.interval[1] - narrow.interval[0])
     assert wide.interval[0] < RATE < wide.interval[1]
+
+
+def sparser(share=0.25, **options):
+    growth = planted(**options)
+    return replace(growth, settings=growth.settings | {"share": share})
+
+
+def test_farther_neighbors_that_grow_at_another_rate_widen_the_interval():
+    growth = planted()
+    plain = fit_neighbors(growth)
+    same, other = (fit_neighbors(growth, sparser=sparser(start=-7.0, rate=rate)) for rate in (RATE, 1.3 * RATE))
+    assert plain.value == same.value == other.value
+    assert np.diff(same.interval) < 1.1 * np.diff(plain.interval)
+    assert other.settings["value_of_sparse_states"] == pytest.approx(1.3 * RATE, rel=0.02)
+    # An error proportional to the distance: neighbours are e times as far apart.
+    added = np.sqrt(other.settings["standard_error"] ** 2 - plain.settings["standard_error"] ** 2)
+    assert added == pytest.approx(0.3 * RATE / (np.e - 1), rel=0.05)
+    assert other.settings["density_dimension"] == pytest.approx(np.log(4), rel=0.01)
+    assert np.isnan(plain.settings["density_dimension"])
+
+
+def test_neighbors_that_are_hardly_farther_add_no_more_than_their_difference():
+    growth = planted()
+    plain, other = fit_neighbors(growth), fit_neighbors(growth, sparser=sparser(start=-7.95, rate=1.3 * RATE))
+    added = np.sqrt(other.settings["standard_error"] ** 2 - plain.settings["standard_error"] ** 2)
+    assert added == pytest.approx(0.3 * RATE, rel=0.05)
+
+
+def test_farther_neighbors_without_a_window_are_fitted_in_the_same_one():
+    growth, far = planted(), sparser(start=-1.5)
+    found = fit_neighbors(growth, sparser=far)
+    inside = (far.time >= found.window[0]) & (far.time <= found.window[1])
+    slope = np.polyfit(far.time[inside], far.log_distance[inside], 1)[0]
+    assert found.settings["value_of_sparse_states"] == pytest.approx(slope)
+
+
+def test_no_window_says_how_many_states_would_give_one():
+    growth = planted(start=-1.8, steps=40)
+    found = fit_neighbors(growth, sparser=sparser(start=-1.1, steps=40))
+    assert found.reasons[0].code == "no-exponential-regime"
+    times = found.reasons[0].numbers["times"]
+    assert f"about {times:.2g} times as many states" in str(found.reasons[0])
+    # So many states, and half as many again, bring neighbours closer by their dimension, which is enough.
+    closer = growth.log_distance[0] - np.log(1.5 * times) / found.settings["density_dimension"]
+    assert np.isnan(found.value)
+    assert fit_neighbors(planted(start=closer, steps=60)).value == pytest.approx(RATE, rel=0.3)
+    assert "record more states" in str(fit_neighbors(growth).reasons[0])
+
+
+def test_a_curve_that_is_about_to_saturate_ends_at_its_highest_point():
+    growth = planted(steps=34, start=-6.0, level=-0.5)
+    level, end = saturation(growth.log_distance, 1.0)
+    assert level == growth.log_distance.max()
+    assert growth.log_distance[end] <= level - 1.0 < growth.log_distance[end + 1]
+
+
+def test_replaced_pairs_that_end_near_the_spread_of_the_states_have_wide_intervals():
+    growth = planted(steps=8, method="wolf", start=-4.0, level=4.0)
+    far, near = (
+        replace(growth, settings=growth.settings | {"spread": size}).fit().settings["finite_distance_share"]
+        for size in (1.0, 0.1)
+    )
+    assert near == pytest.approx(10 * far)
+    assert far == pytest.approx(np.exp(growth.log_distance[4]))
 
 
 def test_a_curve_without_saturation_is_fitted_to_its_end():

@@ -45,6 +45,33 @@ def test_the_curve_equals_its_slow_twin(metric, d, k, horizon):
     assert_array_equal(curve.settings["terms"], terms)
 
 
+def first_quarters(n, blocks=16):
+    """Times in the first quarter of each of sixteen equal parts."""
+    return {t for t in range(n) if t % (n // blocks) < n // blocks / 4}
+
+
+def test_a_share_uses_states_in_blocks_of_time_as_its_slow_twin_does():
+    x = walk(192, 2)
+    curve = rosenstein(x, neighbors=NearestK(2), theiler=6, horizon=8, share=0.25)
+    expected, terms = naive.rosenstein(x, 2, 6, 8, among=first_quarters(192))
+    assert_allclose(curve.log_distance, expected, rtol=1e-12)
+    assert_array_equal(curve.settings["terms"], terms)
+    assert curve.n_references == 16 * 3
+    assert curve.settings["share"] == 0.25
+
+
+def test_a_share_puts_neighbors_apart_by_the_dimension_of_the_attractor():
+    x = henon(20_000)[100:]
+    whole, part = (rosenstein(x, theiler=3, horizon=2, share=share).log_distance[0] for share in (1.0, 0.25))
+    assert np.log(4) / (part - whole) == pytest.approx(1.26, abs=0.15)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, np.nan, True, "half"])
+def test_a_share_is_a_part_of_the_whole(share):
+    with pytest.raises(DataError, match="above 0 and at most 1"):
+        rosenstein(walk(), theiler=3, horizon=4, share=share)
+
+
 def test_the_curve_from_distances_is_that_from_states():
     x = walk(60, 3)
     options = {"neighbors": NearestK(2), "theiler": 4, "horizon": 7}

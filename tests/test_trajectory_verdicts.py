@@ -250,6 +250,29 @@ def test_growth_that_stops_short_of_saturation_is_too_little(henon):
     assert found.settings["gain"] < 2
     assert found.verdict == "inconclusive"
     assert found.reasons[1].code == "too-little-growth"
+    assert found.reasons[1].numbers["times"] == pytest.approx(
+        np.exp((2 - found.settings["gain"]) * found.settings["density_dimension"])
+    )
+
+
+def test_a_record_with_too_few_states_says_how_many_would_do():
+    made = kicked_rotor()
+    few = tt.lyapunov(made[:5000], null=None, theiler=1)
+    assert few.reasons[0].code == "no-exponential-regime"
+    times = few.reasons[0].numbers["times"]
+    assert 3 < times < 9
+    enough = tt.lyapunov(made[: int(1.3 * times * 5000)], null=None, theiler=1)
+    assert enough.interval[0] < 1.275 < enough.interval[1]
+
+
+def kicked_rotor(states=60_000):
+    """The standard map at K = 7 on two circles; the exponent is 1.275."""
+    angle, momentum = np.empty((2, states))
+    angle[0], momentum[0] = 1.0, 2.0
+    for t in range(states - 1):
+        momentum[t + 1] = (momentum[t] + 7 * np.sin(angle[t])) % (2 * np.pi)
+        angle[t + 1] = (angle[t] + momentum[t + 1]) % (2 * np.pi)
+    return np.stack([np.cos(angle), np.sin(angle), np.cos(momentum), np.sin(momentum)], axis=1)
 
 
 def softmax_descent(seed, eta=40.0, states=1500):

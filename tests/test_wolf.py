@@ -26,7 +26,7 @@ def bins(r, length, seed, T=3000):
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
-@pytest.mark.parametrize(("k", "limit"), [(1, 3.0), (6, 3.0), (6, 50.0)])
+@pytest.mark.parametrize(("k", "limit"), [(1, 3.0), (6, 3.0), (6, 50.0), (20, 1.0), (20, 3.0)])
 def test_blocks_equal_those_of_the_slow_twin(metric, k, limit):
     x = walk()
     x[60] = np.nan
@@ -41,6 +41,29 @@ def test_blocks_equal_those_of_the_slow_twin(metric, k, limit):
 def test_some_blocks_are_kept_and_some_replaced_in_that_comparison():
     kept = wolf(walk(), neighbors=NearestK(6), theiler=6, horizon=4, limit=3.0).settings["kept"]
     assert 0 < kept.sum() < len(kept)
+
+
+def test_a_replacement_lies_within_the_limit_or_among_the_eight_nearest():
+    x = henon().trajectory(3000, rng=np.random.default_rng(1))
+    found = wolf(x, theiler=5, horizon=3)
+    first, limit = found.distances[:, 0], found.settings["limit"]
+    replaced = ~found.settings["kept"] & np.isfinite(found.settings["turn"])
+    apart = np.linalg.norm(x[found.start, None] - x[: len(x) - 3], axis=2)
+    apart[np.abs(found.start[:, None] - np.arange(len(x) - 3)) < 5] = np.inf
+    eighth = np.sort(np.where(apart > 0, apart, np.inf), axis=1)[:, 7]
+    assert np.all((first <= limit) | (first <= eighth))
+    farther = replaced & (first > eighth)
+    assert 100 < np.count_nonzero(farther) < np.count_nonzero(replaced)
+
+
+def test_replacements_do_not_leave_the_linear_range_of_a_steep_map():
+    x = np.empty((5000, 2))
+    x[0] = 0.4, 0.5
+    for t in range(4999):
+        x[t + 1] = x[t, 1], -0.2 * x[t, 0] + 2.77 * x[t, 1] - x[t, 1] ** 3  # Holmes: 0.594
+    found = wolf(x, theiler=1, horizon=4, limit=0.027)  # e^-2.4, the growth of a block, of a tenth of the spread
+    assert found.settings["rate"] == pytest.approx(0.594, rel=0.04)
+    assert wolf(x, theiler=1, horizon=4).settings["limit"] == pytest.approx(0.1 * found.settings["spread"])
 
 
 def test_blocks_from_distances_are_those_from_states():
@@ -77,11 +100,15 @@ def test_henon_map_gives_its_exponent(seed):
     assert wolf(x, theiler=10, horizon=3).settings["rate"] == pytest.approx(0.4192, rel=0.05)
 
 
-def test_lorenz_flow_gives_its_exponent():
-    # 10 %: the scatter over seeds is 5 %, and the curve still bends a little after a replacement.
+def test_lorenz_flow_gives_its_exponent_across_the_motion():
+    # 8 %: the scatter over seeds is 5 %. Shear mixes what does not grow into full distances, which are 10 % too fast.
     paths = lorenz().trajectories(3, 20_000, rng=np.random.default_rng(0))
-    rates = [wolf(x, theiler=100, horizon=20, dt=0.01).settings["rate"] for x in paths]
-    assert np.mean(rates) == pytest.approx(0.9057, rel=0.1)
+    across, full = (
+        np.mean([wolf(x, theiler=100, horizon=20, dt=0.01, across=across).settings["rate"] for x in paths])
+        for across in (True, False)
+    )
+    assert across == pytest.approx(0.9057, rel=0.08)
+    assert full > across
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ FEWEST_STEPS = 3  # of a fitted window: fewer show no curvature
 UNBENT = 2.0  # e-folds of a window; shorter ones hide how much finite distances bend the curve
 MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end; the second if the first leaves no window
 FLAT_SHARE = 0.1  # largest share of the rise in the last quarter of a saturated curve
+BENDING_SHARE = 0.15  # the same for one that is about to saturate, at its highest point or above; a line has 0.25
 SATURATED = 0.5  # e-folds below the mean of the last quarter where a curve counts as saturated
 TRANSIENT = 3  # Theiler window over the skipped transient of one correlation time, in which separations align
 MOST_SKIPPED = 4  # length of the curve up to saturation over the longest skipped transient
@@ -46,28 +47,51 @@ def fit_neighbors(
     *,
     level: float = 0.95,
     rng: RNGLike = None,
+    sparser: Divergence | None = None,
 ) -> Exponent:
     r"""Fit the exponential regime of a curve of neighbours.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Curve of an estimator.
+    region : "auto" or (float, float)
+        Times between which a line is fitted.
+    level : float
+        Confidence level.
+    rng : int, numpy.random.Generator or None
+        For the settings only.
+    sparser : Divergence or None
+        Curve of the same estimator from a share of the states. Its neighbours are farther apart, so the difference of
+        the exponents is an error that distances cause.
 
     Notes
     -----
     The value is the slope of the mean curve in the window from `find_plateau`. The interval is
     Student's with the error
 
-    .. math:: e^2 = 2 c\, s^2 + (b/2)^2 + u^2 + (n \lambda)^2
+    .. math:: e^2 = 2 c\, s^2 + (b/2)^2 + u^2 + (n \lambda)^2 + f^2
 
     where s is the standard error from blocks of reference states, the factor 2 accounts for pairs counted from both
     ends, c for the correlation of successive blocks, b is half the range of the slopes in the thirds of the window, u
-    the standard deviation of the slopes over windows that are nearly as good, and n the relative error from finite
-    distances (see `Plateau`), more in a window of less than two e-folds. The last three do not decrease with the number
-    of references.
+    the standard deviation of the slopes over windows that are nearly as good, n the relative error from finite
+    distances (see `Plateau`), more in a window of less than two e-folds, and f the part of the difference from the
+    exponent of sparser states (of their own best window, or of the same one if they have none) that an error
+    proportional to the distance leaves: over r - 1, where their neighbours are r times as far apart, at most all of it.
+    The last four do not decrease with the number of references.
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     saturates = growth.method in FOLLOWED_TO_SATURATION
     plateau = find_plateau(growth, _span(growth, region), saturates=saturates)
     rows, weight = block_curves(growth)
-    error, correlation = _error(plateau, weight)
+    sparse, dimension, density = float("nan"), float("nan"), 0.0
+    if sparser is not None:
+        sparse = _sparse_slope(sparser, plateau, _span(growth, region))
+        farther = float(np.exp(sparser.log_distance[0] - growth.log_distance[0]))
+        dimension = -float(np.log(sparser.settings["share"]) / np.log(farther)) if farther > 1 else float("nan")
+        density = float(np.nan_to_num(abs(sparse - plateau.slope))) / max(farther - 1, 1.0)
+    error, correlation = _error(plateau, weight, density)
     degrees = max(int(np.isfinite(plateau.block_slopes).sum()) - 1, 1)
     nan = float("nan")
     interval, p_positive = (nan, nan), nan
@@ -77,7 +101,7 @@ def fit_neighbors(
         half = float(stdtrit(degrees, 0.5 + level / 2)) * error
         interval = (plateau.slope - half, plateau.slope + half)
         p_positive = float(stdtr(degrees, -plateau.slope / max(error, 1e-300)))
-    verdict, reasons = _judge(growth, plateau, p_positive)
+    verdict, reasons = _judge(growth, plateau, p_positive, dimension)
     window = (float(growth.time[plateau.start]), float(growth.time[plateau.stop])) if plateau.stop else (nan, nan)
     return Exponent(
         value=plateau.slope,
@@ -115,6 +139,8 @@ def fit_neighbors(
             "bend": plateau.bend,
             "window_spread": plateau.spread,
             "finite_distance_share": plateau.near,
+            "value_of_sparse_states": sparse,
+            "density_dimension": dimension,
             "p_zero": p_positive,
             "half_values": _halves(plateau, weight),
         },
@@ -269,9 +295,9 @@ def saturation(curve: Floats, margin: float) -> tuple[float, int]:
     half = len(quarter) // 2
     rise = float(np.max(curve) - curve[0])
     added = float(np.mean(quarter[half:]) - np.mean(quarter[:half])) * len(quarter) / max(half, 1)
-    if not added <= FLAT_SHARE * rise:
+    if not added <= BENDING_SHARE * rise:
         return float("inf"), last
-    level = float(np.mean(quarter))
+    level = float(np.mean(quarter)) if added <= FLAT_SHARE * rise else float(np.max(curve))
     over = np.flatnonzero(~(curve <= level - margin))
     return level, int(over[0] - 1) if len(over) else last
 
@@ -312,10 +338,24 @@ def standard_error(blocks: Floats, weight: Floats) -> Floats:
 def _finite_distance_error(middle: float, level: float, growth: Divergence) -> float:
     """Relative error of the slope at distances near saturation, or near the distance along the flow."""
     along = float(growth.settings.get("distance_along", 0.0))
+    spread = float(growth.settings.get("spread", 0.0))
+    if not np.isfinite(level) and spread > 0:  # pairs that are replaced never saturate
+        level = float(np.log(spread))
     return float(np.exp(middle - level)) + (along / float(np.exp(middle))) ** 2
 
 
-def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
+def _sparse_slope(sparser: Divergence, plateau: Plateau, span: tuple[int, int] | None) -> float:
+    """Exponent of sparser states, whose neighbours are farther apart; NaN where there is none."""
+    if not plateau.stop:
+        return float("nan")
+    own = find_plateau(sparser, span)
+    if own.stop:
+        return own.slope
+    edges = np.array([plateau.start, plateau.stop + 1])
+    return float(window_fits(sparser.time, sparser.log_distance[None], edges[:1], edges[1:])[0][0, 0])
+
+
+def _error(plateau: Plateau, weight: Floats, density: float) -> tuple[float, float]:
     """Standard error of the value, and the correlation factor of successive blocks."""
     if not plateau.stop or np.isfinite(plateau.block_slopes).sum() < FEWEST_BLOCKS:
         return float("nan"), float("nan")
@@ -330,11 +370,19 @@ def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
         factor += 2 * correlation
     sampled = float(standard_error(plateau.block_slopes[:, None], weight)[0])
     near = plateau.near * plateau.slope * max(1.0, UNBENT / max(plateau.gain, FEWEST_EFOLDS))
-    square = SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + near**2
+    square = SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + near**2 + density**2
     return float(np.sqrt(square)), factor
 
 
-def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
+def more_states(efolds: float, dimension: float) -> tuple[str, float]:
+    """Advice to record more, and how many times as many states give neighbours that many e-folds closer."""
+    if not (efolds > 0 and np.isfinite(dimension)):
+        return "record more states", float("nan")
+    times = float(np.exp(min(efolds * dimension, 700.0)))
+    return f"record about {times:.2g} times as many states", times
+
+
+def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: float) -> tuple[str, tuple[Reason, ...]]:
     unit, duration = growth.time_unit, float(growth.time[-1])
     untested = Reason("not-tested", "noise can give such a curve too; trajtools.lyapunov tests what made it")
     saturates = growth.method in FOLLOWED_TO_SATURATION
@@ -360,10 +408,13 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         )
         return "inconclusive", (jump,)
     if not plateau.stop:
+        advice, times = more_states(_missing(curve) if saturates else float("nan"), dimension)
         no_window = Reason.of(
             "no-exponential-regime",
             "no window of {needed_steps} steps below saturation spans {needed} e-fold: there is no exponential regime "
-            "in {steps} steps; record more states (closer neighbours), or use twins",
+            "in {steps} steps; {advice}, so that neighbours are closer, or use twins",
+            advice=advice,
+            times=times,
             needed_steps=FEWEST_STEPS,
             needed=FEWEST_EFOLDS,
             steps=len(curve) - 1,
@@ -391,6 +442,13 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         )
         return "inconclusive", (growth_reason, no_error)
     return "inconclusive", (growth_reason, untested)
+
+
+def _missing(curve: Floats) -> float:
+    """E-folds by which neighbours are too far apart for a window."""
+    top = int(np.nanargmax(curve))
+    step = float(np.nanmax(np.diff(curve[: top + 1]), initial=0.0))
+    return MARGINS[-1] + max(FEWEST_EFOLDS, FEWEST_STEPS * step) - float(curve[top] - curve[0])
 
 
 def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:

@@ -28,9 +28,10 @@ _AUTO_QUERIES, _AUTO_NEIGHBOR, _SPREAD_STATES = 64, 4, 512
 
 
 GRAPH_L1 = "graph-l1"
-LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings with the unit of a distance
+LENGTHS = ("radius", "radii", "limit", "spread", "distance_along")  # settings with the unit of a distance
 _BLOCKS = 128
 _SHORTEST_BLOCK = 32
+_SPARSE_BLOCKS = 16  # into which a share of the record is divided
 
 
 # Default distance at which a pair is replaced, over the spread (the median distance of two states).
@@ -196,6 +197,23 @@ def check_average(average: str) -> int:
     if average not in AVERAGES:
         raise UnknownNameError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")
     return AVERAGES.index(average)
+
+
+def check_share(share: float) -> float:
+    """Share of the record that is used."""
+    if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share <= 1:
+        raise DataError(
+            f"share, the part of the record whose states are used, must be above 0 and at most 1; got {share!r}"
+        )
+    return float(share)
+
+
+def in_blocks(states: States, share: float) -> States:
+    """Use only a share of the states, in blocks of time; a flow passes by as rarely as in a shorter record."""
+    if share == 1:
+        return states
+    period = max(len(states) // _SPARSE_BLOCKS, round(1 / share))
+    return replace(states, usable=states.usable & (np.arange(len(states)) % period < share * period))
 
 
 def block_edges(states: States) -> Ints:
@@ -379,23 +397,16 @@ def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, St
     return index, bool(repeats.any()), strategy
 
 
-def growth_limit(walk: Walk, limit: float | None) -> float:
-    """Distance beyond which a pair is replaced."""
-    if limit is None:
-        return LIMIT_SHARE * _spread(walk)
-    if not limit > 0:
-        raise DataError(f"limit must be a positive distance, got {limit!r}")
-    return float(limit)
-
-
-def _spread(walk: Walk) -> float:
-    """Median distance between two states, from evenly spaced ones."""
+def growth_limit(walk: Walk, limit: float | None) -> tuple[float, float]:
+    """Distance beyond which a pair is replaced, and the median distance between two states."""
     times = evenly(np.flatnonzero(walk.states.usable), _SPREAD_SAMPLE)
     apart = np.concatenate([walk.distances(int(i), times[at + 1 :]) for at, i in enumerate(times[:-1])])
     median = float(np.nanmedian(apart)) if np.isfinite(apart).any() else 0.0
-    if not median > 0:
+    if limit is None and not median > 0:
         raise NoNeighborsError("half of the states are equal, so their spread gives no limit; give limit= (a distance)")
-    return median
+    if limit is not None and not limit > 0:
+        raise DataError(f"limit must be a positive distance, got {limit!r}")
+    return (LIMIT_SHARE * median if limit is None else float(limit)), median
 
 
 def cosine(to_old: Any, to_new: Any, between: Any) -> Any:

@@ -15,7 +15,9 @@ from trajtools.exponents.following import (
     block_edges,
     check_average,
     check_nodes,
+    check_share,
     delay_vectors,
+    in_blocks,
     on_graphs,
     padded,
     sampling,
@@ -58,6 +60,7 @@ def kantz(
     nodes: int | None = None,
     across: bool = False,
     stride: int = 1,
+    share: float = 1.0,
     procedure: str | None = None,
     points: int | None = None,
 ) -> Divergence:
@@ -98,6 +101,9 @@ def kantz(
         does not grow, but shear mixes it into the growing one. The search uses full distances.
     stride : int, in samples
         Only every `stride`-th state is a reference; all states are neighbours. For interpolated states.
+    share : float
+        Share of the record, in blocks of time, whose states are references and neighbours: with a smaller one,
+        neighbours are farther apart, which shows how far a result depends on their distance.
     procedure : None or "caligiuri2023"
         None: the procedure described here. ``"caligiuri2023"``: that of [2]_ for networks, reproduced exactly, with its
         bias: blocks of `horizon` states, each with the later states within the radius; see
@@ -153,13 +159,14 @@ def kantz(
     clock = sampling(x, dt)
     options: dict[str, Any] = {"theiler": theiler, "horizon": horizon}
     motion: dict[str, Any] = {"across": across, "stride": stride}
+    part = check_share(share)
     if procedure is not None:
         if procedure != "caligiuri2023":
             raise UnknownNameError(
                 f"kantz has no procedure {procedure!r}; there are None (the default) and caligiuri2023"
             )
-        if across or stride != 1:
-            raise DataError("procedure 'caligiuri2023' has neither across= nor stride=; omit them")
+        if across or stride != 1 or part != 1:
+            raise DataError("procedure 'caligiuri2023' has no across=, stride= and share=; omit them")
         published: dict[str, Any] = {"metric": metric, "nodes": nodes, "points": points, "clock": clock, **options}
         return with_settings(caligiuri_kantz(x, neighbors=neighbors, **published), embedding)
     if points is not None:
@@ -167,10 +174,12 @@ def kantz(
             "points= applies to procedure='caligiuri2023'; the default one fits nothing, see Divergence.fit"
         )
     if metric == GRAPH_L1:
-        return on_graphs(kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, **options | motion)
+        return on_graphs(
+            kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, share=part, **options | motion
+        )
     check_nodes(nodes, metric)
     rule = neighbors or WithinRadius()
-    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = in_blocks(prepare(x, metric=metric, theiler=theiler, horizon=horizon), part)
     states = states if across else compact(states)
     if average == "rms" and is_scaled(states):
         raise DataError(
@@ -211,6 +220,7 @@ def kantz(
             "pairs": rows.pairs.sum(axis=0),
             "references": references - skips,
             **motion,
+            "share": part,
             **embedding,
         },
     )
@@ -291,6 +301,7 @@ def rosenstein(
     nodes: int | None = None,
     across: bool = False,
     stride: int = 1,
+    share: float = 1.0,
 ) -> Divergence:
     r"""Mean logarithmic growth of the distance between nearest neighbours (Rosenstein 1993).
 
@@ -325,6 +336,9 @@ def rosenstein(
         does not grow, but shear mixes it into the growing one. The search uses full distances.
     stride : int, in samples
         Only every `stride`-th state is a reference; all states are neighbours. For interpolated states.
+    share : float
+        Share of the record, in blocks of time, whose states are references and neighbours: with a smaller one,
+        neighbours are farther apart, which shows how far a result depends on their distance.
 
     Returns
     -------
@@ -368,8 +382,10 @@ def rosenstein(
     from trajtools._kernels.divergence import make_product, rosenstein_rows
 
     x, embedding = delay_vectors(x, dim, delay)
+    part = check_share(share)
     if metric == GRAPH_L1:
         options: dict[str, Any] = {"theiler": theiler, "horizon": horizon, "across": across, "stride": stride}
+        options["share"] = part
         return on_graphs(rosenstein, x, nodes=nodes, neighbors=neighbors, dt=dt, **options)
     check_nodes(nodes, metric)
     rule = neighbors or NearestK()
@@ -378,7 +394,7 @@ def rosenstein(
             f"rosenstein follows the nearest states: neighbors must be a NearestK, not {rule}; kantz accepts a radius"
         )
     clock = sampling(x, dt)
-    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = in_blocks(prepare(x, metric=metric, theiler=theiler, horizon=horizon), part)
     states = states if across else compact(states)
     lags = with_directions(states) if across else states.lags()
     matrix = states.matrix if states.code == PRECOMPUTED else None
@@ -409,5 +425,5 @@ def rosenstein(
         clock=clock,
         n_references=int(np.count_nonzero(index[:, 0] >= 0)),
         counts=counts,
-        extra={"k": int(rule.k), "across": across, "stride": int(stride), **embedding},
+        extra={"k": int(rule.k), "across": across, "stride": int(stride), "share": part, **embedding},
     )

@@ -23,7 +23,7 @@ from trajtools.exponents.applicability import (
 )
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent, unknown_exponent, with_steps
-from trajtools.exponents.fit_neighbors import BOUNDED, FOLLOWED_TO_SATURATION, UNBENT
+from trajtools.exponents.fit_neighbors import BOUNDED, FOLLOWED_TO_SATURATION, UNBENT, fit_neighbors, more_states
 from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nodes, normalised, sampling
 from trajtools.exponents.local_jacobian import LocalJacobian, local_jacobian, roughness
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
@@ -51,6 +51,7 @@ from trajtools.wiring import Parameter
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
 LARGEST = 1e100  # magnitude whose square neither overflows nor underflows
+SPARSE = 0.25  # of the record, from which the exponent is measured again with neighbours farther apart
 LONGEST = 2000  # samples for which pairs that do not separate are followed
 REPLACED = 16  # saturation time over the time that a pair is followed before it may be replaced
 FEWEST_SURROGATES = 99  # (k + 1) / (n + 1) reaches the 1 % level
@@ -199,7 +200,8 @@ def _moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple
         reasons, known = (*problems, _not_analysable(error)), ready.choices | {"probe": _probe_settings(stats)}
         failed = _no_exponent(options, clock, reasons, known)
         return failed if exact is None else _periodic(failed, ready, exact, clock)
-    fit = growth.fit(options.region, level=options.level, rng=options.rng)
+    sparser = _sparser_curve(ready, stats, options, clock)
+    fit = fit_neighbors(growth, options.region, level=options.level, rng=options.rng, sparser=sparser)
     fit = replace(
         fit,
         settings={
@@ -208,7 +210,6 @@ def _moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple
             "null": None,
             "no_null": ready.no_null.code if ready.no_null is not None else None,
             "probe": _probe_settings(stats),
-            "value_of_half_record": _half_record_value(ready, stats, options, clock),
         },
     )
     if exact is not None:
@@ -385,13 +386,10 @@ def _judged(
 
 
 def divergence_curve(
-    ready: Prepared, stats: Probe, options: Options, clock: tuple[float, str], half: bool = False
+    ready: Prepared, stats: Probe, options: Options, clock: tuple[float, str], share: float = 1.0
 ) -> Divergence:
-    """Divergence curve of the estimator, with parameters from the data."""
+    """Divergence curve of the estimator, with parameters from the data, from a share of the states."""
     states = ready.states
-    if half:
-        first = slice(len(states) // 2)
-        states = states[first, first] if options.metric == DISTANCES else states[first]
     dt, unit = clock
     followed = options.method in ("rosenstein", "kantz")
     target = stats.saturation + stats.saturation // 3 + 4 if followed else max(stats.saturation // REPLACED, 4)
@@ -415,6 +413,8 @@ def divergence_curve(
         grown = stats.rise * horizon / max(stats.saturation, 1)
         arguments["limit"] = 0.1 * float(np.exp(stats.log_distance[0] + stats.rise - min(grown, stats.rise)))
     across = step > 0 and options.metric == "l2" and has_directions(states)
+    if share != 1:
+        arguments["share"] = share
     if across:
         arguments |= {"across": True} | ({"stride": finer} if followed else {})
     if options.average is not None and options.method == "kantz":
@@ -512,9 +512,11 @@ def _objection(fit: Exponent) -> Reason | None:
     ):
         text = (
             "the growth is measured over {gain:.1f} e-folds and does not lead to saturation: an exponential would; "
-            "{needed:g} e-folds are needed; record more states, so that neighbours are closer, or use a longer horizon"
+            "{needed:g} e-folds are needed; {advice}, so that neighbours are closer, or use a longer horizon"
         )
-        return Reason.of("too-little-growth", text, gain=fit.settings["gain"], needed=UNBENT)
+        gain = float(fit.settings["gain"])
+        advice, times = more_states(UNBENT - gain, fit.settings["density_dimension"])
+        return Reason.of("too-little-growth", text, gain=gain, needed=UNBENT, advice=advice, times=times)
     if fit.settings["bend"] > BENT * fit.value:
         return Reason.of(
             "slopes-differ",
@@ -766,12 +768,14 @@ def _probe_settings(stats: Probe) -> dict[str, Any]:
     return {name: value for name, value in stats.to_dict().items() if name not in ("lags", "log_distance")}
 
 
-def _half_record_value(ready: Prepared, stats: Probe, options: Options, clock: tuple[float, str]) -> float:
-    """Exponent of the first half of the record, for its convergence with T; NaN if there is none."""
+def _sparser_curve(ready: Prepared, stats: Probe, options: Options, clock: tuple[float, str]) -> Divergence | None:
+    """The curve from a quarter of the record, whose neighbours are farther apart; None if there is none."""
+    if options.method not in FOLLOWED_TO_SATURATION:
+        return None
     try:
-        return divergence_curve(ready, stats, options, clock, half=True).fit(options.region, level=options.level).value
+        return divergence_curve(ready, stats, options, clock, share=SPARSE)
     except DataError:
-        return float("nan")
+        return None
 
 
 def _not_analysable(error: DataError) -> Reason:

@@ -299,14 +299,15 @@ def lyapunov_spectrum(
 
     In contracting directions neighbours are closest, and there the curvature of the map over the neighbourhood
     outweighs its slope (Henon, T = 3000, linear maps: -1.56 for -1.62). So, unless `neighbors` is passed, the maps have
-    quadratic terms where these halve the variance of what is left over (median over the states), which they do not
-    where that is noise, and where four times their coefficients are no more than a tenth of the states.
+    quadratic terms where these halve the variance of what is left over (median over the states), or where noise
+    flattens them less than linear ones (below), and where four times their coefficients are no more than a tenth of the
+    states.
 
     Errors s of the coordinates flatten a fitted slope by the factor :math:`1 + s^2 / e_c^2`, for the extent
     :math:`e_c` of the neighbours in direction c; the spread around the fit, :math:`s (d + |J|^2)^{1/2}`, tells s. While
     the mean logarithm of this exceeds 2 % of the last exponent, the neighbours are doubled, as long as that makes it
     smaller, up to a tenth of the states and 200. The intervals are widened by what remains: this logarithm, and the
-    shift of each exponent when all maps are fitted again with twice the neighbours.
+    largest change of each exponent over the neighbourhoods that were tried, with twice as many neighbours as the last.
 
     A map in d dimensions has d exponents, even if the attractor extends in fewer directions. The surplus exponents of
     the original method are spurious: they can exceed every true exponent (2, 3, ... times the largest one for an
@@ -354,19 +355,19 @@ def lyapunov_spectrum(
     most = max(size for size in (rule.k, 2 * rule.k, 2 * bends * may_bend) if size <= max(room, rule.k))
     nearby = nearest(states, NearestK(most))
     maps = fit_maps(states, nearby.index[:, : rule.k], across)
-    unexplained = float(np.median(maps.unexplained))
+    unexplained, time = float(np.median(maps.unexplained)), clock[0] * states.horizon
     logs, laid, overlap = (_without_overflow(part) for part in stretching(maps, directions))
-    time = clock[0] * states.horizon
     whole = _mean(logs) / time
     count = 0 if unexplained > MOST_UNEXPLAINED else min(wanted, directions)
     used, order, chosen = rule.k, 1, logs if laid is None else laid
     if may_bend and count:
         bent = fit_maps(states, nearby.index[:, :bends], across, quadratic=True)
-        if _straighter(bent, maps):
+        if _better(bent, maps, abs(_mean(chosen)[count - 1]), count):
             used, order, maps = bends, 2, bent
             chosen = _without_overflow(stretching(bent, directions)[0])
     values, intervals, shifts = np.full(wanted, np.nan), np.full((wanted, 2), np.nan), np.full(wanted, np.nan)
     confused = _attenuation(maps)[:count] / time
+    tried = [_mean(chosen)[:count] / time]
     while count and (2 * used <= most or 2 * used <= room):
         if 2 * used > most:
             most = 2 * used
@@ -375,11 +376,11 @@ def lyapunov_spectrum(
         wider = fit_maps(states, near, across, quadratic=order == 2)
         if order == 1 and may_bend and 2 * used >= bends:
             bent = fit_maps(states, near, across, quadratic=True)
-            wider, bend = (bent, 2) if _straighter(bent, wider) else (wider, 1)
+            wider, bend = (bent, 2) if _better(bent, wider, abs(_mean(chosen)[count - 1]), count) else (wider, 1)
         wide = _without_overflow(_like(laid, stretching(wider, directions)))
-        with np.errstate(invalid="ignore"):  # a direction that vanishes has no shift
-            shifts[:count] = (_mean(wide) - _mean(chosen))[:count] / time
+        shifts[:count] = _apart(_mean(wide), _mean(chosen))[:count] / time
         flatter = _attenuation(wider)[:count] / time
+        tried.append(_mean(wide)[:count] / time)
         if (
             neighbors is not None
             or confused[-1] < LEAST * abs(_mean(chosen)[count - 1]) / time
@@ -389,8 +390,11 @@ def lyapunov_spectrum(
         used, order, maps, chosen, confused = 2 * used, bend, wider, wide, flatter
     values[:count] = _mean(chosen[:, :count]) / time
     blocks = _blocks(chosen[:, :count]) / time
-    systematic = np.where(np.isfinite(shifts), np.abs(shifts), 0.0)[:count] + confused
-    intervals[:count] = _intervals(values[:count], blocks, level) + systematic[:, None] * [-1, 1]
+    moved = [np.nan_to_num(np.abs(_apart(each, values[:count])), posinf=0.0) for each in tried]
+    intervals[:count] = _intervals(values[:count], blocks, level) + (np.max(moved, axis=0) + confused)[:, None] * [
+        -1,
+        1,
+    ]
     return LyapunovSpectrum(
         values=values,
         intervals=intervals,
@@ -433,15 +437,27 @@ def lyapunov_spectrum(
     )
 
 
+def _apart(one: Floats, other: Floats) -> Floats:
+    """Difference of exponents; NaN for a direction that vanishes."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(one - other)
+
+
 def _like(laid: Floats | None, parts: tuple[Floats, Floats | None, float]) -> Floats:
     """Stretching of the same vectors as before: free ones, or those in the tangent planes."""
     free, in_planes, _ = parts
     return free if laid is None or in_planes is None else in_planes
 
 
-def _straighter(one: LocalMaps, other: LocalMaps) -> bool:
-    """Whether maps halve the variance around others."""
-    return bool(np.median(one.residual) < np.sqrt(CURVED) * np.median(other.residual))
+def _better(bent: LocalMaps, straight: LocalMaps, size: float, count: int) -> bool:
+    """Whether quadratic maps are better: they halve the variance around linear ones, or noise flattens them less.
+
+    `size` is that of the last of `count` exponents, per map; noise that flattens by less than `LEAST` of it is none.
+    """
+    if np.median(bent.residual) < np.sqrt(CURVED) * np.median(straight.residual):
+        return True
+    flat = float(_attenuation(straight)[count - 1])
+    return flat > LEAST * size and float(_attenuation(bent)[count - 1]) < flat
 
 
 def _check_request(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:

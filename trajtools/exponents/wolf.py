@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 WOLF_PROCEDURES = (CALIGIURI, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50
+LEAST_CHOICE = 8  # nearest states among which a replacement is chosen, though they be beyond the limit
 HYBRID_PROCEDURES = (MITTRA,)
 
 
@@ -133,8 +134,9 @@ def wolf(
     -----
     .. math:: \lambda = \frac{1}{M h} \sum_{m=1}^{M} \ln \frac{d(i_m + h, j_m + h)}{d(i_m, j_m)}, \; i_{m+1} = i_m + h
 
-    This is the variant with fixed evolution time. The replacement is the candidate whose separation has the smallest
-    angle to the line of the old one (in the paper also on the same side; small separations grow equally on both sides).
+    This is the variant with fixed evolution time. The replacement is the candidate within `limit` whose separation has
+    the smallest angle to the line of the old one (in the paper also on the same side; small separations grow equally on
+    both sides); the eight nearest states are candidates in any case, so that there is a choice of directions.
     Angles are computed from distances (comparison angles), for any metric. The nearest state alone is a poor choice for
     flows: it is nearest where the two orbits pass each other, and separates faster than the exponent. States at
     distance zero are not neighbours, and are counted; a pair at distance zero is replaced. No block is dropped because
@@ -179,7 +181,7 @@ def wolf(
         raise DataError(f"wolf chooses among the nearest states: neighbors must be a NearestK, not {neighbors!r}")
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
     rule = neighbors or NearestK(int(np.clip(len(walk) // CANDIDATE_SHARE, 1, CANDIDATES)))
-    beyond = growth_limit(walk, limit)
+    beyond, spread = growth_limit(walk, limit)
     starts = block_starts(walk)
     index, repeats, strategy = candidates(walk, rule, starts)
     path = _follow_wolf(walk, starts, index, beyond)
@@ -199,6 +201,7 @@ def wolf(
             "strategy_why": strategy.why,
             "procedure": None,
             "limit": beyond,
+            "spread": spread,
             "left_out": counts,
             "neighbor": path.neighbor,
             "turn": path.turn,
@@ -229,7 +232,11 @@ def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPa
                 continue
             at = 0
             if known:
-                cosines = np.abs(cosine(gap, walk.distances(i, near), walk.distances(old, near)))
+                # A replacement beyond the limit would not be kept either, and leaves the linear range before long.
+                gaps = walk.distances(i, near)
+                inside = max(LEAST_CHOICE, int(np.count_nonzero(gaps <= limit)))
+                near, gaps = near[:inside], gaps[:inside]
+                cosines = np.abs(cosine(gap, gaps, walk.distances(old, near)))
                 cosines = np.where(np.isnan(cosines), 0.0, cosines)  # a precomputed distance may be missing
                 at = int(np.argmax(cosines >= cosines.max() - EQUAL_COSINES))  # the nearest of the best aligned
                 turn = float(np.arccos(cosines[at]))
@@ -385,7 +392,7 @@ def hybrid(
     rule = neighbors or NearestK(MEMBERS)
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
     balls = _Ball(walk, rule, block_starts(walk))
-    beyond = growth_limit(walk, limit)
+    beyond, spread = growth_limit(walk, limit)
     path = _follow_ball(walk, balls, beyond, float(np.cos(turn)), average)
     counts = count_left_out(walk.states, balls.repeats)
     counts |= {"blocks_without_neighbors": len(balls.starts) - len(path.rows), "missing_later": path.missing}
@@ -403,6 +410,7 @@ def hybrid(
         settings={
             "procedure": None,
             "limit": beyond,
+            "spread": spread,
             "turn": turn,
             "radius": balls.radius,
             "left_out": counts,
