@@ -24,7 +24,7 @@ from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result, import_optional, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.types import Bools, Floats, Ints, StatesLike, TimeStepLike
-from trajtools.values import read_values
+from trajtools.values import not_finite, read_values
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
@@ -633,12 +633,11 @@ class Keeper:
 
     def _warnings(self, excluded: int) -> list[Reason]:
         comparison, warnings = self._comparison, []
-        if excluded:
-            text = (
-                "{excluded} of {states} states hold NaN or inf, or have no distance in this metric, and are excluded: "
-                "their distances are NaN"
-            )
-            warnings.append(Reason.of("not-finite", text, excluded=excluded, states=len(comparison.x)))
+        warnings += not_finite(comparison.rows.finite, step=np.asarray(comparison.x.step))
+        silent = excluded - int(np.count_nonzero(~comparison.rows.finite))
+        if silent:
+            text = "{excluded} of {states} finite states have no distance in this metric: their distances are NaN"
+            warnings.append(Reason.of("undefined-distances", text, excluded=silent, states=len(comparison.x)))
         others = int(np.count_nonzero(~comparison.columns.finite))
         if others and not comparison.square:
             text = "{excluded} of the {states} states of the columns hold NaN or inf and are excluded"

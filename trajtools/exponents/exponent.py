@@ -161,6 +161,7 @@ class Exponent(Result):
             return {
                 "chaotic": f"The distance between neighbouring states grows {time}, all along the record.",
                 "regular": "The trajectory returns to where it was, and neighbouring states stay close.",
+                "diverging": "The trajectory runs away until its numbers overflow.",
             }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
         return {
             "chaotic": f"The distance to nearby copies grows {time}, whenever they are perturbed.",

@@ -45,8 +45,8 @@ from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, pro
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
-from trajtools.types import Floats, Ints, RNGLike
-from trajtools.values import not_finite, rows_not_finite
+from trajtools.types import Bools, Floats, Ints, RNGLike
+from trajtools.values import finite_rows, not_finite, place
 from trajtools.wiring import Parameter
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
@@ -71,6 +71,7 @@ REST_SHARE = 0.5  # of the record, that must stand still for a verdict on the fi
 REST_NAMED = 0.1  # of the record, for a reason
 ULPS_AT_REST = 8  # of the largest number, by which such states may differ
 BLOCK_OF_STATES = 1024
+RUNAWAY = 20.0  # last finite step over the usual one, from which a trajectory that overflows has run away
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
 BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
@@ -152,17 +153,55 @@ class Options:
     optimizer: Optimizer = PLAIN
 
 
-def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
+def states_exponent(
+    x: Any, options: Options, *, clock: tuple[float, str], step: Ints | None = None, issues: tuple[Reason, ...] = ()
+) -> Exponent:
     """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at.
 
-    A warning says how many states are left out because they are not finite.
+    A trajectory whose steps grow until it overflows is diverging. A warning says how many states are left out because
+    they are not finite.
     """
     if not (len(x) if isinstance(x, Distances) else np.size(x)):
         shape = (0, 0) if isinstance(x, Distances) else np.shape(x)
         raise DataError(f"the trajectory is empty, its shape is {shape}")
+    of_distances = isinstance(x, Distances)
+    finite = ~np.asarray(x.excluded) if of_distances else finite_rows(x)
+    noun = "states" if of_distances or np.size(x) > len(x) else "samples"
+    gaps = not_finite(finite, step=step, noun=noun)
+    end = None if of_distances or finite.all() else _end_of_finite(x, finite, step)
+    if end is not None and end.code == "diverged":
+        return replace(_no_exponent(options, clock, (end,)), reasons=(end,), growth="diverging", verdict="diverging")
     exponent = _resting_or_moving(x, options, clock=clock, issues=issues)
-    gaps = not_finite(~np.asarray(x.excluded)) if isinstance(x, Distances) else rows_not_finite(x)
+    gaps += () if end is None else (end,)
     return replace(exponent, warnings=(*gaps, *exponent.warnings))
+
+
+def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
+    """How a trajectory went that ends in NaN or infinity: by growing steps, or at once; None where that is unknown."""
+    stop = int(np.argmin(finite))
+    if finite[stop:].any() or stop < 2:
+        return None
+    states = np.asarray(x)[:stop].reshape(stop, -1)
+    sizes = [
+        np.abs(np.diff(states[max(begin - 1, 0) : begin + BLOCK_OF_STATES].astype(np.float64), axis=0)).max(axis=1)
+        for begin in range(0, stop, BLOCK_OF_STATES)
+    ]
+    lengths = np.concatenate(sizes)
+    usual = float(np.median(lengths[:-1])) if len(lengths) > 1 else float(np.abs(states[0].astype(np.float64)).max())
+    factor = float(lengths[-1]) / usual if usual > 0 else float("inf")
+    if lengths[-1] == lengths.max() and factor > RUNAWAY:
+        text = (
+            "the trajectory runs away: its steps grow (the last finite one is {factor:.2g} times the usual) until the "
+            "numbers overflow, at {place}, so there is no exponent to measure; for a training, lower the learning rate"
+        )
+        return Reason.of("diverged", text, factor=factor, place=place(stop, step))
+    if len(lengths) < FEWEST_AT_REST:
+        return None
+    text = (
+        "the last finite step is {factor:.2g} times the usual one: nothing grew before the NaN or infinity, which came "
+        "at once, as from the loss or the data"
+    )
+    return Reason.of("not-finite", text, factor=factor)
 
 
 def _resting_or_moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...]) -> Exponent:

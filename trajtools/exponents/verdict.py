@@ -381,8 +381,10 @@ def _contracts(fit: TwinFit) -> Reason:
 def _runaway(fit: TwinFit) -> Reason:
     text = (
         "the training itself runs away: its own steps grow as fast as its twins part, and are largest at the end of "
-        "the record; it diverges, or the record ends during the escape from a saddle, which looks the same"
+        "the record"
     )
+    if not fit.growth.settings.get("n_diverged", 0):  # else it has overflowed
+        text += "; it diverges, or the record ends during the escape from a saddle, which looks the same"
     return Reason("runaway", text, {"share": fit.speed_share})
 
 

@@ -231,9 +231,11 @@ def _facts(run: Any) -> dict[str, str]:
     versions = run.provenance.get("versions", {}) if isinstance(run.provenance, dict) else {}
     software = versions.items() if isinstance(versions, dict) else ()
     planted = run.plantings["step"]
+    end = run.not_finite()
+    lost = f"; NaN or infinite from step {end['step']} on" if end else ""
     return {
         "status": str(run.status),
-        "states": f"{run.n_states}, steps {steps[0]} to {steps[-1]}" if len(steps) else "none",
+        "states": f"{run.n_states}, steps {steps[0]} to {steps[-1]}{lost}" if len(steps) else "none",
         "networks": f"{references}, and {counted(run.n_members - references, 'perturbed copy', 'perturbed copies')}"
         + (f", planted {len(planted)} times in all" if len(planted) > run.n_members - references else ""),
         "weights": f"{run.n_parameters}, {run.logical_dtype}",

@@ -897,8 +897,21 @@ def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reaso
         warnings.append(Reason.of("steps-differ", text, states=uncommon))
     excluded = sum(one.excluded for one in followed)
     if excluded:
-        text = "{excluded} states that are not finite are excluded"
-        warnings.append(Reason.of("not-finite", text, excluded=excluded))
+        lost = [one.lost for one in followed if one.lost >= 0]
+        text = "left out as missing (NaN) or infinite: {states} of the reference and its copies"
+        if lost:
+            text = (
+                "{ended} of {total} copies, or their reference, are NaN or infinite from step {first} on (the "
+                "earliest): they are analysed up to there"
+            )
+        values = {
+            "excluded": excluded,
+            "states": counted(excluded, "state"),
+            "ended": len(lost),
+            "total": total,
+            "first": min(lost, default=-1),
+        }
+        warnings.append(Reason.of("not-finite", text, **values))
     if settings["neutral_removed"] < 0.5:
         text = (
             "the neutral direction was removed at {share:.0%} of the states only: elsewhere the recorded states do "
