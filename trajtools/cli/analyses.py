@@ -83,13 +83,13 @@ def _stability_text(outcomes: list[Outcome]) -> list[Block]:
 def _stability_row(result: OrbitalStability) -> list[str]:
     import numpy as np
 
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     late = result.lag[:, -max(1, result.lag.shape[1] // 10) :]
     cells = [str(len(result.group)), result.verdict]
     for trend in (result.dynamical, result.orbital):
         low, high = np.exp(trend.change_interval)
-        cells += [number(float(np.exp(trend.change))), f"[{number(float(low))}, {number(float(high))}]"]
+        cells += [number(float(np.exp(trend.change))), ends(float(low), float(high))]
     return [*cells, *(number(_median(values)) for values in (result.frechet, result.tube, late))]
 
 
@@ -369,15 +369,15 @@ def dimension(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     rows = [
         [
             label,
             number(one.result.value),
-            _interval(one.result.interval),
+            ends(*one.result.interval),
             one.result.verdict,
-            _interval(one.result.region),
+            ends(*one.result.region),
             number(one.result.takens),
         ]
         for label, one in zip(labels(outcomes), outcomes, strict=True)
@@ -385,14 +385,6 @@ def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
     level = outcomes[0].result.level
     head = ["run", "dimension", f"{level:.0%} interval", "verdict", "radii", "Takens"]
     return with_reasons(table(head, rows, right=(1, 5)), outcomes)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    import numpy as np
-
-    from trajtools.plots._axes import number
-
-    return f"[{number(float(ends[0]))}, {number(float(ends[1]))}]" if np.isfinite(ends[0]) else "unknown"
 
 
 # curvature
@@ -416,14 +408,12 @@ def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _curvature_text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     head = ["run", "verdict", "edge at", "entry step", "rate x h_max after", "95% interval", "r(measured, predicted)"]
     rows = []
     for label, one in zip(labels(outcomes), outcomes, strict=True):
         result = one.result
-        low, high = result.after_interval
         middle = [number(value) for value in (result.threshold, result.entry, result.after)]
-        interval = f"[{number(low)}, {number(high)}]"
-        rows.append([label, result.verdict, *middle, interval, number(result.agreement)])
+        rows.append([label, result.verdict, *middle, ends(*result.after_interval), number(result.agreement)])
     return with_reasons(table(head, rows, right=(2, 3, 4, 6)), outcomes)

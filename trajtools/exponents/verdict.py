@@ -371,7 +371,8 @@ def _of_region(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]
 def _contracts(fit: TwinFit) -> Reason:
     return Reason.of(
         "contracts",
-        "the distance decays by {decay:.1f} e-folds, {rate:.4g} per {unit}, and the whole interval lies below zero",
+        "the distance decays by {decay:.1f} e-folds, {rate:.4g} per {unit}, "
+        + ("and the whole interval lies below zero" if np.isfinite(fit.interval[0]) else "at a constant rate"),
         decay=-fit.gain,
         rate=fit.ratio.value,
         unit=fit.growth.time_unit,
@@ -498,7 +499,16 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     if differ is not None:
         warnings.append(differ)
     warnings += [*_not_converged(fit), *_resting(fit)]
-    if fit.unit == "blocks of time":
+    if np.isfinite(fit.agreement):
+        text = (
+            "the interval is unknown: the {units} {unit} agree to within rounding"
+            if fit.unit != "blocks of time"
+            else "the interval is unknown: the {units} blocks of time agree to within {share:.1g} of the rate, so they "
+            "repeat one growth factor and are no independent samples; train more initial conditions"
+        )
+        values = {"units": fit.ratio.clusters, "unit": fit.unit, "share": fit.agreement}
+        warnings.append(Reason.of("interval-unknown", text, **values))
+    elif fit.unit == "blocks of time":
         text = (
             "the fit has {curves} independent {noun}: the interval comes from blocks of time and does not cover other "
             "initial conditions"

@@ -971,7 +971,7 @@ def rows(sweep: Sweep, names: Sequence[str] | None = None) -> list[list[str]]:
 
 
 def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[bool]) -> list[str]:
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     found = point.exponent
     measured = [
@@ -986,16 +986,10 @@ def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[b
         *(_value(point.hparams.get(name)) for name in names),
         point.run + (" (control)" if point.control else ""),
         "-" if found is None else number(found.value),
-        "-" if found is None else _ends(found.interval),
+        "-" if found is None else ends(*found.interval),
         _verdict(point),
         *(cell for cell, recorded in zip(measured, kept, strict=True) if recorded),
     ]
-
-
-def _ends(ends: tuple[float, float]) -> str:
-    from trajtools.plots._axes import number
-
-    return f"[{number(ends[0])}, {number(ends[1])}]" if np.isfinite(ends).all() else "unknown"
 
 
 def _verdict(point: SweepPoint) -> str:
