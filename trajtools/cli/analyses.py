@@ -408,12 +408,16 @@ def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _curvature_text(outcomes: list[Outcome]) -> list[Block]:
+    import numpy as np
+
     from trajtools.plots._axes import ends, number
 
     head = ["run", "verdict", "edge at", "entry step", "rate x h_max after", "95% interval", "r(measured, predicted)"]
     rows = []
     for label, one in zip(labels(outcomes), outcomes, strict=True):
         result = one.result
-        middle = [number(value) for value in (result.threshold, result.entry, result.after)]
-        rows.append([label, result.verdict, *middle, ends(*result.after_interval), number(result.agreement)])
+        after = [number(result.entry), number(result.after), ends(*result.after_interval)]
+        if not np.isfinite(result.entry):
+            after = ["-"] * 3  # it never came to the edge
+        rows.append([label, result.verdict, number(result.threshold), *after, number(result.agreement)])
     return with_reasons(table(head, rows, right=(2, 3, 4, 6)), outcomes)

@@ -25,6 +25,7 @@ from trajtools.errors import (
     SelectionError,
     TrajtoolsError,
 )
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from trajtools.trajectory import Trajectory
 
 Errors = list[tuple[str, Exception]]
+MORE_STATES = "record more steps (Recorder(..., every=1) keeps every update), or let the training go on"
 FILES_HELP = "FILE may also be a folder, for the runs in it, or a pattern in quotes, such as 'sweep/*.h5'."
 
 # Inputs
@@ -205,7 +207,13 @@ class Source:
         if self.table is not None:
             return self.table.states(self.selection, self.path)
         selected = select_states(self.recorded_run(), self.selection)
-        return selected.trajectory() if isinstance(selected, MemberStates) else selected
+        states = selected.trajectory() if isinstance(selected, MemberStates) else selected
+        if len(states) < 2:
+            raise DataError(
+                f"run {self.name!r} has {counted(len(states), 'state')} here, and this command needs a trajectory: "
+                f"{MORE_STATES}"
+            )
+        return states
 
     def twins(self) -> Any:
         """Return a run with twins, or pairs (reference, copies)."""
@@ -530,16 +538,16 @@ def with_reasons(content: Part, outcomes: Sequence[Outcome]) -> list[Block]:
 
 def report(errors: Errors) -> None:
     """Print errors on stderr, one sentence each."""
-    for path, text in _unique(errors):
+    for path, text in unique(errors):
         click.echo(f"Error: {text}" if path in text else f"Error: {path}: {text}", err=True)
 
 
 def plain_errors(errors: Errors) -> list[dict[str, str]]:
     """Return errors as JSON can hold them."""
-    return [{"file": path, "error": text} for path, text in _unique(errors)]
+    return [{"file": path, "error": text} for path, text in unique(errors)]
 
 
-def _unique(errors: Errors) -> list[tuple[str, str]]:
+def unique(errors: Errors) -> list[tuple[str, str]]:
     """Each error once: what is wrong with a file is often wrong with each of its runs."""
     return list(dict.fromkeys((path, sentence(error)) for path, error in errors))
 

@@ -70,6 +70,8 @@ FEWEST_AT_REST = 20  # equal states at the end: the trajectory stands still
 REST_SHARE = 0.5  # of the record, that must stand still for a verdict on the fixed point
 REST_NAMED = 0.1  # of the record, for a reason
 ULPS_AT_REST = 8  # of the largest number, by which such states may differ
+FEWEST_FINITE = 20  # states, to estimate a time scale
+MORE_STATES = "{needed} are needed to estimate a time scale: record more (of a training, every step: every=1)"
 BLOCK_OF_STATES = 1024
 RUNAWAY = 20.0  # last finite step over the usual one, from which a trajectory that overflows has run away
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
@@ -164,6 +166,10 @@ def states_exponent(
     if not (len(x) if isinstance(x, Distances) else np.size(x)):
         shape = (0, 0) if isinstance(x, Distances) else np.shape(x)
         raise DataError(f"the trajectory is empty, its shape is {shape}")
+    if step is not None and len(x) == 1:
+        text = "the trajectory has one state, of step {step}, and {more}"
+        reason = Reason.of("too-few-states", text, step=step[0], more=MORE_STATES.format(needed=FEWEST_FINITE))
+        return _no_exponent(options, clock, (reason,))
     of_distances = isinstance(x, Distances)
     finite = ~np.asarray(x.excluded) if of_distances else finite_rows(x)
     noun = "states" if of_distances or np.size(x) > len(x) else "samples"
@@ -645,8 +651,8 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
         )
     matrix = tame(np.asarray(x.read(0, len(x)), dtype=np.float64))
     usable = np.flatnonzero(np.count_nonzero(np.isfinite(matrix), axis=1) > 1)
-    if len(usable) < 20:
-        raise DataError(f"{len(usable)} states with distances are too few to estimate a time scale; record more")
+    if len(usable) < FEWEST_FINITE:
+        raise DataError(f"{len(usable)} states have distances, and {MORE_STATES.format(needed=FEWEST_FINITE)}")
     choices: dict[str, Any] = {}
     theiler = options.theiler
     if theiler is None:
@@ -713,8 +719,8 @@ def prepare_states(x: Any, options: Options) -> Prepared:
         raise single_row(array.shape[1])
     series = _scaled(array.astype(np.float64, copy=False).reshape(len(array), -1))
     finite = np.isfinite(series).all(axis=1)
-    if finite.sum() < 20:
-        raise DataError(f"too few finite states to estimate a time scale: {int(finite.sum())}; record more")
+    if finite.sum() < FEWEST_FINITE:
+        raise DataError(f"there are {int(finite.sum())} finite states, and {MORE_STATES.format(needed=FEWEST_FINITE)}")
     choices: dict[str, Any] = {}
     dim, delay = options.dim or 1, options.delay or 1
     if series.shape[1] == 1 and options.dim is None:
