@@ -65,6 +65,12 @@ def not_finite(
     return (Reason.of("not-finite", text, **values),)
 
 
+def rows_not_finite(x: Any) -> tuple[Reason, ...]:
+    """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
+    step, noun = getattr(x, "step", None), "samples" if np.size(x) == len(x) else "states"
+    return not_finite(finite_rows(x), step=step, noun=noun)
+
+
 def place(row: int, step: NDArray[Any] | None) -> str:
     """Name a state by its step, or by its index where there are no steps."""
     return f"index {row}" if step is None else f"step {step[row]}"

@@ -632,7 +632,8 @@ class Keeper:
         return Distances(values=values, path=path, **fields, **vectors)
 
     def _warnings(self, excluded: int) -> list[Reason]:
-        comparison, warnings = self._comparison, []
+        comparison = self._comparison
+        warnings: list[Reason] = []
         warnings += not_finite(comparison.rows.finite, step=np.asarray(comparison.x.step))
         silent = excluded - int(np.count_nonzero(~comparison.rows.finite))
         if silent:

@@ -16,7 +16,7 @@ from trajtools.neighbors.states import States, prepare
 from trajtools.reasons import Reason
 from trajtools.results import AxisNames, Result
 from trajtools.types import Floats, Ints, StatesLike, TimeStepLike
-from trajtools.values import finite_rows, not_finite
+from trajtools.values import rows_not_finite
 from trajtools.wording import bounds, counted
 
 # Neighbours per dimension of small and large neighbourhoods, and the number of sampled states.
@@ -424,9 +424,7 @@ def lyapunov_spectrum(
             "n_blocks": len(blocks),
         },
         warnings=(
-            *not_finite(
-                finite_rows(x), step=getattr(x, "step", None), noun="samples" if np.size(x) == len(x) else "states"
-            ),
+            *rows_not_finite(x),
             *_warnings(
                 across, whole, values, shifts, wanted, unexplained=unexplained, blocks=len(blocks), plain=not embedding
             ),

@@ -779,8 +779,7 @@ def _corrected(values: Floats, states: int, correct: bool) -> Floats:
 
 
 def _warnings(series: Series, lagged: Lagged, lags: int) -> tuple[Reason, ...]:
-    warnings = []
-    warnings += series.not_finite()
+    warnings = [*series.not_finite()]
     if not lagged.covariance[0] > 0:
         text = "all states are equal after detrending: there is no variance to correlate"
         warnings.append(Reason("constant", text))
