@@ -133,3 +133,9 @@ def test_the_sweep_names_the_step(tmp_path, files):
     assert sweep.points[-1].lost_at == RUNAWAY
     assert "ends in NaN or infinity" in sweep.summary()
     assert f"(diverged at step {RUNAWAY})" in call("sweep", tmp_path, "--x", "lr").stdout
+
+
+def test_a_trajectory_at_rest_before_the_numbers_are_lost_did_not_run_away():
+    for value in (0.0, 1.0):
+        found = tt.lyapunov(np.r_[np.full(300, value), np.full(500, np.nan)])
+        assert found.verdict == "inconclusive"

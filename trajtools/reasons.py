@@ -45,6 +45,11 @@ def codes(reasons: Iterable[Reason]) -> tuple[str, ...]:
     return tuple(reason.code for reason in reasons)
 
 
+def in_order(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Reasons and warnings as they are shown, each once: what is missing from the data comes first."""
+    return tuple(sorted(dict.fromkeys(reasons), key=lambda reason: reason.code not in MISSING))
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -53,6 +58,7 @@ def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+MISSING = ("not-finite", "diverged")
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
     # input

@@ -21,7 +21,7 @@ from trajtools.cli.runner import (
     select_states,
 )
 from trajtools.errors import DataError
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, in_order
 
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
@@ -435,7 +435,7 @@ def text(outcomes: list[Outcome]) -> list[Block]:
         right = {i + 1 for i in right}
     blocks: list[Block] = [table(head, rows, right=right, keys=head.index("run") + 1)]
     for label, answer in zip(labels(outcomes), answers, strict=True):
-        remarks = (*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings)
+        remarks = in_order((*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings))
         blocks.append(bullets(f"{label}: {answer.exponent.verdict}", remarks))
         if answer.windows is not None:
             blocks.append(_windows_text(answer.run, answer.windows))

@@ -25,6 +25,7 @@ from trajtools.errors import (
     SelectionError,
     TrajtoolsError,
 )
+from trajtools.reasons import in_order
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
@@ -530,7 +531,7 @@ def with_reasons(content: Part, outcomes: Sequence[Outcome]) -> list[Block]:
     """Put the reasons and warnings of every result below a table."""
     blocks: list[Block] = [content]
     for label, one in zip(labels(outcomes), outcomes, strict=True):
-        remarks = (*getattr(one.result, "reasons", ()), *getattr(one.result, "warnings", ()))
+        remarks = in_order((*getattr(one.result, "reasons", ()), *getattr(one.result, "warnings", ())))
         if remarks:
             blocks.append(bullets(f"{label}:", remarks))
     return blocks

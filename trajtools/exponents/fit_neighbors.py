@@ -354,7 +354,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         jump = Reason.of(
             "unresolved",
             "{share:.0%} of the total separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
-            "is resolved, as with noise; sample more often, or use twins",
+            "is resolved, as with noise; sample more often",
             share=(curve[1] - curve[0]) / plateau.rise,
             rise=plateau.rise,
         )
@@ -363,7 +363,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         no_window = Reason.of(
             "no-exponential-regime",
             "no window of {needed_steps} steps below saturation spans {needed} e-fold: there is no exponential regime "
-            "in {steps} steps; record more states (closer neighbours), or use twins",
+            "in {steps} steps; record more states, so that neighbours are closer",
             needed_steps=FEWEST_STEPS,
             needed=FEWEST_EFOLDS,
             steps=len(curve) - 1,
@@ -384,7 +384,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         no_error = Reason.of(
             "error-unknown",
             "the standard error is unknown: it needs {needed} blocks of reference states, and there are {blocks}; "
-            "record {times:.2g} times as long or longer, or lower the horizon",
+            "record {times:.2g} times as long or longer, fill gaps if there are any, or lower the horizon",
             blocks=blocks,
             needed=FEWEST_BLOCKS,
             times=FEWEST_BLOCKS / max(blocks, 1),

@@ -178,8 +178,34 @@ def states_exponent(
     if end is not None and end.code == "diverged":
         return replace(_no_exponent(options, clock, (end,)), reasons=(end,), growth="diverging", verdict="diverging")
     exponent = _resting_or_moving(x, options, clock=clock, issues=issues)
+    exponent = _with_twins(exponent, step, 2 if of_distances else np.size(x) // max(len(x), 1))
     gaps += () if end is None else (end,)
+    if gaps and exponent.settings.get("dim", 1) > 1:
+        gaps += _whole_vectors(finite, exponent.settings["dim"], exponent.settings["delay"])
     return replace(exponent, warnings=(*gaps, *exponent.warnings))
+
+
+def _with_twins(exponent: Exponent, step: Ints | None, width: int) -> Exponent:
+    """Point to twins where neighbours cannot tell; a series of numbers is no training."""
+    missing = {"not-analysable", *SUGGEST_TWINS} & set(codes(exponent.reasons))
+    if exponent.verdict != "inconclusive" or not missing or width < 2:
+        return exponent
+    text = f"of a training, {TWINS}" if step is not None else f"if these are states of a training, {TWINS}"
+    return replace(exponent, reasons=(*exponent.reasons, Reason("use-twins", text)))
+
+
+def _whole_vectors(finite: Bools, dim: int, delay: int) -> tuple[Reason, ...]:
+    """Say how many delay vectors a series with gaps leaves."""
+    total = len(finite) - (dim - 1) * delay
+    if total < 1:
+        return ()
+    whole = np.logical_and.reduce([finite[k * delay : k * delay + total] for k in range(dim)])
+    text = (
+        "with dim={dim} and delay={delay} every missing sample spoils up to {dim} delay vectors: {whole} of {total} are "
+        "whole; pass a smaller dim=, or fill the gaps"
+    )
+    values = {"dim": dim, "delay": delay, "whole": np.count_nonzero(whole), "total": total}
+    return (Reason.of("not-finite", text, **values),)
 
 
 def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
@@ -193,8 +219,11 @@ def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
         for begin in range(0, stop, BLOCK_OF_STATES)
     ]
     lengths = np.concatenate(sizes)
-    usual = float(np.median(lengths[:-1])) if len(lengths) > 1 else float(np.abs(states[0].astype(np.float64)).max())
-    factor = float(lengths[-1]) / usual if usual > 0 else float("inf")
+    moving = lengths[:-1][lengths[:-1] > 0]
+    usual = float(np.median(moving)) if len(moving) else float(np.abs(states[0].astype(np.float64)).max())
+    if not usual > 0:
+        return None
+    factor = float(lengths[-1]) / usual
     if lengths[-1] == lengths.max() and factor > RUNAWAY:
         text = (
             "the trajectory runs away: its steps grow (the last finite one is {factor:.2g} times the usual) until the "
@@ -232,7 +261,8 @@ def _moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple
             stats = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
     except DataError as error:
         exact = None if ready is None or issues else _exact_period(ready, options)
-        failed = _no_exponent(options, clock, (_not_analysable(error), *issues))
+        known = {} if ready is None else ready.choices
+        failed = _no_exponent(options, clock, (_not_analysable(error), *issues), known)
         return failed if ready is None or exact is None else _periodic(failed, ready, exact, clock)
     problems = (*issues, *objections(stats, theiler=ready.theiler))
     exact = None
@@ -403,7 +433,14 @@ def _judged(
     verdict = "inconclusive"
     if measured:
         verdict, reasons = _judge(
-            fit, stats, options, clock=clock, tested=tested, jacobian=jacobian, missing=ready.no_null
+            fit,
+            stats,
+            options,
+            clock=clock,
+            tested=tested,
+            jacobian=jacobian,
+            missing=ready.no_null,
+            gaps=not np.isfinite(ready.states).all(),
         )
     if problems:
         verdict, reasons = "inconclusive", (*problems, *reasons)
@@ -579,6 +616,7 @@ def _judge(
     tested: Tested,
     jacobian: LocalJacobian | None,
     missing: Reason | None,
+    gaps: bool,
 ) -> tuple[str, tuple[Reason, ...]]:
     """Verdict and reasons where a rate was measured: every test must be passed."""
     growth, objection = fit.reasons[0], _objection(fit)
@@ -590,6 +628,11 @@ def _judge(
         return "inconclusive", (growth, missing)
     if jacobian is None:
         text = "the record is too short to fit Jacobians, which tell growth from noise; record more states"
+        if gaps:
+            text = (
+                "no stretch without a gap is long enough to fit Jacobians, which tell growth from noise; fill the gaps, "
+                "or give a window without them"
+            )
         return "inconclusive", (growth, Reason("local-jacobian-unknown", text))
     if not jacobian.positive:
         return "inconclusive", (growth, jacobian.reason(*clock))
@@ -730,11 +773,13 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     states = embed(series, dim, delay) if dim > 1 else series
     finite_rows = np.asarray(np.isfinite(states).all(axis=1))
     states = np.where(finite_rows[:, None], states, np.nan)
-    if dim > 1 and np.count_nonzero(finite_rows) < 2:
+    whole = int(np.count_nonzero(finite_rows))
+    if dim > 1 and whole < FEWEST_FINITE:
         missing = int(len(series) - finite.sum())
         raise DataError(
-            f"{missing} of {len(series)} values are missing, and a delay embedding in {dim} dimensions spreads each "
-            f"over {dim} states: none or one is left. Fill the gaps, or pass dim=1"
+            f"{missing} of {len(series)} values are missing, and delay vectors with dim={dim} "
+            f"{'(as passed)' if options.dim else '(chosen from the data)'} and delay={delay} contain {dim} values "
+            f"each: {whole} of {len(states)} are whole, and {FEWEST_FINITE} are needed; fill the gaps, or pass dim=1"
         )
     small = _projected(states, choices)
     theiler = options.theiler
@@ -768,10 +813,20 @@ def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tup
     delay = options.delay if options.delay is not None else _delay(series, choices)
     most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
     # Cao's criterion fails on steep maps, false neighbours on some flows; both failures overestimate the dimension.
-    with np.errstate(all="ignore"):  # neighbours can be equal in the new coordinate
-        candidates = [
-            estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")
-        ]
+    try:
+        with np.errstate(all="ignore"):  # neighbours can be equal in the new coordinate
+            candidates = [
+                estimate_dimension(series, delay=delay, max_dim=most, method=name)
+                for name in ("false-neighbors", "cao")
+            ]
+    except DataError as error:
+        if np.isfinite(series).all():
+            raise
+        raise DataError(
+            f"the embedding dimension cannot be chosen: delay vectors with dim={most} and delay={delay} are compared, and "
+            f"too few of them are without a missing value ({error}); fill the gaps, or pass dim= (1 takes the values as "
+            "they are)"
+        ) from error
     dimension = min(candidates, key=lambda choice: choice.value)
     choices["dim_choice"] = _summary(dimension)
     choices["dim_by_method"] = {choice.method: choice.value for choice in candidates}
@@ -800,8 +855,6 @@ def _summary(chosen: Choice) -> dict[str, Any]:
 def _no_exponent(
     options: Options, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
 ) -> Exponent:
-    if not set(codes(reasons)) & set(SUGGEST_TWINS):
-        reasons = (*reasons, Reason("use-twins", f"for a training, {TWINS}"))
     metric = options.metric if isinstance(options.metric, str) else options.metric.name
     known = {"method": options.method, "metric": metric, **(settings or {})}
     return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)
