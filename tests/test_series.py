@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import trajtools as tt
-from trajtools.reasons import codes
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import codes
 from trajtools.systems import SYSTEMS
 
 HENON = 0.4192

@@ -23,6 +23,7 @@ from trajtools.cli.runner import (
     with_reasons,
 )
 from trajtools.errors import DataError
+from trajtools.wording import time_units
 
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
@@ -67,15 +68,28 @@ def stability(request: Request, *, seed: int, **chosen: Any) -> None:
 
 def _stability_text(outcomes: list[Outcome]) -> list[Block]:
     factors = [title for part in ("equal times", "orbit") for title in (f"{part} x", f"{part}: interval")]
-    head = ["run", "twins", "verdict", *factors, "Frechet", "tube", "lag"]
+    head = [
+        "run",
+        "twins",
+        f"followed ({time_units(outcomes[0].result.time_unit)})",
+        "verdict",
+        *factors,
+        "Frechet",
+        "tube",
+        "lag",
+    ]
     rows = [[label, *_stability_row(one.result)] for label, one in zip(labels(outcomes), outcomes, strict=True)]
-    blocks = with_reasons(table(head, rows, right=(1, 3, 5, 7, 8, 9)), outcomes)
+    blocks = with_reasons(table(head, rows, right=(1, 2, 4, 6, 8, 9, 10)), outcomes)
     notes = (
+        "verdict: whether copies return to the path of their reference; `trajtools lyapunov` asks another question, "
+        "whether and how fast they part. Copies that return or stay (asymptotically or orbitally stable, marginal "
+        "drift) are mostly 'regular' there, and unstable ones are not",
+        "followed: time since the perturbation; of copies that were planted anew, the longest stretch",
         "equal times x, orbit x: factor by which the distance changes, at equal times and to the nearest point of the "
         "orbit; below 1 copies come back",
         "Frechet: how far apart the two paths are, at the best alignment in time (median)",
         "tube: largest distance of a copy to the orbit (median)",
-        "lag: how far the copy runs ahead (+) or behind (-) along the orbit at the end (median)",
+        "lag: time by which a copy runs ahead (+) or behind (-) along the orbit at the end (median)",
     )
     return [*blocks, bullets("How to read it:", notes)]
 
@@ -86,7 +100,7 @@ def _stability_row(result: OrbitalStability) -> list[str]:
     from trajtools.plots._axes import ends, number
 
     late = result.lag[:, -max(1, result.lag.shape[1] // 10) :]
-    cells = [str(len(result.group)), result.verdict]
+    cells = [str(len(result.group)), f"{result.time[-1]:g}", result.verdict]
     for trend in (result.dynamical, result.orbital):
         low, high = np.exp(trend.change_interval)
         cells += [number(float(np.exp(trend.change))), ends(float(low), float(high))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -436,10 +437,26 @@ def text(outcomes: list[Outcome]) -> list[Block]:
     blocks: list[Block] = [table(head, rows, right=right, keys=head.index("run") + 1)]
     for label, answer in zip(labels(outcomes), answers, strict=True):
         remarks = in_order((*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings))
-        blocks.append(bullets(f"{label}: {answer.exponent.verdict}", remarks))
+        blocks.append(bullets(f"{label}: {answer.exponent.verdict}. {answer.exponent.summary()}", remarks))
         if answer.windows is not None:
             blocks.append(_windows_text(answer.run, answer.windows))
+    blocks.append(bullets("How to read it:", _reading(answers)))
     return blocks
+
+
+def _reading(answers: Sequence[Analysis]) -> list[str]:
+    """What the columns of the table mean."""
+    unit = answers[0].exponent.unit.removeprefix("1/")
+    twins = any(answer.exponent.method == "twins" for answer in answers)
+    who = "nearby trainings" if twins else "neighbouring states"
+    notes = [f"exponent: e-folds (factors of e) per {unit} by which the distance between {who} grows"]
+    if twins:
+        notes += [
+            "verdict: whether the distance grows exponentially, and after every perturbation; `trajtools stability` "
+            "asks another question, whether copies return to the path of their reference",
+            "used: initial conditions with a fit, of all",
+        ]
+    return notes
 
 
 def columns(answer: Analysis) -> list[str]:

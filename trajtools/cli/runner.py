@@ -532,7 +532,9 @@ def with_reasons(content: Part, outcomes: Sequence[Outcome]) -> list[Block]:
     blocks: list[Block] = [content]
     for label, one in zip(labels(outcomes), outcomes, strict=True):
         remarks = in_order((*getattr(one.result, "reasons", ()), *getattr(one.result, "warnings", ())))
-        if remarks:
+        if hasattr(one.result, "verdict"):
+            blocks.append(bullets(f"{label}: {one.result.verdict}. {one.result.summary()}", remarks))
+        elif remarks:
             blocks.append(bullets(f"{label}:", remarks))
     return blocks
 

@@ -201,8 +201,8 @@ def _whole_vectors(finite: Bools, dim: int, delay: int) -> tuple[Reason, ...]:
         return ()
     whole = np.logical_and.reduce([finite[k * delay : k * delay + total] for k in range(dim)])
     text = (
-        "with dim={dim} and delay={delay} every missing sample spoils up to {dim} delay vectors: {whole} of {total} are "
-        "whole; pass a smaller dim=, or fill the gaps"
+        "with dim={dim} and delay={delay} every missing sample spoils up to {dim} delay vectors: {whole} of {total} "
+        "are whole; pass a smaller dim=, or fill the gaps"
     )
     values = {"dim": dim, "delay": delay, "whole": np.count_nonzero(whole), "total": total}
     return (Reason.of("not-finite", text, **values),)
@@ -630,8 +630,8 @@ def _judge(
         text = "the record is too short to fit Jacobians, which tell growth from noise; record more states"
         if gaps:
             text = (
-                "no stretch without a gap is long enough to fit Jacobians, which tell growth from noise; fill the gaps, "
-                "or give a window without them"
+                "no stretch without a gap is long enough to fit Jacobians, which tell growth from noise; fill the "
+                "gaps, or give a window without them"
             )
         return "inconclusive", (growth, Reason("local-jacobian-unknown", text))
     if not jacobian.positive:
@@ -823,9 +823,9 @@ def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tup
         if np.isfinite(series).all():
             raise
         raise DataError(
-            f"the embedding dimension cannot be chosen: delay vectors with dim={most} and delay={delay} are compared, and "
-            f"too few of them are without a missing value ({error}); fill the gaps, or pass dim= (1 takes the values as "
-            "they are)"
+            f"the embedding dimension cannot be chosen: delay vectors with dim={most} and delay={delay} are compared, "
+            f"and too few of them are without a missing value ({error}); fill the gaps, or pass dim= (1 takes the "
+            "values as they are)"
         ) from error
     dimension = min(candidates, key=lambda choice: choice.value)
     choices["dim_choice"] = _summary(dimension)
