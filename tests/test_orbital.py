@@ -645,7 +645,7 @@ def test_the_words_agree_with_those_of_the_exponent(change):
     pairs = []
     for k in range(6):
         orbit = np.column_stack([np.cos(40 * t + k), np.sin(40 * t + k)])
-        distance = 1e-6 * np.exp(change * (1 + 0.01 * k) * t + 0.01 * np.sin(300 * t + k))
+        distance = 1e-6 * np.exp(change * (1 + 0.01 * k) * np.minimum(4 * t, 1) + 0.01 * np.sin(300 * t + k))
         pairs.append((orbit, [orbit * (1 + distance)[:, None]]))
     exponent, found = tt.twins(pairs).fit(), tt.orbital_stability(pairs)
     assert exponent.verdict == "regular"

@@ -87,7 +87,7 @@ CODES: dict[str, str] = {
     "unused-curves": "some curves have no point in the fitted window",
     "too-fast": "the growth takes fewer steps than a fit needs",
     "slows-down": "the growth is slower than exponential, and faster than a power law",
-    "few-curves-grow": "a few curves grow, and the others do not",
+    "few-curves-grow": "some curves grow, and the others do not",
     "runaway": "the training itself diverges, or is still escaping from a saddle",
     "starts-differ": "the rates of separate starts differ",
     # tests

@@ -16,6 +16,7 @@ from trajtools.reasons import Reason
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
 MOST_NAMED = 5  # columns that a message lists
+STEPPED = ("step", "epoch")  # units of time of a training
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +68,19 @@ def not_finite(
 
 def rows_not_finite(x: Any) -> tuple[Reason, ...]:
     """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
-    step, noun = getattr(x, "step", None), "samples" if np.size(x) == len(x) else "states"
+    step, noun = steps_of(x), "samples" if np.size(x) == len(x) else "states"
     return not_finite(finite_rows(x), step=step, noun=noun)
 
 
 def place(row: int, step: NDArray[Any] | None) -> str:
     """Name a state by its step, or by its index where there are no steps."""
     return f"index {row}" if step is None else f"step {step[row]}"
+
+
+def steps_of(x: Any) -> NDArray[Any] | None:
+    """Steps of the states of a training; None of arrays, and of tables with a clock, whose rows are counted."""
+    step = getattr(x, "step", None)
+    return np.asarray(step) if step is not None and getattr(x, "time_unit", "") in STEPPED else None
 
 
 def finite_rows(x: Any) -> NDArray[np.bool_]:

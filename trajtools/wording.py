@@ -51,6 +51,11 @@ def time_units(unit: str) -> str:
     return "units of time" if unit == "time" else f"{unit}s"
 
 
+def one_unit(unit: str) -> str:
+    """A unit of time in the singular; numbers without a unit are in a "unit of time"."""
+    return "unit of time" if unit == "time" else unit
+
+
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> list[str]:
     """Lines of a table with columns of equal width; `total`: number of rows, if only the first ones are given."""
     if any(len(row) != len(head) for row in rows):

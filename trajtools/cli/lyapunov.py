@@ -23,6 +23,7 @@ from trajtools.cli.runner import (
 )
 from trajtools.errors import DataError
 from trajtools.reasons import Reason, in_order
+from trajtools.wording import one_unit, time_units
 
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
@@ -449,7 +450,7 @@ def _reading(answers: Sequence[Analysis]) -> list[str]:
     unit = answers[0].exponent.unit.removeprefix("1/")
     twins = any(answer.exponent.method == "twins" for answer in answers)
     who = "nearby trainings" if twins else "neighbouring states"
-    notes = [f"exponent: e-folds (factors of e) per {unit} by which the distance between {who} grows"]
+    notes = [f"exponent: e-folds (factors of e) per {one_unit(unit)} by which the distance between {who} grows"]
     if twins:
         notes += [
             "verdict: whether the distance grows exponentially, and after every perturbation; `trajtools stability` "
@@ -467,7 +468,7 @@ def columns(answer: Analysis) -> list[str]:
         f"exponent ({exponent.unit})",
         f"{exponent.level:.0%} interval",
         "verdict",
-        f"fitted {answer.growth.time_unit}s",
+        f"fitted {time_units(answer.growth.time_unit)}",
         "used",
     ]
 

@@ -12,7 +12,7 @@ from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.statistics import window_fits
 from trajtools.types import Floats, Ints, RNGLike
-from trajtools.wording import time_units
+from trajtools.wording import one_unit, time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
@@ -345,7 +345,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             "no exponential regime",
             rise=plateau.rise,
             time=duration,
-            unit=unit,
+            unit=one_unit(unit),
             units=time_units(unit),
         )
         return "inconclusive", (bounded, untested)
@@ -376,7 +376,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         gain=plateau.gain,
         start=growth.time[plateau.start],
         stop=growth.time[plateau.stop],
-        unit=unit,
+        unit=one_unit(unit),
         units=time_units(unit),
     )
     if not np.isfinite(p_positive):

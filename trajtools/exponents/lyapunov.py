@@ -185,7 +185,7 @@ def lyapunov(
         rng=rng,
         optimizer=record.optimizer,
     )
-    exponent = states_exponent(record.states, options, clock=record.clock, step=record.step, issues=record.issues)
+    exponent = states_exponent(record.states, options, clock=record.clock, step=record.trained, issues=record.issues)
     return record.complete(_with_embedding(exponent, {"dim": dim, "delay": delay}))
 
 

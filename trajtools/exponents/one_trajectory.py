@@ -46,8 +46,9 @@ from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike
-from trajtools.values import finite_rows, not_finite, place
+from trajtools.values import finite_rows, not_finite, place, steps_of
 from trajtools.wiring import Parameter
+from trajtools.wording import one_unit
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
 LARGEST = 1e100  # magnitude whose square neither overflows nor underflows
@@ -71,7 +72,7 @@ REST_SHARE = 0.5  # of the record, that must stand still for a verdict on the fi
 REST_NAMED = 0.1  # of the record, for a reason
 ULPS_AT_REST = 8  # of the largest number, by which such states may differ
 FEWEST_FINITE = 20  # states, to estimate a time scale
-MORE_STATES = "{needed} are needed to estimate a time scale: record more (of a training, every step: every=1)"
+MORE_STATES = "{needed} are needed to estimate a time scale; record more"
 BLOCK_OF_STATES = 1024
 RUNAWAY = 20.0  # last finite step over the usual one, from which a trajectory that overflows has run away
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
@@ -167,7 +168,7 @@ def states_exponent(
         shape = (0, 0) if isinstance(x, Distances) else np.shape(x)
         raise DataError(f"the trajectory is empty, its shape is {shape}")
     if step is not None and len(x) == 1:
-        text = "the trajectory has one state, of step {step}, and {more}"
+        text = "the trajectory has one state, of step {step}, and {more}: every step (every=1), or a longer training"
         reason = Reason.of("too-few-states", text, step=step[0], more=MORE_STATES.format(needed=FEWEST_FINITE))
         return _no_exponent(options, clock, (reason,))
     of_distances = isinstance(x, Distances)
@@ -324,8 +325,8 @@ def rest_of(x: Any) -> tuple[int, float]:
 def rest_reason(length: int, rest: int) -> Reason:
     """Say from where on the trajectory stands still."""
     text = (
-        "the trajectory stands still: its last {count} of {length} states are equal to within rounding; a training "
-        "does so where it has converged, or where its gradients are zero (dead units, a saturated loss, a rate of 0)"
+        "the trajectory stands still: its last {count} of {length} states are equal to within rounding (of a "
+        "training: it has converged, or its gradients are zero by dead units, a saturated loss or a rate of 0)"
     )
     return Reason.of("at-rest", text, count=length - rest, length=length)
 
@@ -339,7 +340,7 @@ def _at_rest(x: Any, rest: int, largest: float, options: Options, clock: tuple[f
     text = (
         "it is a fixed point. The exponent is below {bound:.2g} per {unit}: at a larger one, rounding errors would show"
     )
-    fixed = Reason.of("periodic", text, bound=bound, unit=clock[1])
+    fixed = Reason.of("periodic", text, bound=bound, unit=one_unit(clock[1]))
     found = _no_exponent(options, clock, (rest_reason(len(x), rest), fixed))
     settings = found.settings | {"period": 1.0, "largest_exponent": bound, "at_rest": rest}
     return replace(found, reasons=found.reasons[:2], growth="none", verdict="regular", settings=settings)
@@ -384,7 +385,7 @@ def _regular(fit: Exponent, ready: Prepared, back: Returning, options: Options, 
     settings = fit.settings | {"period": period, "largest_exponent": back.rate_bound / dt}
     if back.contracting:
         text = "states {lag} samples apart approach each other: at a rate below {bound:.3g} per {unit} (1 % level)"
-        closer = Reason.of("contracts", text, lag=back.lag, bound=back.rate_bound / dt, unit=unit)
+        closer = Reason.of("contracts", text, lag=back.lag, bound=back.rate_bound / dt, unit=one_unit(unit))
         return replace(fit, growth="contracting", verdict="regular", reasons=(closer,), settings=settings)
     return replace(
         fit,
@@ -906,7 +907,7 @@ def read_record(
         check_nodes(nodes, DISTANCES)
         return _distance_record(x, dt, optimizer, issues)
     spacing, unit, step = sampling(x, dt)
-    factor = 1.0
+    trained, factor = steps_of(x), 1.0
     if kernel == GRAPH_L1:
         x, factor = as_links(x, nodes)
         kernel = "l1"
@@ -920,7 +921,7 @@ def read_record(
         )
     if kernel != "l2":
         settings["checked_with"] = CHECKED
-    return Record(states, kernel, (spacing, unit), step, optimizer, factor, issues, settings)
+    return Record(states, kernel, (spacing, unit), step, trained, optimizer, factor, issues, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -937,6 +938,8 @@ class Record:
         Time between two samples, and its unit.
     step : ndarray of int64 or None
         Steps of the states.
+    trained : ndarray of int64 or None
+        The same, of the states of a training.
     optimizer : Optimizer
         Optimiser of the training.
     factor : float
@@ -951,6 +954,7 @@ class Record:
     metric: Any
     clock: tuple[float, str]
     step: Any = None
+    trained: Any = None
     optimizer: Optimizer = PLAIN
     factor: float = 1.0
     issues: tuple[Reason, ...] = ()
@@ -1106,4 +1110,6 @@ def _distance_record(x: Any, dt: float | None, optimizer: Optimizer, issues: tup
             "trajectories"
         )
     spacing, unit, step = sampling(x, dt)
-    return Record(x, DISTANCES, (spacing, unit), step, optimizer, issues=issues, settings={"distances": x.metric})
+    return Record(
+        x, DISTANCES, (spacing, unit), step, steps_of(x), optimizer, issues=issues, settings={"distances": x.metric}
+    )

@@ -22,7 +22,7 @@ from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
-from trajtools.values import not_finite
+from trajtools.values import not_finite, steps_of
 from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
@@ -405,8 +405,8 @@ class Series:
 
     def not_finite(self) -> tuple[Reason, ...]:
         """Say which states are left out because they are not finite."""
-        step = getattr(self.states, "step", None)
-        return not_finite(self.fine, step=None if step is None else np.asarray(step)[self.rows])
+        step = steps_of(self.states)
+        return not_finite(self.fine, step=None if step is None else step[self.rows])
 
     def variance_of_rounding(self) -> float:
         """Variance due to rounding of the stored states, scaled, summed over the entries; 0 if unknown."""
