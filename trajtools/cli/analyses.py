@@ -37,6 +37,18 @@ HESSIANS = ("full", "subset", "batch")
 
 ROWS = 256  # of a matrix of distances that are in memory at a time
 LAGS = 12  # shown in the text
+DISTANCES = {  # what the table of distances says
+    "states": "recorded states that are compared",
+    "excluded": "of these, states without a distance (NaN, infinite)",
+    "metric": "distance between two states",
+    "smallest": "over all pairs",
+    "mean": "over all pairs",
+    "largest": "over all pairs",
+    "step": "from one state to the next (median)",
+    "first_to_last": "from the first state to the last",
+    "contrast": "nearest over mean distance of a state, without its neighbours in time (median): near 1 it never returns",
+    "below_floor": "share of the pairs whose distance is rounding error",
+}
 
 
 # stability
@@ -298,10 +310,12 @@ def _distances_text(outcomes: list[Outcome]) -> list[Block]:
 
     summaries = [_summary(one.result) for one in outcomes]
     rows = [
-        [name.replace("_", " "), *(number(v) if isinstance(v, float) else str(v) for v in values)]
+        [name.replace("_", " "), *(number(v) if isinstance(v, float) else str(v) for v in values), DISTANCES[name]]
         for name, *values in zip(summaries[0], *(one.values() for one in summaries), strict=True)
     ]
-    return with_reasons(table(["", *labels(outcomes)], rows, right=range(1, len(outcomes) + 1)), outcomes)
+    last = len(outcomes) + 1
+    grid = table(["", *labels(outcomes), "meaning"], rows, right=range(1, last), prose=[last])
+    return with_reasons(grid, outcomes)
 
 
 # correlation

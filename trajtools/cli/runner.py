@@ -164,6 +164,11 @@ class MemberStates:
         return self.run.hparams
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What the recorder knows of the training; it names the optimiser."""
+        return self.run.provenance
+
+    @property
     def optimizer(self) -> Any:
         """Buffers of the optimiser, or None."""
         return self.run.optimizer

@@ -414,8 +414,8 @@ def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason
         if no_phase and rise >= ONSET and room < FEWEST_EFOLDS:
             text = (
                 "the distance rises by {rise:.1f} e-folds above its start (mean) and saturates: of these {room:.1f} "
-                "lie between the onset of growth and a factor 50 below saturation (median), and {needed:g} are needed to "
-                "tell exponential growth from slower growth; {way}"
+                "lie between the onset of growth and a factor 50 below saturation (median), and {needed:g} are needed "
+                "to tell exponential growth from slower growth; {way}"
             )
             return Reason.of("too-little-growth", text, rise=rise, room=max(room, 0.0), needed=FEWEST_EFOLDS, way=way)
     else:
