@@ -46,7 +46,7 @@ DISTANCES = {  # what the table of distances says
     "largest": "over all pairs",
     "step": "from one state to the next (median)",
     "first_to_last": "from the first state to the last",
-    "contrast": "nearest over mean distance of a state, without its neighbours in time (median): near 1 it never returns",
+    "contrast": "nearest over mean distance of a state, the states next in time left out (median): near 1, no returns",
     "below_floor": "share of the pairs whose distance is rounding error",
 }
 

@@ -348,7 +348,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             unit=one_unit(unit),
             units=time_units(unit),
         )
-        return "inconclusive", (bounded, untested)
+        return "inconclusive", (bounded,)
     curve = growth.log_distance
     if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * plateau.rise:
         jump = Reason.of(

@@ -103,6 +103,7 @@ class LocalJacobian:
             "tangent vector at {first:.3g} (standard error {first_error:.2g}) or {second:.3g} ({second_error:.2g}) per "
             "{unit}, and leave {share:.1%} of the variance unexplained: "
             + ("the growth is in the dynamics and not in noise" if self.positive else "growth is not shown")
+            + " (only the sign of these rates is used)"
         )
         return Reason.of(
             "local-jacobian" if self.positive else "local-jacobian-not-positive",
