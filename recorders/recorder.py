@@ -247,7 +247,7 @@ class Recorder(Adapter):
             step=step,
             read=lambda: self._at_opening(state, buffers),
         )
-        self.path, self._uuid = Path(opening.path), opening.uuid
+        self.path, self._name, self._uuid = Path(opening.path), opening.name or Path(opening.path).stem, opening.uuid
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
@@ -475,6 +475,14 @@ class Recorder(Adapter):
         return self._tape.dead or (isinstance(self._every, Every) and self._steps.wanted(step))
 
     # ------------------------------------------------------------------------------------------------- what it knows
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__.lstrip("_")
+        if not hasattr(self, "_steps"):
+            return f"<{kind}, not open>"
+        status = "recording" if self._tape.is_open and not self._tape.dead else self._tape.outcome
+        stored = f"{counted(self.n_recorded, 'state')} up to step {self.step}"
+        return f"<{kind} of run {self._name!r} to {str(self.path)!r}: {stored}, {status}>"
 
     @property
     def step(self) -> int:

@@ -159,6 +159,9 @@ class OtherRank:
             if trouble:
                 raise RecordingError(f"not recording: {trouble}")
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lstrip('_')} of another rank, which writes no file>"
+
     step = property(lambda self: 0)
     n_recorded = property(lambda self: 0)
     n_skipped = property(lambda self: 0)

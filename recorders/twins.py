@@ -21,6 +21,7 @@ from recorders.live import Growth
 from recorders.planting import Planting, Replant, Room, Schedule, seed_of
 from trajtools.errors import PerturbationError, RecordingError
 from trajtools.wiring import FLOATS, Member, describe, listed, select
+from trajtools.wording import counted
 
 _log = logging.getLogger("recorders")
 
@@ -448,6 +449,17 @@ class Twins(ABC):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __repr__(self) -> str:
+        copies = counted(len(self) - 1, "copy", "copies")
+        sizes = sorted({member.epsilon for member in self.members[1:]})
+        epsilon = f"epsilon={sizes[0]:.3g}" + (f" to {sizes[-1]:.3g}" if len(sizes) > 1 else "")
+        later = len(self.plantings) - len(self) + 1
+        planted = f", planted anew {counted(later, 'time')}" if later > 0 else ""
+        recorder = self._recorder
+        path = "" if recorder is None else f", recorded to {str(recorder.path)!r}"
+        after = counted(self._updates, "update")
+        return f"<{type(self).__name__}: a reference and {copies}, {epsilon}, after {after}{planted}{path}>"
 
     @property
     def vectorized(self) -> bool | None:

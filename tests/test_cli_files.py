@@ -122,7 +122,7 @@ def test_a_single_network_has_no_twins(tmp_path):
     assert "no perturbed copy" in said
     assert "perturb" in said
     # By itself it looks at the neighbours of the one trajectory, which drifts and has none.
-    assert "use twins" in call("lyapunov", single).stdout
+    assert "twins can tell" in call("lyapunov", single).stdout
 
 
 def test_weights_that_are_not_numbers_are_no_exponent(tmp_path):

@@ -16,6 +16,7 @@ import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.report.collect import STATES, RunReport, collect
 from trajtools.report.render import FEW, PIXELS, Figures, runs_page
+from trajtools.wiring import Member
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +215,46 @@ def test_fifty_runs_are_folded(trained, tmp_path):
     assert f"Table of all {FEW + 1} runs" in page
     assert len(page) < 120_000 * len(reports)
     assert "Nearby trainings" in page
+
+
+def test_files_that_are_not_on_the_page_stand_below_the_answer(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for name in ("first", "second"):
+        write(folder / f"{name}.h5", np.random.default_rng(0).random((30, 2, 3)), name=name)
+    whole = (folder / "first.h5").read_bytes()
+    (folder / "cut.h5").write_bytes(whole[: len(whole) // 8])
+    (folder / "text.h5").write_text("loss\n")
+    call("report", folder, "-o", tmp_path / "page.html", code=1)
+    page = (tmp_path / "page.html").read_text()
+    check_self_contained(page)
+    top = page[page.index('<p class="answer">') : page.index("<nav") if "<nav" in page else page.index("<section")]
+    assert "2 of 4 files are not on this page" in top
+    assert "<li>cut.h5: was cut short" in top
+    assert "<li>text.h5: is not an HDF5 file" in top
+    assert str(tmp_path) not in top
+    call("report", folder / "first.h5", "-o", tmp_path / "page.html")
+    assert "not on this page" not in (tmp_path / "page.html").read_text()
+
+
+def test_the_page_begins_with_the_step_at_which_a_training_is_lost(tmp_path):
+    x = np.random.default_rng(0).random((60, 1, 3)).cumsum(axis=0)
+    x[40:] = np.nan
+    path = write(tmp_path / "lost.h5", x, members=[Member("only")])
+    call("report", path, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert '<p class="answer">The training ends in NaN or infinity, from step 40 on.' in page
+    write(tmp_path / "kept.h5", np.ones((9, 1, 3)), members=[Member("only")], name="kept")
+    call("report", tmp_path, "-o", tmp_path / "page.html")
+    assert "no twins, NaN from step 40" in (tmp_path / "page.html").read_text()
+
+
+def test_a_run_of_one_state_is_advised_as_a_run(tmp_path):
+    path = write(tmp_path / "one.h5", np.ones((1, 1, 3)), members=[Member("only")])
+    said = call("lyapunov", path).stdout
+    assert "the trajectory has one state, of step 0" in said
+    assert "every=1" in said
+    assert "x.T" not in said
+    for command in ("recurrence", "dimension", "correlation", "distances"):
+        assert "record more steps" in call(command, path, code=1).stderr
+    assert "x is a row, shape (1, 3)" in str(tt.lyapunov(np.ones((1, 3))).reasons[0])

@@ -708,5 +708,9 @@ def test_what_is_not_finite_is_counted_in_a_warning(function, columns, noun):
     assert "not-finite" not in codes(function(x).warnings)
     x[300] = np.nan
     (warning,) = [each for each in function(x).warnings if each.code == "not-finite"]
-    assert warning.numbers == {"excluded": 1, "states": 600}
-    assert f"1 of 600 {noun} are not finite" in warning.text
+    assert warning.numbers == {"excluded": 1, "states": 600, "first": 300}
+    assert warning.text == f"1 of 600 {noun} are missing (NaN) or infinite, the first at index 300: left out"
+    x[500:] = np.inf
+    steps = tt.Trajectory.from_array(x, step=np.arange(600) * 10)
+    (warning, *_) = [each for each in function(steps).warnings if each.code == "not-finite"]
+    assert warning.numbers == {"excluded": 101, "states": 600, "first": 3000}

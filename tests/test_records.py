@@ -332,3 +332,19 @@ def test_buffers_that_are_not_there_are_told(henon, tmp_path):
     pair = (henon[:50], [henon[:50] + 1e-6])
     with pytest.raises(DataError, match="omit them for twins"):
         tt.lyapunov(pair, buffers=True)
+
+
+def test_the_command_knows_the_optimiser_that_the_recorder_found(tmp_path):
+    torch = pytest.importorskip("torch")
+    from recorders.torch import Recorder
+
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with Recorder(tmp_path / "adam.h5", model, optimizer=optimizer, quiet=True):
+        for _ in range(150):
+            optimizer.zero_grad()
+            model(torch.ones(4, 3)).square().mean().backward()
+            optimizer.step()
+    with tt.open(tmp_path / "adam.h5") as run:
+        assert tt.lyapunov(run).reasons[0].code == "hidden-state"
+    assert "the weights alone are not the state" in call("lyapunov", tmp_path / "adam.h5").stdout

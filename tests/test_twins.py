@@ -144,7 +144,8 @@ def test_a_diverged_twin_ends_and_is_counted(walks):
     alive = np.isfinite(growth.distances)
     assert alive.sum(axis=1).tolist() == [9, 9, 20, 8, 20, 20]
     assert growth.settings["n_diverged"] == 3
-    assert any("3 of 6 twins end early" in words.text for words in growth.warnings)
+    (ended,) = [one.numbers for one in growth.warnings if one.code == "diverged"]
+    assert ended == {"count": 3, "total": 6, "first": 8}
     assert np.isfinite(growth.fit().value)
 
 

@@ -45,6 +45,11 @@ def codes(reasons: Iterable[Reason]) -> tuple[str, ...]:
     return tuple(reason.code for reason in reasons)
 
 
+def in_order(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Reasons and warnings as they are shown, each once: what is missing from the data comes first."""
+    return tuple(sorted(dict.fromkeys(reasons), key=lambda reason: reason.code not in MISSING))
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -53,6 +58,7 @@ def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+MISSING = ("not-finite", "diverged")
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
     # input
@@ -81,7 +87,7 @@ CODES: dict[str, str] = {
     "unused-curves": "some curves have no point in the fitted window",
     "too-fast": "the growth takes fewer steps than a fit needs",
     "slows-down": "the growth is slower than exponential, and faster than a power law",
-    "few-curves-grow": "a few curves grow, and the others do not",
+    "few-curves-grow": "some curves grow, and the others do not",
     "runaway": "the training itself diverges, or is still escaping from a saddle",
     "starts-differ": "the rates of separate starts differ",
     # tests

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from trajtools.errors import MissingDependencyError, TrajtoolsError
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, in_order
 from trajtools.wording import MOST_ROWS, WIDTH, short
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Shown:
     def _remarks(self) -> tuple[str, ...]:
         """Reasons and warnings, each once."""
         both = (*getattr(self, "doubts", ()), *getattr(self, "reasons", ()), *getattr(self, "warnings", ()))
-        return tuple(dict.fromkeys(map(str, both)))
+        return tuple(dict.fromkeys(map(str, in_order(both))))
 
     def _lines(self) -> Sequence[str]:
         """What stands below the summary, one entry a line."""

@@ -16,6 +16,7 @@ from trajtools.reasons import Reason
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
 MOST_NAMED = 5  # columns that a message lists
+STEPPED = ("step", "epoch")  # units of time of a training
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +41,55 @@ class Values:
     reasons: tuple[Reason, ...] = ()
 
 
-def not_finite(finite: NDArray[np.bool_], *, series: bool = False) -> tuple[Reason, ...]:
-    """Say how many states, or samples of a series, are left out because they are not finite; nothing if none is."""
-    text = "{excluded} of {states} states are not finite and are excluded"
-    if series:
-        text = "{excluded} of {states} samples are not finite: they and the delay vectors with them are excluded"
+def not_finite(
+    finite: NDArray[np.bool_], *, step: NDArray[Any] | None = None, noun: str = "states", of: str = ""
+) -> tuple[Reason, ...]:
+    """Say how many states are left out because they are not finite, and from where on; nothing if none is.
+
+    `step`: their steps, if they have any; `of`: which of several trajectories they belong to.
+    """
     excluded = int(np.count_nonzero(~finite))
-    return (Reason.of("not-finite", text, excluded=excluded, states=len(finite)),) if excluded else ()
+    if not excluded:
+        return ()
+    first = int(np.argmin(finite))
+    values = {"excluded": excluded, "states": len(finite), "noun": f"{noun} of {of}" if of else noun}
+    values |= {"first": first if step is None else int(step[first]), "place": place(first, step)}
+    if excluded == len(finite):
+        return (Reason.of("not-finite", "all {states} {noun} are missing (NaN) or infinite", **values),)
+    if first == len(finite) - excluded:
+        text = (
+            "from {place} on the {noun} are NaN or infinite: the {kept} before are analysed, the other {excluded} are "
+            "left out"
+        )
+        return (Reason.of("not-finite", text, kept=first, **values),)
+    text = "{excluded} of {states} {noun} are missing (NaN) or infinite, the first at {place}: left out"
+    return (Reason.of("not-finite", text, **values),)
 
 
 def rows_not_finite(x: Any) -> tuple[Reason, ...]:
     """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
+    step, noun = steps_of(x), "samples" if np.size(x) == len(x) else "states"
+    return not_finite(finite_rows(x), step=step, noun=noun)
+
+
+def place(row: int, step: NDArray[Any] | None) -> str:
+    """Name a state by its step, or by its index where there are no steps."""
+    return f"index {row}" if step is None else f"step {step[row]}"
+
+
+def steps_of(x: Any) -> NDArray[Any] | None:
+    """Steps of the states of a training; None of arrays, and of tables with a clock, whose rows are counted."""
+    step = getattr(x, "step", None)
+    return np.asarray(step) if step is not None and getattr(x, "time_unit", "") in STEPPED else None
+
+
+def finite_rows(x: Any) -> NDArray[np.bool_]:
+    """Which states of `x`, (T, d) or (T,), are finite, shape (T,)."""
     rows = np.asarray(x).reshape(len(x), -1)
+    if not rows.shape[1]:
+        return np.ones(len(rows), dtype=bool)
     # Both are NaN where a number is: no mask as large as the states.
-    finite = np.asarray(np.isfinite(rows.min(axis=1)) & np.isfinite(rows.max(axis=1)))
-    return not_finite(finite, series=rows.shape[1] == 1)
+    return np.asarray(np.isfinite(rows.min(axis=1)) & np.isfinite(rows.max(axis=1)))
 
 
 def package(x: Any) -> str:

@@ -10,6 +10,7 @@ from trajtools.errors import DataError
 
 WIDTH = 100  # of a line
 MOST_ROWS = 20  # of a table
+MOST_DIGITS = 17  # tell any two floats apart
 
 
 def short(value: Any) -> str:
@@ -32,9 +33,12 @@ def spoken(value: float, digits: int = 4) -> str:
 
 
 def bounds(interval: Sequence[float]) -> str:
-    """Both ends of an interval in a sentence; "unknown" where one is."""
+    """Both ends of an interval in a sentence, apart in the last digit; "unknown" where one is, or both are equal."""
     low, high = interval
-    return f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
+    if not (isfinite(low) and isfinite(high) and low < high):
+        return "unknown"
+    digits = next((n for n in range(4, MOST_DIGITS) if f"{low:.{n}g}" != f"{high:.{n}g}"), MOST_DIGITS)
+    return f"[{low:.{digits}g}, {high:.{digits}g}]"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -45,6 +49,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def time_units(unit: str) -> str:
     """A unit of time in the plural; numbers without a unit are in "units of time"."""
     return "units of time" if unit == "time" else f"{unit}s"
+
+
+def one_unit(unit: str) -> str:
+    """A unit of time in the singular; numbers without a unit are in a "unit of time"."""
+    return "unit of time" if unit == "time" else unit
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> list[str]:

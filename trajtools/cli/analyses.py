@@ -23,6 +23,7 @@ from trajtools.cli.runner import (
     with_reasons,
 )
 from trajtools.errors import DataError
+from trajtools.wording import time_units
 
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
@@ -36,6 +37,18 @@ HESSIANS = ("full", "subset", "batch")
 
 ROWS = 256  # of a matrix of distances that are in memory at a time
 LAGS = 12  # shown in the text
+DISTANCES = {  # what the table of distances says
+    "states": "recorded states that are compared",
+    "excluded": "of these, states without a distance (NaN, infinite)",
+    "metric": "distance between two states",
+    "smallest": "over all pairs",
+    "mean": "over all pairs",
+    "largest": "over all pairs",
+    "step": "from one state to the next (median)",
+    "first_to_last": "from the first state to the last",
+    "contrast": "nearest over mean distance of a state, the states next in time left out (median): near 1, no returns",
+    "below_floor": "share of the pairs whose distance is rounding error",
+}
 
 
 # stability
@@ -67,15 +80,28 @@ def stability(request: Request, *, seed: int, **chosen: Any) -> None:
 
 def _stability_text(outcomes: list[Outcome]) -> list[Block]:
     factors = [title for part in ("equal times", "orbit") for title in (f"{part} x", f"{part}: interval")]
-    head = ["run", "twins", "verdict", *factors, "Frechet", "tube", "lag"]
+    head = [
+        "run",
+        "twins",
+        f"followed ({time_units(outcomes[0].result.time_unit)})",
+        "verdict",
+        *factors,
+        "Frechet",
+        "tube",
+        "lag",
+    ]
     rows = [[label, *_stability_row(one.result)] for label, one in zip(labels(outcomes), outcomes, strict=True)]
-    blocks = with_reasons(table(head, rows, right=(1, 3, 5, 7, 8, 9)), outcomes)
+    blocks = with_reasons(table(head, rows, right=(1, 2, 4, 6, 8, 9, 10)), outcomes)
     notes = (
+        "verdict: whether copies return to the path of their reference; `trajtools lyapunov` asks another question, "
+        "whether and how fast they part. Copies that return or stay (asymptotically or orbitally stable, marginal "
+        "drift) are mostly 'regular' there, and unstable ones are not",
+        "followed: time since the perturbation; of copies that were planted anew, the longest stretch",
         "equal times x, orbit x: factor by which the distance changes, at equal times and to the nearest point of the "
         "orbit; below 1 copies come back",
         "Frechet: how far apart the two paths are, at the best alignment in time (median)",
         "tube: largest distance of a copy to the orbit (median)",
-        "lag: how far the copy runs ahead (+) or behind (-) along the orbit at the end (median)",
+        "lag: time by which a copy runs ahead (+) or behind (-) along the orbit at the end (median)",
     )
     return [*blocks, bullets("How to read it:", notes)]
 
@@ -83,13 +109,13 @@ def _stability_text(outcomes: list[Outcome]) -> list[Block]:
 def _stability_row(result: OrbitalStability) -> list[str]:
     import numpy as np
 
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     late = result.lag[:, -max(1, result.lag.shape[1] // 10) :]
-    cells = [str(len(result.group)), result.verdict]
+    cells = [str(len(result.group)), f"{result.time[-1]:g}", result.verdict]
     for trend in (result.dynamical, result.orbital):
         low, high = np.exp(trend.change_interval)
-        cells += [number(float(np.exp(trend.change))), f"[{number(float(low))}, {number(float(high))}]"]
+        cells += [number(float(np.exp(trend.change))), ends(float(low), float(high))]
     return [*cells, *(number(_median(values)) for values in (result.frechet, result.tube, late))]
 
 
@@ -284,10 +310,12 @@ def _distances_text(outcomes: list[Outcome]) -> list[Block]:
 
     summaries = [_summary(one.result) for one in outcomes]
     rows = [
-        [name.replace("_", " "), *(number(v) if isinstance(v, float) else str(v) for v in values)]
+        [name.replace("_", " "), *(number(v) if isinstance(v, float) else str(v) for v in values), DISTANCES[name]]
         for name, *values in zip(summaries[0], *(one.values() for one in summaries), strict=True)
     ]
-    return with_reasons(table(["", *labels(outcomes)], rows, right=range(1, len(outcomes) + 1)), outcomes)
+    last = len(outcomes) + 1
+    grid = table(["", *labels(outcomes), "meaning"], rows, right=range(1, last), prose=[last])
+    return with_reasons(grid, outcomes)
 
 
 # correlation
@@ -369,15 +397,15 @@ def dimension(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     rows = [
         [
             label,
             number(one.result.value),
-            _interval(one.result.interval),
+            ends(*one.result.interval),
             one.result.verdict,
-            _interval(one.result.region),
+            ends(*one.result.region),
             number(one.result.takens),
         ]
         for label, one in zip(labels(outcomes), outcomes, strict=True)
@@ -385,14 +413,6 @@ def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
     level = outcomes[0].result.level
     head = ["run", "dimension", f"{level:.0%} interval", "verdict", "radii", "Takens"]
     return with_reasons(table(head, rows, right=(1, 5)), outcomes)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    import numpy as np
-
-    from trajtools.plots._axes import number
-
-    return f"[{number(float(ends[0]))}, {number(float(ends[1]))}]" if np.isfinite(ends[0]) else "unknown"
 
 
 # curvature
@@ -416,14 +436,16 @@ def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _curvature_text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots._axes import number
+    import numpy as np
+
+    from trajtools.plots._axes import ends, number
 
     head = ["run", "verdict", "edge at", "entry step", "rate x h_max after", "95% interval", "r(measured, predicted)"]
     rows = []
     for label, one in zip(labels(outcomes), outcomes, strict=True):
         result = one.result
-        low, high = result.after_interval
-        middle = [number(value) for value in (result.threshold, result.entry, result.after)]
-        interval = f"[{number(low)}, {number(high)}]"
-        rows.append([label, result.verdict, *middle, interval, number(result.agreement)])
+        after = [number(result.entry), number(result.after), ends(*result.after_interval)]
+        if not np.isfinite(result.entry):
+            after = ["-"] * 3  # it never came to the edge
+        rows.append([label, result.verdict, number(result.threshold), *after, number(result.agreement)])
     return with_reasons(table(head, rows, right=(2, 3, 4, 6)), outcomes)

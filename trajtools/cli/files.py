@@ -135,6 +135,7 @@ def describe_run(run: Run) -> dict[str, Any]:
             "references": references,
             "twins": run.n_members - references,
             **_plantings_of(run),
+            "not_finite": _not_finite(run),
             "parameters": run.n_parameters,
             "stored": run.stored,
             "dtype": str(run.dtype),
@@ -170,6 +171,16 @@ def _plantings_of(run: Run) -> dict[str, int | None]:
     return {"plantings": len(planted["step"]), "starts": len(starts)}
 
 
+def _not_finite(run: Run) -> dict[str, int] | None:
+    """Return where the states become NaN or infinite for good; None where they do not, or are damaged."""
+    from trajtools.errors import DamagedError
+
+    try:
+        return run.not_finite()
+    except DamagedError:
+        return None
+
+
 def _step_of(run: Run, state: int) -> int | None:
     """Return the step of a state; None where there is none, or where it is damaged."""
     from trajtools.errors import DamagedError
@@ -198,6 +209,10 @@ def _run_table(run: dict[str, Any]) -> Grid:
         first, last = ("?" if step is None else step for step in (run["first_step"], run["last_step"]))
         states += f" (steps {first} to {last})"
     members = f"{run['members']}"
+    end = run["not_finite"]
+    if end:
+        which = f", in {end['members']} of {counted(end['checked'], 'member')}" if run["members"] > 1 else ""
+        states += f"; NaN or infinite from step {end['step']} on ({counted(end['states'], 'state')}{which})"
     if run["twins"]:
         planted = (
             f", planted {counted(run['plantings'], 'time')}, at {counted(run['starts'], 'start')}"

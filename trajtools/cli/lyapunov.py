@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from trajtools.cli.runner import (
     select_states,
 )
 from trajtools.errors import DataError
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, in_order
+from trajtools.wording import one_unit, time_units
 
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
@@ -435,11 +437,27 @@ def text(outcomes: list[Outcome]) -> list[Block]:
         right = {i + 1 for i in right}
     blocks: list[Block] = [table(head, rows, right=right, keys=head.index("run") + 1)]
     for label, answer in zip(labels(outcomes), answers, strict=True):
-        remarks = (*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings)
-        blocks.append(bullets(f"{label}: {answer.exponent.verdict}", remarks))
+        remarks = in_order((*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings))
+        blocks.append(bullets(f"{label}: {answer.exponent.verdict}. {answer.exponent.summary()}", remarks))
         if answer.windows is not None:
             blocks.append(_windows_text(answer.run, answer.windows))
+    blocks.append(bullets("How to read it:", _reading(answers)))
     return blocks
+
+
+def _reading(answers: Sequence[Analysis]) -> list[str]:
+    """What the columns of the table mean."""
+    unit = answers[0].exponent.unit.removeprefix("1/")
+    twins = any(answer.exponent.method == "twins" for answer in answers)
+    who = "nearby trainings" if twins else "neighbouring states"
+    notes = [f"exponent: e-folds (factors of e) per {one_unit(unit)} by which the distance between {who} grows"]
+    if twins:
+        notes += [
+            "verdict: whether the distance grows exponentially, and after every perturbation; `trajtools stability` "
+            "asks another question, whether copies return to the path of their reference",
+            "used: initial conditions with a fit, of all",
+        ]
+    return notes
 
 
 def columns(answer: Analysis) -> list[str]:
@@ -450,7 +468,7 @@ def columns(answer: Analysis) -> list[str]:
         f"exponent ({exponent.unit})",
         f"{exponent.level:.0%} interval",
         "verdict",
-        f"fitted {answer.growth.time_unit}s",
+        f"fitted {time_units(answer.growth.time_unit)}",
         "used",
     ]
 

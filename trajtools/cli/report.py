@@ -22,6 +22,7 @@ from trajtools.cli.runner import (
     opened,
     progress,
     report as report_errors,
+    unique,
 )
 from trajtools.cli.sweep import measure, own_cache, readable
 from trajtools.errors import DataError, FormatError, TrajtoolsError
@@ -76,7 +77,7 @@ def report(
     with compile_notice(quiet), executor(workers, scheduler) as pool:
         comparison = _compare(selected, x, seed, pool, quiet)
         tasks = _tasks(selected, comparison, details, seed)
-        sections = _collect(selected, tasks, pool, quiet, failures)
+        sections, empty = _collect(selected, tasks, pool, quiet, failures)
     report_errors(failures)
     errors += failures
     if not sections:
@@ -87,7 +88,12 @@ def report(
     named = name_apart(sections)
     title = f"Training dynamics of {named[0].run}" if len(named) == 1 else f"Training dynamics of {len(named)} runs"
     about = {"files": ", ".join(path.name for path in paths), "trajtools": __version__, "seed": str(seed)}
-    output.write_text(runs_page(title, named, comparison, about), encoding="utf-8")
+    unread = [
+        (Path(file).name, text.removeprefix(f"{file} ").removeprefix(f"{os.path.abspath(file)} "))
+        for file, text in unique(errors)
+    ]
+    unread += [(path.name, "holds no states") for path in empty]
+    output.write_text(runs_page(title, named, comparison, about, unread), encoding="utf-8")
     click.echo(f"Written to {printable(str(output))}.", err=True)
     finish(errors)
 
@@ -123,22 +129,25 @@ def _tasks(paths: list[Path], comparison: Sweep | None, details: int, seed: int)
 
 def _collect(
     paths: list[Path], tasks: list[Task], pool: Executor | None, quiet: bool, errors: Errors
-) -> list[tuple[Path, RunReport]]:
-    """Collect what the page shows of each run, with progress; runs without states are left out."""
+) -> tuple[list[tuple[Path, RunReport]], list[Path]]:
+    """Collect what the page shows of each run, with progress; and the files that hold no states."""
     from trajtools.report.collect import is_known, outline
 
     left = [task for task in tasks if not is_known(task)]
     results = map(collected, left) if pool is None else pool.map(collected, left)
     sections: list[tuple[Path, RunReport]] = []
+    empty: list[Path] = []
     with progress(len(left), "Analysing runs", quiet) as advance:
         for path, task in zip(paths, tasks, strict=True):
             report = outline(task) if is_known(task) else next(results)
             if isinstance(report, Exception):
                 errors.append((str(path), report))
-            elif report is not None:
+            elif report is None:
+                empty.append(path)
+            else:
                 sections.append((path, report))
             advance(not is_known(task))
-    return sections
+    return sections, empty
 
 
 def collected(task: Task) -> RunReport | Exception | None:

@@ -26,6 +26,8 @@ from trajtools.errors import (
     SelectionError,
     TrajtoolsError,
 )
+from trajtools.reasons import in_order
+from trajtools.wording import counted
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from trajtools.trajectory import Trajectory
 
 Errors = list[tuple[str, Exception]]
+MORE_STATES = "record more steps (Recorder(..., every=1) keeps every update), or let the training go on"
 FILES_HELP = "FILE may also be a folder, for the runs in it, or a pattern in quotes, such as 'sweep/*.h5'."
 
 # Inputs
@@ -142,6 +145,11 @@ class MemberStates:
         return self.run.hparams
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What the recorder knows of the training; it names the optimiser."""
+        return self.run.provenance
+
+    @property
     def optimizer(self) -> Any:
         """Buffers of the optimiser, or None."""
         return self.run.optimizer
@@ -186,7 +194,13 @@ class Source:
         if self.table is not None:
             return self.table.states(self.selection, self.path)
         selected = select_states(self.recorded_run(), self.selection)
-        return selected.trajectory() if isinstance(selected, MemberStates) else selected
+        states = selected.trajectory() if isinstance(selected, MemberStates) else selected
+        if len(states) < 2:
+            raise DataError(
+                f"run {self.name!r} has {counted(len(states), 'state')} here, and this command needs a trajectory: "
+                f"{MORE_STATES}"
+            )
+        return states
 
     def twins(self) -> Any:
         """Return a run with twins, or pairs (reference, copies)."""
@@ -503,24 +517,26 @@ def with_reasons(content: Part, outcomes: Sequence[Outcome]) -> list[Block]:
     """Put the reasons and warnings of every result below a table."""
     blocks: list[Block] = [content]
     for label, one in zip(labels(outcomes), outcomes, strict=True):
-        remarks = (*getattr(one.result, "reasons", ()), *getattr(one.result, "warnings", ()))
-        if remarks:
+        remarks = in_order((*getattr(one.result, "reasons", ()), *getattr(one.result, "warnings", ())))
+        if hasattr(one.result, "verdict"):
+            blocks.append(bullets(f"{label}: {one.result.verdict}. {one.result.summary()}", remarks))
+        elif remarks:
             blocks.append(bullets(f"{label}:", remarks))
     return blocks
 
 
 def report(errors: Errors) -> None:
     """Print errors on stderr, one sentence each."""
-    for path, text in _unique(errors):
+    for path, text in unique(errors):
         click.echo(f"Error: {text}" if path in text else f"Error: {path}: {text}", err=True)
 
 
 def plain_errors(errors: Errors) -> list[dict[str, str]]:
     """Return errors as JSON can hold them."""
-    return [{"file": path, "error": text} for path, text in _unique(errors)]
+    return [{"file": path, "error": text} for path, text in unique(errors)]
 
 
-def _unique(errors: Errors) -> list[tuple[str, str]]:
+def unique(errors: Errors) -> list[tuple[str, str]]:
     """Each error once: what is wrong with a file is often wrong with each of its runs."""
     return list(dict.fromkeys((path, sentence(error)) for path, error in errors))
 

@@ -25,7 +25,7 @@ from trajtools.results import AxisNames, Result, import_optional, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.trajectory import StatesLike
 from trajtools.types import Bools, Floats, Ints, TimeStepLike
-from trajtools.values import read_values
+from trajtools.values import not_finite, read_values, steps_of
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
@@ -633,20 +633,20 @@ class Keeper:
         return Distances(values=values, path=path, **fields, **vectors)
 
     def _warnings(self, excluded: int) -> list[Reason]:
-        comparison, warnings = self._comparison, []
-        if excluded:
-            text = (
-                "{excluded} of {states} states hold NaN or inf, or have no distance in this metric, and are excluded: "
-                "their distances are NaN"
-            )
-            warnings.append(Reason.of("not-finite", text, excluded=excluded, states=len(comparison.x)))
+        comparison = self._comparison
+        warnings: list[Reason] = []
+        warnings += not_finite(comparison.rows.finite, step=steps_of(comparison.x))
+        silent = excluded - int(np.count_nonzero(~comparison.rows.finite))
+        if silent:
+            text = "{excluded} of {states} finite states have no distance in this metric: their distances are NaN"
+            warnings.append(Reason.of("undefined-distances", text, excluded=silent, states=len(comparison.x)))
         others = int(np.count_nonzero(~comparison.columns.finite))
         if others and not comparison.square:
             text = "{excluded} of the {states} states of the columns hold NaN or inf and are excluded"
             warnings.append(Reason.of("orbit-not-finite", text, excluded=others, states=len(comparison.y)))
         if self._below:
             text = (
-                "{below} of {pairs} distances lie below the rounding floor of the stored weights (`floor`): "
+                "{below} of {pairs} distances lie below the rounding floor of the stored numbers (`floor`): "
                 "they carry no information about the dynamics"
             )
             warnings.append(Reason.of("below-rounding-floor", text, below=self._below, pairs=self._pairs))

@@ -37,7 +37,9 @@ CONTRAST = float(np.exp(-1.0))  # nearest over typical distance; above, there is
 FLOOR_FACTOR = 10.0  # smallest usable distance over the rounding of the stored numbers
 REPEATS = 0.5  # largest share of references that recur exactly
 SATURATION = 0.5  # e-folds below the maximum of the mean log distance where a probe counts as saturated
-TWINS = "use twins: perturbed copies of the training, see trajtools.twins"
+TWINS = (
+    "twins can tell: perturbed copies that are trained along (`Twins` of the recorders), analysed by trajtools.twins"
+)
 SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # reason codes
 
 
@@ -314,10 +316,9 @@ def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
         reasons.append(
             Reason.of(
                 "too-few-states",
-                "too few finite states for neighbours: {states}, where {needed} are needed; record more, or {twins}",
+                "too few finite states for neighbours: {states}, where {needed} are needed; record more",
                 states=probe.n_states,
                 needed=FEWEST_STATES,
-                twins=TWINS,
             )
         )
     if probe.time_apart < RECENT and probe.drift > DRIFT / 2:
@@ -325,10 +326,9 @@ def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
             Reason.of(
                 "drift",
                 "the nearest neighbours outside the Theiler window of {theiler} samples are close in time (median "
-                "{apart:.1%} of the record apart): the trajectory drifts and does not return; {twins}",
+                "{apart:.1%} of the record apart): the trajectory drifts and does not return",
                 theiler=theiler,
                 apart=probe.time_apart,
-                twins=TWINS,
             )
         )
     elif probe.drift > DRIFT:
@@ -336,10 +336,9 @@ def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
             Reason.of(
                 "not-stationary",
                 "the trajectory is not stationary: {share:.0%} of its variance lies between the means of {segments} "
-                "segments; record longer, select a stationary window, or {twins}",
+                "segments; record longer, or select a stationary window",
                 share=probe.drift,
                 segments=SEGMENTS,
-                twins=TWINS,
             )
         )
     elif probe.unequal > UNEQUAL:
@@ -347,10 +346,9 @@ def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
             Reason.of(
                 "not-stationary",
                 "the trajectory is not stationary: the spread of its states differs by a factor of {factor:.3g} "
-                "between {segments} segments; select a stationary window, or {twins}",
+                "between {segments} segments; select a stationary window",
                 factor=probe.unequal,
                 segments=SEGMENTS,
-                twins=TWINS,
             )
         )
     if probe.contrast > CONTRAST:
@@ -358,9 +356,8 @@ def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
             Reason.of(
                 "no-contrast",
                 "the nearest neighbours are barely closer than other states ({contrast:.2f} of the typical distance): "
-                "there is no room for exponential growth, as with noise in many dimensions; {twins}",
+                "there is no room for exponential growth, as with noise in many dimensions",
                 contrast=probe.contrast,
-                twins=TWINS,
             )
         )
     if probe.repeats > REPEATS:

@@ -200,7 +200,10 @@ class Divergence(Result):
             scale=np.full(len(records), np.nan),
             n_references=len(np.unique(label)),
             settings=settings | {f"n_{name}": count for name, count in counts.items()},
-            warnings=(Reason("floor-unknown", words), *left_out_warnings(counts, len(records))),
+            warnings=(
+                Reason("floor-unknown", words),
+                *left_out_warnings(counts, records, time_unit or ("step" if time is None else "time")),
+            ),
         )
 
     @property
@@ -399,15 +402,19 @@ def count_left_out(records: Iterable[Record]) -> dict[str, int]:
     return {name: sum(int(getattr(one, name)) for one in listed) for name in names}
 
 
-def left_out_warnings(counts: dict[str, int], total: int) -> list[Reason]:
+def left_out_warnings(counts: dict[str, int], records: Sequence[Record], unit: str) -> list[Reason]:
     """Say which curves end early, or never begin."""
+    total = len(records)
+    ends = [float(one.step[np.isnan(one.distance).argmax()]) for one in records if one.diverged]
     texts = {
         "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
         "were not perturbed, or the perturbation was rounded away; they are not fitted",
         "merged": "{count} of {total} twins end at distance 0: they merged with their reference",
-        "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
+        "diverged": "{count} of {total} twins, or their reference, are NaN or infinite from {unit} {first:g} on (the "
+        "earliest): they are analysed up to there",
     }
-    return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
+    values = {"total": total, "unit": unit, "first": min(ends, default=float("nan"))}
+    return [Reason.of(code, text, count=counts[code], **values) for code, text in texts.items() if counts[code]]
 
 
 def _series(d: Any) -> list[Floats]:

@@ -71,7 +71,8 @@ class Exponent(Result):
         The fitted curves; not part of `to_dict`.
     growth : str
         How the distance grows: ``"exponential"``; ``"slower"``, as a power of time or by diffusion; ``"none"``;
-        ``"contracting"``; ``"diverging"``, as fast as the training itself runs away; or ``"undecided"``.
+        ``"contracting"``; ``"diverging"``, as fast as the training itself runs away, or of one trajectory, whose steps
+        grow until its numbers overflow; or ``"undecided"``.
     persistence : str
         Whether growth follows every perturbation: ``"shown"``; ``"ended"``, if it followed the earlier ones only;
         ``"mixed"``; or ``"not tested"``, with fewer than two starts that were followed long enough.
@@ -161,6 +162,7 @@ class Exponent(Result):
             return {
                 "chaotic": f"The distance between neighbouring states grows {time}, all along the record.",
                 "regular": "The trajectory returns to where it was, and neighbouring states stay close.",
+                "diverging": "The trajectory runs away until its numbers overflow.",
             }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
         return {
             "chaotic": f"The distance to nearby copies grows {time}, whenever they are perturbed.",
@@ -169,7 +171,12 @@ class Exponent(Result):
             "regular": {
                 "contracting": "Nearby copies come together.",
                 "slower": "The distance to nearby copies grows, but no faster than a power of time.",
-            }.get(self.growth, "Nearby copies stay as close as they were."),
+            }.get(
+                self.growth,
+                "The distance to nearby copies grows, but by less than one e-fold in the recorded time."
+                if self.interval[0] > 0
+                else "Nearby copies stay as close as they were.",
+            ),
             "diverging": "The training itself runs away, so its copies separate as fast as it does.",
             "inconclusive": "The data do not decide; the reasons say what is missing.",
         }[self.verdict]

@@ -12,7 +12,7 @@ from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.statistics import window_fits
 from trajtools.types import Floats, Ints, RNGLike
-from trajtools.wording import time_units
+from trajtools.wording import one_unit, time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
@@ -393,16 +393,16 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: f
             "no exponential regime",
             rise=plateau.rise,
             time=duration,
-            unit=unit,
+            unit=one_unit(unit),
             units=time_units(unit),
         )
-        return "inconclusive", (bounded, untested)
+        return "inconclusive", (bounded,)
     curve = growth.log_distance
     if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * plateau.rise:
         jump = Reason.of(
             "unresolved",
             "{share:.0%} of the total separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
-            "is resolved, as with noise; sample more often, or use twins",
+            "is resolved, as with noise; sample more often",
             share=(curve[1] - curve[0]) / plateau.rise,
             rise=plateau.rise,
         )
@@ -412,7 +412,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: f
         no_window = Reason.of(
             "no-exponential-regime",
             "no window of {needed_steps} steps below saturation spans {needed} e-fold: there is no exponential regime "
-            "in {steps} steps; {advice}, so that neighbours are closer, or use twins",
+            "in {steps} steps; {advice}, so that neighbours are closer",
             advice=advice,
             times=times,
             needed_steps=FEWEST_STEPS,
@@ -427,7 +427,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: f
         gain=plateau.gain,
         start=growth.time[plateau.start],
         stop=growth.time[plateau.stop],
-        unit=unit,
+        unit=one_unit(unit),
         units=time_units(unit),
     )
     if not np.isfinite(p_positive):
@@ -435,7 +435,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: f
         no_error = Reason.of(
             "error-unknown",
             "the standard error is unknown: it needs {needed} blocks of reference states, and there are {blocks}; "
-            "record {times:.2g} times as long or longer, or lower the horizon",
+            "record {times:.2g} times as long or longer, fill gaps if there are any, or lower the horizon",
             blocks=blocks,
             needed=FEWEST_BLOCKS,
             times=FEWEST_BLOCKS / max(blocks, 1),

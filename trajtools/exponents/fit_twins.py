@@ -56,6 +56,8 @@ LEFT = 0.75  # of the twins that have not yet reached the upper level, for the r
 WINDOWS_PER_PHASE = 4  # of the rate by time
 MOST_WINDOWS = 200
 RUNAWAY_BLOCKS = 10
+REPEATED_BLOCKS = 1e-3  # of the rate: blocks of time that agree better are no independent samples
+ROUNDED_UNITS = 1e-9  # of the rate: initial conditions or starts that agree better are equal to rounding
 
 
 def fit_twins(
@@ -176,6 +178,21 @@ class TwinFit:
         if not len(rows):
             return 0.0
         return float(np.mean(cells.values[rows, self.last[rows]] - cells.values[rows, self.first[rows]]))
+
+    @property
+    def agreement(self) -> float:
+        """Half the interval over the rate, where the units scatter too little to be a sample; else NaN.
+
+        Blocks of time of one growing direction repeat one factor, and units that are equal to rounding have no scatter.
+        """
+        low, high = self.ratio.interval
+        share = (high - low) / 2 / abs(self.ratio.value) if self.ratio.value else float("nan")
+        return share if share < (REPEATED_BLOCKS if self.unit == "blocks of time" else ROUNDED_UNITS) else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Confidence interval of the rate; NaN where the units tell nothing about it."""
+        return self.ratio.interval if np.isnan(self.agreement) else (float("nan"), float("nan"))
 
     @property
     def rise_steps(self) -> float:
@@ -503,7 +520,7 @@ def _exponent(fit: TwinFit, judgement: Any, *, region: Any, null: str | None, le
         reasons = (reasons[0], _before_growth(waiting, fraction, from_perturbation, growth.time_unit), *reasons[1:])
     return Exponent(
         value=fit.ratio.value,
-        interval=fit.ratio.interval,
+        interval=fit.interval,
         level=level,
         p_value=p_value if null is not None else nan,
         null=_null_text(null, growth),

@@ -248,9 +248,11 @@ def as_divergence(
     logs, terms = sums
     filled = terms[:, 0] > 0
     if not filled.any():
+        zeros = counts.get("zero_distance", 0)
+        why = f": {zeros:,} pairs of equal states do not separate" if zeros else ""
         raise NoNeighborsError(
             f"{method}: none of {int(np.count_nonzero(states.usable))} states has a neighbour under {rule} outside "
-            f"theiler={states.theiler} ({counts}); enlarge the neighbourhood, lower theiler, or record more"
+            f"theiler={states.theiler}{why}; enlarge the neighbourhood, lower theiler, or record more"
         )
     dt, unit, step = clock
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -11,6 +11,7 @@ from trajtools.neighbors.theiler import lagged_autocorrelation
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
 from trajtools.types import Bools, Floats, Ints
+from trajtools.wording import one_unit
 
 SHARES = (0.015, 0.03)  # of the states in one neighbourhood, small and large, up to `COMMON` states
 COMMON = 5000  # states; of more, the neighbours increase as their square root
@@ -102,6 +103,7 @@ class LocalJacobian:
             "tangent vector at {first:.3g} (standard error {first_error:.2g}) or {second:.3g} ({second_error:.2g}) per "
             "{unit}, and leave {share:.1%} of the variance unexplained: "
             + ("the growth is in the dynamics and not in noise" if self.positive else "growth is not shown")
+            + " (only the sign of these rates is used)"
         )
         return Reason.of(
             "local-jacobian" if self.positive else "local-jacobian-not-positive",
@@ -115,7 +117,7 @@ class LocalJacobian:
             first_error=self.errors[0] / dt,
             second=self.values[1] / dt,
             second_error=self.errors[1] / dt,
-            unit=unit,
+            unit=one_unit(unit),
             share=max(self.unexplained),
         )
 

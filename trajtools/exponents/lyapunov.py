@@ -132,6 +132,8 @@ def lyapunov(
     level (see `trajtools.exponents.returns`); the period, if there is one, is in ``settings["period"]``, and the upper
     bound of the exponent in ``settings["largest_exponent"]``. Measurement noise makes the value too low, beyond its
     interval; the warning ``measurement-noise`` says where the fitted Jacobians show it.
+    A trajectory that ends in NaN or infinity is ``"diverging"`` if its last finite step is its largest and more than
+    20 times the usual one; otherwise the states before are analysed, and warnings say from where on and how it went.
     What no test tells from noise is ``"inconclusive"`` with the reason ``stochastic``. The test against surrogates
     uses at most 3000 states, the checks at most 20,000, and both a random projection of states with more than 64
     dimensions. A flow whose samples lie further apart than its neighbours is interpolated by cubic splines first, and
@@ -186,7 +188,7 @@ def lyapunov(
         rng=rng,
         optimizer=record.optimizer,
     )
-    exponent = states_exponent(record.states, options, clock=record.clock, issues=record.issues)
+    exponent = states_exponent(record.states, options, clock=record.clock, step=record.trained, issues=record.issues)
     return record.complete(_with_embedding(exponent, {"dim": dim, "delay": delay}))
 
 

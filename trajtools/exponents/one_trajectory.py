@@ -45,9 +45,10 @@ from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, pro
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
-from trajtools.types import Floats, Ints, RNGLike
-from trajtools.values import not_finite, rows_not_finite
+from trajtools.types import Bools, Floats, Ints, RNGLike
+from trajtools.values import finite_rows, not_finite, place, steps_of
 from trajtools.wiring import Parameter
+from trajtools.wording import one_unit
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
 LARGEST = 1e100  # magnitude whose square neither overflows nor underflows
@@ -71,7 +72,10 @@ FEWEST_AT_REST = 20  # equal states at the end: the trajectory stands still
 REST_SHARE = 0.5  # of the record, that must stand still for a verdict on the fixed point
 REST_NAMED = 0.1  # of the record, for a reason
 ULPS_AT_REST = 8  # of the largest number, by which such states may differ
+FEWEST_FINITE = 20  # states, to estimate a time scale
+MORE_STATES = "{needed} are needed to estimate a time scale; record more"
 BLOCK_OF_STATES = 1024
+RUNAWAY = 20.0  # last finite step over the usual one, from which a trajectory that overflows has run away
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
 BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
@@ -153,17 +157,88 @@ class Options:
     optimizer: Optimizer = PLAIN
 
 
-def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
+def states_exponent(
+    x: Any, options: Options, *, clock: tuple[float, str], step: Ints | None = None, issues: tuple[Reason, ...] = ()
+) -> Exponent:
     """Exponent of one trajectory from its recurrences, or from the fixed point that it ends at.
 
-    A warning says how many states are left out because they are not finite.
+    A trajectory whose steps grow until it overflows is diverging. A warning says how many states are left out because
+    they are not finite.
     """
     if not (len(x) if isinstance(x, Distances) else np.size(x)):
         shape = (0, 0) if isinstance(x, Distances) else np.shape(x)
         raise DataError(f"the trajectory is empty, its shape is {shape}")
+    if step is not None and len(x) == 1:
+        text = "the trajectory has one state, of step {step}, and {more}: every step (every=1), or a longer training"
+        reason = Reason.of("too-few-states", text, step=step[0], more=MORE_STATES.format(needed=FEWEST_FINITE))
+        return _no_exponent(options, clock, (reason,))
+    of_distances = isinstance(x, Distances)
+    finite = ~np.asarray(x.excluded) if of_distances else finite_rows(x)
+    noun = "states" if of_distances or np.size(x) > len(x) else "samples"
+    gaps = not_finite(finite, step=step, noun=noun)
+    end = None if of_distances or finite.all() else _end_of_finite(x, finite, step)
+    if end is not None and end.code == "diverged":
+        return replace(_no_exponent(options, clock, (end,)), reasons=(end,), growth="diverging", verdict="diverging")
     exponent = _resting_or_moving(x, options, clock=clock, issues=issues)
-    gaps = not_finite(~np.asarray(x.excluded)) if isinstance(x, Distances) else rows_not_finite(x)
+    exponent = _with_twins(exponent, step, 2 if of_distances else np.size(x) // max(len(x), 1))
+    gaps += () if end is None else (end,)
+    if gaps and exponent.settings.get("dim", 1) > 1:
+        gaps += _whole_vectors(finite, exponent.settings["dim"], exponent.settings["delay"])
     return replace(exponent, warnings=(*gaps, *exponent.warnings))
+
+
+def _with_twins(exponent: Exponent, step: Ints | None, width: int) -> Exponent:
+    """Point to twins where neighbours cannot tell; a series of numbers is no training."""
+    missing = {"not-analysable", *SUGGEST_TWINS} & set(codes(exponent.reasons))
+    if exponent.verdict != "inconclusive" or not missing or width < 2:
+        return exponent
+    text = f"of a training, {TWINS}" if step is not None else f"if these are states of a training, {TWINS}"
+    return replace(exponent, reasons=(*exponent.reasons, Reason("use-twins", text)))
+
+
+def _whole_vectors(finite: Bools, dim: int, delay: int) -> tuple[Reason, ...]:
+    """Say how many delay vectors a series with gaps leaves."""
+    total = len(finite) - (dim - 1) * delay
+    if total < 1:
+        return ()
+    whole = np.logical_and.reduce([finite[k * delay : k * delay + total] for k in range(dim)])
+    text = (
+        "with dim={dim} and delay={delay} every missing sample spoils up to {dim} delay vectors: {whole} of {total} "
+        "are whole; pass a smaller dim=, or fill the gaps"
+    )
+    values = {"dim": dim, "delay": delay, "whole": np.count_nonzero(whole), "total": total}
+    return (Reason.of("not-finite", text, **values),)
+
+
+def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
+    """How a trajectory went that ends in NaN or infinity: by growing steps, or at once; None where that is unknown."""
+    stop = int(np.argmin(finite))
+    if finite[stop:].any() or stop < 2:
+        return None
+    states = np.asarray(x)[:stop].reshape(stop, -1)
+    sizes = [
+        np.abs(np.diff(states[max(begin - 1, 0) : begin + BLOCK_OF_STATES].astype(np.float64), axis=0)).max(axis=1)
+        for begin in range(0, stop, BLOCK_OF_STATES)
+    ]
+    lengths = np.concatenate(sizes)
+    moving = lengths[:-1][lengths[:-1] > 0]
+    usual = float(np.median(moving)) if len(moving) else float(np.abs(states[0].astype(np.float64)).max())
+    if not usual > 0:
+        return None
+    factor = float(lengths[-1]) / usual
+    if lengths[-1] == lengths.max() and factor > RUNAWAY:
+        text = (
+            "the trajectory runs away: its steps grow (the last finite one is {factor:.2g} times the usual) until the "
+            "numbers overflow, at {place}, so there is no exponent to measure; for a training, lower the learning rate"
+        )
+        return Reason.of("diverged", text, factor=factor, place=place(stop, step))
+    if len(lengths) < FEWEST_AT_REST:
+        return None
+    text = (
+        "the last finite step is {factor:.2g} times the usual one: nothing grew before the NaN or infinity, which came "
+        "at once, as from the loss or the data"
+    )
+    return Reason.of("not-finite", text, factor=factor)
 
 
 def _resting_or_moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...]) -> Exponent:
@@ -188,7 +263,8 @@ def _moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple
             stats = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
     except DataError as error:
         exact = None if ready is None or issues else _exact_period(ready, options)
-        failed = _no_exponent(options, clock, (_not_analysable(error), *issues))
+        known = {} if ready is None else ready.choices
+        failed = _no_exponent(options, clock, (_not_analysable(error), *issues), known)
         return failed if ready is None or exact is None else _periodic(failed, ready, exact, clock)
     problems = (*issues, *objections(stats, theiler=ready.theiler))
     exact = None
@@ -250,8 +326,8 @@ def rest_of(x: Any) -> tuple[int, float]:
 def rest_reason(length: int, rest: int) -> Reason:
     """Say from where on the trajectory stands still."""
     text = (
-        "the trajectory stands still: its last {count} of {length} states are equal to within rounding; a training "
-        "does so where it has converged, or where its gradients are zero (dead units, a saturated loss, a rate of 0)"
+        "the trajectory stands still: its last {count} of {length} states are equal to within rounding (of a "
+        "training: it has converged, or its gradients are zero by dead units, a saturated loss or a rate of 0)"
     )
     return Reason.of("at-rest", text, count=length - rest, length=length)
 
@@ -265,7 +341,7 @@ def _at_rest(x: Any, rest: int, largest: float, options: Options, clock: tuple[f
     text = (
         "it is a fixed point. The exponent is below {bound:.2g} per {unit}: at a larger one, rounding errors would show"
     )
-    fixed = Reason.of("periodic", text, bound=bound, unit=clock[1])
+    fixed = Reason.of("periodic", text, bound=bound, unit=one_unit(clock[1]))
     found = _no_exponent(options, clock, (rest_reason(len(x), rest), fixed))
     settings = found.settings | {"period": 1.0, "largest_exponent": bound, "at_rest": rest}
     return replace(found, reasons=found.reasons[:2], growth="none", verdict="regular", settings=settings)
@@ -310,7 +386,7 @@ def _regular(fit: Exponent, ready: Prepared, back: Returning, options: Options, 
     settings = fit.settings | {"period": period, "largest_exponent": back.rate_bound / dt}
     if back.contracting:
         text = "states {lag} samples apart approach each other: at a rate below {bound:.3g} per {unit} (1 % level)"
-        closer = Reason.of("contracts", text, lag=back.lag, bound=back.rate_bound / dt, unit=unit)
+        closer = Reason.of("contracts", text, lag=back.lag, bound=back.rate_bound / dt, unit=one_unit(unit))
         return replace(fit, growth="contracting", verdict="regular", reasons=(closer,), settings=settings)
     return replace(
         fit,
@@ -359,7 +435,14 @@ def _judged(
     verdict = "inconclusive"
     if measured:
         verdict, reasons = _judge(
-            fit, stats, options, clock=clock, tested=tested, jacobian=jacobian, missing=ready.no_null
+            fit,
+            stats,
+            options,
+            clock=clock,
+            tested=tested,
+            jacobian=jacobian,
+            missing=ready.no_null,
+            gaps=not np.isfinite(ready.states).all(),
         )
     if problems:
         verdict, reasons = "inconclusive", (*problems, *reasons)
@@ -536,6 +619,7 @@ def _judge(
     tested: Tested,
     jacobian: LocalJacobian | None,
     missing: Reason | None,
+    gaps: bool,
 ) -> tuple[str, tuple[Reason, ...]]:
     """Verdict and reasons where a rate was measured: every test must be passed."""
     growth, objection = fit.reasons[0], _objection(fit)
@@ -547,6 +631,11 @@ def _judge(
         return "inconclusive", (growth, missing)
     if jacobian is None:
         text = "the record is too short to fit Jacobians, which tell growth from noise; record more states"
+        if gaps:
+            text = (
+                "no stretch without a gap is long enough to fit Jacobians, which tell growth from noise; fill the "
+                "gaps, or give a window without them"
+            )
         return "inconclusive", (growth, Reason("local-jacobian-unknown", text))
     if not jacobian.positive:
         return "inconclusive", (growth, jacobian.reason(*clock))
@@ -608,8 +697,8 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
         )
     matrix = tame(np.asarray(x.read(0, len(x)), dtype=np.float64))
     usable = np.flatnonzero(np.count_nonzero(np.isfinite(matrix), axis=1) > 1)
-    if len(usable) < 20:
-        raise DataError(f"{len(usable)} states with distances are too few to estimate a time scale; record more")
+    if len(usable) < FEWEST_FINITE:
+        raise DataError(f"{len(usable)} states have distances, and {MORE_STATES.format(needed=FEWEST_FINITE)}")
     choices: dict[str, Any] = {}
     theiler = options.theiler
     if theiler is None:
@@ -676,8 +765,8 @@ def prepare_states(x: Any, options: Options) -> Prepared:
         raise single_row(array.shape[1])
     series = _scaled(array.astype(np.float64, copy=False).reshape(len(array), -1))
     finite = np.isfinite(series).all(axis=1)
-    if finite.sum() < 20:
-        raise DataError(f"too few finite states to estimate a time scale: {int(finite.sum())}; record more")
+    if finite.sum() < FEWEST_FINITE:
+        raise DataError(f"there are {int(finite.sum())} finite states, and {MORE_STATES.format(needed=FEWEST_FINITE)}")
     choices: dict[str, Any] = {}
     dim, delay = options.dim or 1, options.delay or 1
     if series.shape[1] == 1 and options.dim is None:
@@ -687,11 +776,13 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     states = embed(series, dim, delay) if dim > 1 else series
     finite_rows = np.asarray(np.isfinite(states).all(axis=1))
     states = np.where(finite_rows[:, None], states, np.nan)
-    if dim > 1 and np.count_nonzero(finite_rows) < 2:
+    whole = int(np.count_nonzero(finite_rows))
+    if dim > 1 and whole < FEWEST_FINITE:
         missing = int(len(series) - finite.sum())
         raise DataError(
-            f"{missing} of {len(series)} values are missing, and a delay embedding in {dim} dimensions spreads each "
-            f"over {dim} states: none or one is left. Fill the gaps, or pass dim=1"
+            f"{missing} of {len(series)} values are missing, and delay vectors with dim={dim} "
+            f"{'(as passed)' if options.dim else '(chosen from the data)'} and delay={delay} contain {dim} values "
+            f"each: {whole} of {len(states)} are whole, and {FEWEST_FINITE} are needed; fill the gaps, or pass dim=1"
         )
     small = _projected(states, choices)
     theiler = options.theiler
@@ -725,10 +816,20 @@ def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tup
     delay = options.delay if options.delay is not None else _delay(series, choices)
     most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
     # Cao's criterion fails on steep maps, false neighbours on some flows; both failures overestimate the dimension.
-    with np.errstate(all="ignore"):  # neighbours can be equal in the new coordinate
-        candidates = [
-            estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")
-        ]
+    try:
+        with np.errstate(all="ignore"):  # neighbours can be equal in the new coordinate
+            candidates = [
+                estimate_dimension(series, delay=delay, max_dim=most, method=name)
+                for name in ("false-neighbors", "cao")
+            ]
+    except DataError as error:
+        if np.isfinite(series).all():
+            raise
+        raise DataError(
+            f"the embedding dimension cannot be chosen: delay vectors with dim={most} and delay={delay} are compared, "
+            f"and too few of them are without a missing value ({error}); fill the gaps, or pass dim= (1 takes the "
+            "values as they are)"
+        ) from error
     dimension = min(candidates, key=lambda choice: choice.value)
     choices["dim_choice"] = _summary(dimension)
     choices["dim_by_method"] = {choice.method: choice.value for choice in candidates}
@@ -757,8 +858,6 @@ def _summary(chosen: Choice) -> dict[str, Any]:
 def _no_exponent(
     options: Options, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
 ) -> Exponent:
-    if not set(codes(reasons)) & set(SUGGEST_TWINS):
-        reasons = (*reasons, Reason("use-twins", f"for a training, {TWINS}"))
     metric = options.metric if isinstance(options.metric, str) else options.metric.name
     known = {"method": options.method, "metric": metric, **(settings or {})}
     return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)
@@ -812,7 +911,7 @@ def read_record(
         check_nodes(nodes, DISTANCES)
         return _distance_record(x, dt, optimizer, issues)
     spacing, unit, step = sampling(x, dt)
-    factor = 1.0
+    trained, factor = steps_of(x), 1.0
     if kernel == GRAPH_L1:
         x, factor = as_links(x, nodes)
         kernel = "l1"
@@ -826,7 +925,7 @@ def read_record(
         )
     if kernel != "l2":
         settings["checked_with"] = CHECKED
-    return Record(states, kernel, (spacing, unit), step, optimizer, factor, issues, settings)
+    return Record(states, kernel, (spacing, unit), step, trained, optimizer, factor, issues, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -843,6 +942,8 @@ class Record:
         Time between two samples, and its unit.
     step : ndarray of int64 or None
         Steps of the states.
+    trained : ndarray of int64 or None
+        The same, of the states of a training.
     optimizer : Optimizer
         Optimiser of the training.
     factor : float
@@ -857,6 +958,7 @@ class Record:
     metric: Any
     clock: tuple[float, str]
     step: Any = None
+    trained: Any = None
     optimizer: Optimizer = PLAIN
     factor: float = 1.0
     issues: tuple[Reason, ...] = ()
@@ -1012,4 +1114,6 @@ def _distance_record(x: Any, dt: float | None, optimizer: Optimizer, issues: tup
             "trajectories"
         )
     spacing, unit, step = sampling(x, dt)
-    return Record(x, DISTANCES, (spacing, unit), step, optimizer, issues=issues, settings={"distances": x.metric})
+    return Record(
+        x, DISTANCES, (spacing, unit), step, steps_of(x), optimizer, issues=issues, settings={"distances": x.metric}
+    )

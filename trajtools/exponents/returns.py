@@ -11,6 +11,7 @@ from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
 from trajtools.types import Bools, Floats
+from trajtools.wording import one_unit
 
 EARLIEST, LATEST = 1 / 6, 1 / 3  # of the record: lags that are searched
 CLOSE = 1.0  # e-folds below the typical distance, at least, for a return
@@ -231,7 +232,7 @@ def periodic_reason(period: int, largest: float, bound: float, unit: str) -> Rea
         "every state equals the one {period} samples earlier to within {largest:.2g}: the orbit is periodic. The "
         "exponent is below {bound:.2g} per {unit}: at a larger one, rounding errors would have ended the cycle by now"
     )
-    return Reason.of("periodic", text, period=period, largest=largest, bound=bound, unit=unit)
+    return Reason.of("periodic", text, period=period, largest=largest, bound=bound, unit=one_unit(unit))
 
 
 def return_reason(found: Returning, period: float | None, unit: str, dt: float) -> Reason:
@@ -249,7 +250,11 @@ def return_reason(found: Returning, period: float | None, unit: str, dt: float) 
         "level; less than {margin:.2g} counts as none)"
     )
     if period is None:
-        return Reason.of("quasi-periodic", "the motion is quasi-periodic: " + text, **numbers, unit=unit)
+        return Reason.of("quasi-periodic", "the motion is quasi-periodic: " + text, **numbers, unit=one_unit(unit))
     return Reason.of(
-        "periodic", "the motion is periodic, period {period:.6g} samples: " + text, **numbers, period=period, unit=unit
+        "periodic",
+        "the motion is periodic, period {period:.6g} samples: " + text,
+        **numbers,
+        period=period,
+        unit=one_unit(unit),
     )

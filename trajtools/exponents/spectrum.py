@@ -125,7 +125,8 @@ class LyapunovSpectrum(Result):
         return text + "."
 
     def _head(self) -> str:
-        largest = (f"{value:.4g} {bounds(ends)}" for value, ends in zip(self.values[:4], self.intervals, strict=False))
+        pairs = zip(self.values[:4], self.intervals, strict=False)
+        largest = (f"{value:.4g} {bounds(ends)}" if np.isfinite(value) else "not resolved" for value, ends in pairs)
         return f"{', '.join(largest)}{', ...' if len(self.values) > 4 else ''} {self.unit}"
 
 
@@ -686,7 +687,7 @@ def _warnings(
             "not-resolved",
             "the neighbourhoods extend in {directions} of {dimension} directions (their extent in the next grows with "
             "the power {power:.2g} of their size), so {missing} of {wanted} exponents are not resolved; in the full "
-            "space the maps give {listed}, of which {spurious} are spurious or unresolved",
+            "space the maps give {listed}, of which {spurious} spurious or unresolved",
             directions=directions,
             dimension=d,
             power=across.growth[directions],

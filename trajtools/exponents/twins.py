@@ -344,7 +344,7 @@ def _assemble(
         speed=_aligned_speed([(part, u) for part, u, _, _ in chosen], start, distances.shape[1]),
         n_references=len(np.unique(group)),
         settings=settings,
-        warnings=tuple(dict.fromkeys([*warnings, *left_out_warnings(counts, len(rows))])),
+        warnings=tuple(dict.fromkeys([*warnings, *left_out_warnings(counts, rows, "step")])),
     )
 
 

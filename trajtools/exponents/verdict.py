@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.exponents.growth_phase import FEWEST_EFOLDS
+from trajtools.exponents.growth_phase import FEWEST_EFOLDS, ONSET
 from trajtools.exponents.nulls import BASIN
 from trajtools.reasons import Reason
-from trajtools.statistics import DECISION, ROUNDING_MARGIN
+from trajtools.statistics import DECISION, ROUNDING_MARGIN, SATURATION_MARGIN
 from trajtools.types import Floats, Ints
-from trajtools.wording import time_units
+from trajtools.wording import one_unit, time_units
 
 if TYPE_CHECKING:
     from trajtools.exponents.fit_twins import TwinFit
@@ -116,7 +116,7 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
         return "not tested", Reason.of("persistence-not-tested", text, needed=STARTS, voting=len(votes))
     if len(votes) >= STARTS and growing and _by_chance(len(failing), len(votes)) > CHANCE:
         text = "growth follows {growing} of {votes} separate starts ({steps}), at {rates} per {unit}{others}"
-        values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
+        values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": one_unit(unit)}
         values["others"] = others
         return "shown", Reason.of("persistent", text, **values)
     if failing and growing and in_order(votes):
@@ -129,7 +129,7 @@ def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason
         "whether the growth persists is undecided: it follows {growing} of {votes} separate starts ({steps}), at "
         "{rates} per {unit}; {needed} are needed, and nearly all of them must grow{others}"
     )
-    values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
+    values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": one_unit(unit)}
     values["others"] = others
     return "mixed", Reason.of("persistence-mixed", text, needed=STARTS, **values)
 
@@ -210,7 +210,7 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
         gain=fit.gain,
         time=float(np.median((fit.cells.time[fit.last] - fit.cells.time[fit.first])[fit.fitted])),
         rate=fit.ratio.value,
-        unit=unit,
+        unit=one_unit(unit),
         units=time_units(unit),
     )
     if null is None:
@@ -292,7 +292,7 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
         return "undecided", (bounded, Reason.of("too-few-steps", text, steps=length, needed=SHORTEST))
     if fit.whole.p_positive > 1 - DECISION:
         text = "the distance decays: the rate is {rate:.4g} per {unit}, below zero at the 1 % level"
-        return "contracting", (bounded, Reason.of("contracts", text, rate=fit.whole.value, unit=unit))
+        return "contracting", (bounded, Reason.of("contracts", text, rate=fit.whole.value, unit=one_unit(unit)))
     room = _room(fit)
     if room < FEWEST_EFOLDS:
         text = (
@@ -317,7 +317,7 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
                 "only curves that are followed for longer can show whether it goes on"
             )
         values = {"time": time, "units": time_units(unit), "highest": highest, "room": room}
-        values |= {"rate": fit.whole.value, "unit": unit, "limit": BOUNDED}
+        values |= {"rate": fit.whole.value, "unit": one_unit(unit), "limit": BOUNDED}
         none = Reason.of("no-exponential-regime", text, **values)
         growing = int(np.sum(fit.rises >= FEWEST_EFOLDS))
         text = "{growing} of {curves} curves rise by {needed:g} e-folds or more, and the others stay"
@@ -354,7 +354,7 @@ def _of_region(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]
         "the distance grows by {gain:.1f} e-folds in the region, {rate:.4g} per {unit}",
         gain=gain,
         rate=fit.ratio.value,
-        unit=fit.growth.time_unit,
+        unit=one_unit(fit.growth.time_unit),
     )
     if null is None:
         return "undecided", (growth, no_null("power-law"))
@@ -371,18 +371,21 @@ def _of_region(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]
 def _contracts(fit: TwinFit) -> Reason:
     return Reason.of(
         "contracts",
-        "the distance decays by {decay:.1f} e-folds, {rate:.4g} per {unit}, and the whole interval lies below zero",
+        "the distance decays by {decay:.1f} e-folds, {rate:.4g} per {unit}, "
+        + ("and the whole interval lies below zero" if np.isfinite(fit.interval[0]) else "at a constant rate"),
         decay=-fit.gain,
         rate=fit.ratio.value,
-        unit=fit.growth.time_unit,
+        unit=one_unit(fit.growth.time_unit),
     )
 
 
 def _runaway(fit: TwinFit) -> Reason:
     text = (
         "the training itself runs away: its own steps grow as fast as its twins part, and are largest at the end of "
-        "the record; it diverges, or the record ends during the escape from a saddle, which looks the same"
+        "the record"
     )
+    if not fit.growth.settings.get("n_diverged", 0):  # else it has overflowed
+        text += "; it diverges, or the record ends during the escape from a saddle, which looks the same"
     return Reason("runaway", text, {"share": fit.speed_share})
 
 
@@ -402,15 +405,34 @@ def _too_fast(fit: TwinFit) -> Reason:
 
 
 def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason:
-    saturated = fit.cells.plateau()[1]
-    if saturated[fit.cells.known].mean() >= 0.5 and length >= SHORTEST:
+    cells, rows = fit.cells, fit.cells.known
+    no_phase = fit.window is None and not fit.fixed_region
+    plateau, saturated = cells.plateau()
+    if saturated[rows].mean() >= 0.5 and length >= SHORTEST:
         way = _more_room(fit) or "train more initial conditions"
+        room = float(np.median((plateau - cells.at(cells.begin))[rows])) - ONSET - SATURATION_MARGIN
+        if no_phase and rise >= ONSET and room < FEWEST_EFOLDS:
+            text = (
+                "the distance rises by {rise:.1f} e-folds above its start (mean) and saturates: of these {room:.1f} "
+                "lie between the onset of growth and a factor 50 below saturation (median), and {needed:g} are needed "
+                "to tell exponential growth from slower growth; {way}"
+            )
+            return Reason.of("too-little-growth", text, rise=rise, room=max(room, 0.0), needed=FEWEST_EFOLDS, way=way)
     else:
         how = "leave more steps between plantings (replant=)" if _replanted(fit) else "record longer"
         way = f"follow each perturbation for longer than {time:g} {time_units(fit.growth.time_unit)}: {how}"
+    growing = int(np.sum(fit.rises >= ONSET + FEWEST_EFOLDS))
+    if growing and no_phase:
+        text = (
+            "{growing} of {curves} curves (one for each initial condition and start) rise by {least:g} e-folds or "
+            "more, too few to measure their growth: three of one start are needed, or all where it has fewer; train "
+            "more initial conditions, or {way}"
+        )
+        values = {"growing": growing, "curves": len(rows), "least": ONSET + FEWEST_EFOLDS, "way": way}
+        return Reason.of("few-curves-grow", text, **values)
     text = (
-        "the distance rises by {rise:.1f} e-folds above its start, which is too little to tell exponential growth from "
-        "slower growth or none; {way}"
+        "the distance rises by {rise:.1f} e-folds above its start (mean), which is too little to tell exponential "
+        "growth from slower growth or none; {way}"
     )
     return Reason.of("too-little-growth", text, rise=rise, way=way)
 
@@ -496,7 +518,16 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     if differ is not None:
         warnings.append(differ)
     warnings += [*_not_converged(fit), *_resting(fit)]
-    if fit.unit == "blocks of time":
+    if np.isfinite(fit.agreement):
+        text = (
+            "the interval is unknown: the {units} {unit} agree to within rounding"
+            if fit.unit != "blocks of time"
+            else "the interval is unknown: the {units} blocks of time agree to within {share:.1g} of the rate, so they "
+            "repeat one growth factor and are no independent samples; train more initial conditions"
+        )
+        values = {"units": fit.ratio.clusters, "unit": fit.unit, "share": fit.agreement}
+        warnings.append(Reason.of("interval-unknown", text, **values))
+    elif fit.unit == "blocks of time":
         text = (
             "the fit has {curves} independent {noun}: the interval comes from blocks of time and does not cover other "
             "initial conditions"
@@ -547,7 +578,7 @@ def _not_converged(fit: TwinFit) -> list[Reason]:
             "that agree, or tangent vectors along the training, would give the rate"
         )
         (small, large), (rate, other), unit = one.first, one.rates, fit.growth.time_unit
-        values = {"small": small, "large": large, "rate": rate, "other": other, "unit": unit}
+        values = {"small": small, "large": large, "rate": rate, "other": other, "unit": one_unit(unit)}
         return [Reason.of("not-converged", text, **values)]
     return []
 

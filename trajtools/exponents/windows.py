@@ -123,7 +123,7 @@ class Windows(Result):
     def _sentence(self) -> str:
         counts = Counter(self.verdict)
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        text = f"{counted(len(self.start), 'window')} of the training: {verdicts}."
+        text = f"{counted(len(self.start), 'window')} of the record: {verdicts}."
         if np.isfinite(self.max_gain) and self.max_gain > 0:
             low, high = self.max_gain_between
             text += f" Distances grow most between steps {low} and {high}, by {self.max_gain:.3g} e-folds."

@@ -170,6 +170,8 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) ->
             _check_square(array)
         theiler, why = choose_window(array, distances=distances)
     needed = horizon + max(theiler, 1) + 1
+    if length < 2:
+        raise DataError(f"there is {length} state, and neighbours need two at least: record more states")
     if length < needed:
         raise DataError(
             f"{length} states are too few: following two states for horizon={horizon} steps, theiler={theiler} apart, "

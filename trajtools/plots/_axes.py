@@ -230,10 +230,17 @@ def number(value: float) -> str:
 
 def interval(exponent: Exponent) -> str:
     """Format the confidence interval, as in ``[0.25, 0.30]``; of a periodic orbit its bound, else "unknown"."""
-    low, high = exponent.interval
-    if math.isfinite(exponent.bound):
-        return f"below {number(exponent.bound)}"
-    return f"[{number(low)}, {number(high)}]" if np.isfinite([low, high]).all() else "unknown"
+    return f"below {number(exponent.bound)}" if math.isfinite(exponent.bound) else ends(*exponent.interval)
+
+
+def ends(low: float, high: float) -> str:
+    """Both ends of an interval in a table, apart in the last digit; "unknown" where one is, or both are equal."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return "unknown"
+    if number(low) != number(high):
+        return f"[{number(low)}, {number(high)}]"
+    digits = next(n for n in range(4, 18) if f"{low:.{n}g}" != f"{high:.{n}g}")
+    return f"[{low:.{digits}g}, {high:.{digits}g}]"
 
 
 def waiting(exponent: Exponent) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EVEN = 0.05  # smaller relative differences of spacings count as equal
 LINEAR = 0.01  # fraction of the largest exponent with linear colours
+OF_DESCENT = 2.0  # rate x curvature up to which gradient descent is stable
 
 
 @styled
@@ -314,7 +315,9 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
 
 @styled
 def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
-    """Plot rate x h_max with thresholds (1, 2, optimiser) and the entry into the edge of stability.
+    """Plot rate x h_max with the threshold of the optimiser and the entry into the edge of stability.
+
+    Where the threshold is unknown, that of gradient descent, 2, is drawn dotted.
 
     Parameters
     ----------
@@ -346,16 +349,14 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
     style = "." if finite.sum() < 200 else "-"
     source = literal(result.sources["h_max"])
     ax.plot(result.step[finite], result.product[finite], style, color=BLUE, label=source)
-    limits = [result.threshold] if np.isfinite(result.threshold) else []
-    for level in dict.fromkeys((1.0, 2.0, *limits)):
-        if level in limits:
-            ax.axhline(level, color=RED, linewidth=1, label=f"stable below {level:.3g}")
-        else:
-            ax.axhline(level, color="0.5", linewidth=1, linestyle=":")
+    known = np.isfinite(result.threshold)
+    level = float(result.threshold) if known else OF_DESCENT
+    style, label = ("-", "stable below {:.3g}") if known else (":", "gradient descent is stable below {:.3g}")
+    ax.axhline(level, color=RED if known else "0.5", linewidth=1, linestyle=style, label=label.format(level))
     if np.isfinite(result.entry):
         label = f"edge of stability from step {result.entry:.0f}"
         ax.axvline(result.entry, color=GREEN, linewidth=1, label=label)
-    ax.set_ylim(0, 1.2 * max(*limits, 1.0, float(np.nanquantile(result.product, 0.99)) if finite.any() else 0.0))
+    ax.set_ylim(0, 1.2 * max(level, float(np.nanquantile(result.product, 0.99)) if finite.any() else 0.0))
     ax.set_xlabel("step")
     ax.set_ylabel("learning rate x largest curvature")
     legend_above(ax)

@@ -19,6 +19,7 @@ from trajtools.recurrences.rows import PlotOptions, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
 from trajtools.trajectory import StatesLike
 from trajtools.types import Bools, TimeStepLike
+from trajtools.values import not_finite, steps_of
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -200,7 +201,7 @@ def recurrence(
         time_unit=unit,
         settings=settings,
         warnings=(
-            *_excluded(plot.finite[: 2 if kind == "cross" else 1]),
+            *_excluded(plot.finite[: 2 if kind == "cross" else 1], (x, y), dim),
             *_warnings(lines, theiler, kind, threshold, automatic["thresholds"]),
         ),
         plot_source=plot,
@@ -252,11 +253,15 @@ def _described(rule: Rule) -> Any:
     return fixed(rule)
 
 
-def _excluded(finite: Sequence[Bools]) -> tuple[Reason, ...]:
+def _excluded(finite: Sequence[Bools], sources: Sequence[Any], dim: int) -> tuple[Reason, ...]:
     """Say how many states of x, and of y where that is a trajectory of its own, are left out."""
-    text = "{excluded} of {states} states of {name} are not finite and are excluded"
-    counts = [(name, int(np.count_nonzero(~good)), len(good)) for name, good in zip("xy", finite, strict=False)]
-    return tuple(Reason.of("not-finite", text, name=name, excluded=n, states=m) for name, n, m in counts if n)
+    remarks: list[Reason] = []
+    noun = "states" if dim == 1 else "delay vectors"
+    for name, good, source in zip("xy", finite, sources, strict=False):
+        step = steps_of(source)
+        known = step is not None and len(step) == len(good)  # delay vectors have no steps of their own
+        remarks += not_finite(good, step=step if known else None, noun=noun, of=name if len(finite) > 1 else "")
+    return tuple(remarks)
 
 
 def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any) -> tuple[Reason, ...]:

@@ -287,6 +287,8 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedS
     array = raw.astype(np.float64, copy=False)
     series = np.ascontiguousarray(array[:, None].T if array.ndim == 1 else array.T)
     length = series.shape[1] - (dim - 1) * delay
+    if length < 2 and dim == 1:
+        raise DataError(f"{name}: {counted(length, 'sample')}, and 2 samples are needed: record more")
     if length < 2:
         raise DataError(
             f"{name}: {counted(series.shape[1], 'sample')} {'gives' if series.shape[1] == 1 else 'give'} "
@@ -300,8 +302,8 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedS
         finite &= good[offset : offset + length]
     if np.count_nonzero(finite) < 2:
         raise DataError(
-            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; at least two are needed: select "
-            "a window without NaN and inf"
+            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; at least two are needed"
+            + (": select a window without NaN and inf" if not finite.all() else ": record more")
         )
     return PaddedStates(series, offsets, finite)
 

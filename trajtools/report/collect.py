@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.errors import TrajtoolsError
+from trajtools.errors import DamagedError, TrajtoolsError
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class RunReport:
         What does not apply, and why.
     detailed : bool
         Whether the page has a section about it; else it stands in the tables only, with its exponent.
+    lost_at : int or None
+        First step from which its states are NaN or infinite to the end.
     """
 
     run: str
@@ -112,6 +114,7 @@ class RunReport:
     metrics: dict[str, tuple[Any, Floats]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     detailed: bool = True
+    lost_at: int | None = None
 
 
 def collect_file(task: Task) -> RunReport | None:
@@ -129,7 +132,15 @@ def collect_file(task: Task) -> RunReport | None:
         if any(member.reference >= 0 for member in run.members):
             with suppress(TrajtoolsError):  # the report of the run alone says why
                 analysis = _analyse_twins(run, rng, exponent)
-        return RunReport(run.name, {}, analysis, detailed=False)
+        return RunReport(run.name, {}, analysis, detailed=False, lost_at=_lost_at(run))
+
+
+def _lost_at(run: Any) -> int | None:
+    try:
+        end = run.not_finite()
+    except DamagedError:  # the analyses name the damage
+        return None
+    return None if end is None else int(end["step"])
 
 
 def is_known(task: Task) -> bool:
@@ -145,7 +156,8 @@ def outline(task: Task) -> RunReport:
     one, analysis = point.exponent, None
     if one is not None and one.curve is not None:
         analysis = Analysis(path, point.run, one.curve, one, hparams=point.hparams)
-    return RunReport(point.run, {}, analysis, detailed=False)
+    lost_at = int(point.lost_at) if np.isfinite(point.lost_at) else None
+    return RunReport(point.run, {}, analysis, detailed=False, lost_at=lost_at)
 
 
 def collect(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunReport:
@@ -181,7 +193,16 @@ def collect(run: Any, *, rng: int = 0, exponent: Exponent | None = None) -> RunR
         probed = attempt("curvature", lambda: curvature(run, rng=rng))
     distances, recurrence = states or (None, None)
     return RunReport(
-        run.name, _facts(run), analysis, stability, distances, recurrence, probed, _metrics(run), tuple(left_out)
+        run.name,
+        _facts(run),
+        analysis,
+        stability,
+        distances,
+        recurrence,
+        probed,
+        _metrics(run),
+        tuple(left_out),
+        lost_at=_lost_at(run),
     )
 
 
@@ -231,9 +252,11 @@ def _facts(run: Any) -> dict[str, str]:
     versions = run.provenance.get("versions", {}) if isinstance(run.provenance, dict) else {}
     software = versions.items() if isinstance(versions, dict) else ()
     planted = run.plantings["step"]
+    end = _lost_at(run)
+    lost = f"; NaN or infinite from step {end} on" if end is not None else ""
     return {
         "status": str(run.status),
-        "states": f"{run.n_states}, steps {steps[0]} to {steps[-1]}" if len(steps) else "none",
+        "states": f"{run.n_states}, steps {steps[0]} to {steps[-1]}{lost}" if len(steps) else "none",
         "networks": f"{references}, and {counted(run.n_members - references, 'perturbed copy', 'perturbed copies')}"
         + (f", planted {len(planted)} times in all" if len(planted) > run.n_members - references else ""),
         "weights": f"{run.n_parameters}, {run.logical_dtype}",

@@ -74,14 +74,24 @@ def demo_page(analyses: Sequence[Analysis], recording: dict[str, Any], sweep: Sw
     )
 
 
-def runs_page(title: str, reports: Sequence[RunReport], sweep: Sweep | None, made: dict[str, str]) -> str:
-    """Return the page of `trajtools report`: every run, and the sweep of the same runs where there is one."""
+def runs_page(
+    title: str,
+    reports: Sequence[RunReport],
+    sweep: Sweep | None,
+    made: dict[str, str],
+    unread: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the page of `trajtools report`: every run, and the sweep of the same runs where there is one.
+
+    `unread`: files that are not on the page, and why; they stand below the answer.
+    """
     return _render(
         "runs.html.j2",
         lambda figures: {
             "title": title,
             "reports": reports,
             "made": made,
+            "unread": unread,
             "sweep": sweep,
             "verdicts": {report.analysis.exponent.verdict for report in reports if report.analysis},
             "measures": MEASURES,
@@ -123,9 +133,11 @@ def _opening(
 
     if alone is not None:
         words = _answer_alone(alone)
+        if alone.lost_at is not None:
+            words = f"The training ends in NaN or infinity, from step {alone.lost_at} on. {words}".rstrip()
         if alone.analysis is None:
             few = "No perturbed copies were recorded, so how fast nearby trainings part is unknown."
-            return {"answer": f"{few} {words}".rstrip(), "main_figure": ""}
+            return {"answer": f"{words} {few}".lstrip(), "main_figure": ""}
         exponent = alone.analysis.exponent
         unit = exponent.unit.replace("1/", "per ", 1)
         caption = (
@@ -156,7 +168,9 @@ def _answer_alone(report: RunReport) -> str:
         parts = parts[::-1] if results[0][0].verdict == "inconclusive" else parts
     if "loss" in report.metrics:
         step, loss = report.metrics["loss"]
-        parts.append(f"The loss went from {loss[0]:.3g} to {loss[-1]:.3g} in {counted(int(step[-1]), 'step')}.")
+        if len(step) > 1:
+            passed = counted(int(step[-1] - step[0]), "step")
+            parts.append(f"The loss went from {loss[0]:.3g} to {loss[-1]:.3g} in {passed}.")
     return " ".join(filter(None, parts))
 
 

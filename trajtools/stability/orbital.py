@@ -173,20 +173,24 @@ class OrbitalStability(Result):
         meaning = {
             "asymptotically stable": "Perturbed trajectories come back to the orbit of their reference.",
             "orbitally stable": "Perturbed trajectories stay near the orbit of their reference.",
-            "marginal drift": self._drift_sentence(),
+            "marginal drift": self._marginal_sentence(),
             "unstable": "Perturbed trajectories leave the orbit of their reference.",
         }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
         return meaning
 
-    def _drift_sentence(self) -> str:
-        low, high = self.orbital.change_interval
-        if low > 0:
+    def _marginal_sentence(self) -> str:
+        code = self.reasons[0].code
+        if code == "power-of-time":
             return "Perturbed trajectories drift away from the orbit of their reference, slower than exponentially."
-        if high < 0:
-            return (
-                "Perturbed trajectories come a little closer to the orbit of their reference, but do not return to it."
-            )
-        return "Perturbed trajectories neither return to the orbit of their reference nor leave it."
+        if code == "stands-still":
+            return "Perturbed trajectories first move, and then stay at a constant distance from the orbit."
+        low, high = self.orbital.change_interval
+        move = "neither return to it nor leave it"
+        if low > 0:
+            move = "drift away by less than one e-fold"
+        elif high < 0:
+            move = "come a little closer, by less than one e-fold"
+        return f"Perturbed trajectories stay beside the orbit of their reference: they {move}."
 
     def _head(self) -> str:
         copies = counted(len(self.group), "perturbed trajectory", "perturbed trajectories")
@@ -784,8 +788,9 @@ def _undecided(of: Trend) -> Reason:
         )
         return Reason.of("growth-undecided", text, evidence=of.exponential, **values)
     text = (
-        "the {quantity} changed by {change:.3g} e-folds, interval {interval}: neither within {neutral:g} nor beyond "
-        "{decisive:g} of them; record longer, or more initial conditions"
+        "the {quantity} changed by {change:.3g} e-folds, interval {interval}: that is neither less than {neutral:g} "
+        "(unchanged) nor more than {decisive:g} (return or growth) in the whole interval; record longer, or more "
+        "initial conditions"
     )
     return Reason.of("change-undecided", text, neutral=NEUTRAL, decisive=DECISIVE, **values)
 
@@ -811,7 +816,8 @@ def _fell(of: Trend) -> Reason:
 
 
 def _changed(of: Trend) -> Reason:
-    text = "the {quantity} changed by {change:.3g} e-folds, interval {interval} over {over}"
+    text = "the {quantity} changed by {change:.3g} e-folds, interval {interval}"
+    text += " over {over}" if np.isfinite(of.change_interval[0]) else " (too few states)"
     values = {"quantity": of.quantity, "interval": _span(of.change_interval), "over": of.over}
     return Reason.of("change", text, change=of.change, **values)
 
@@ -861,7 +867,9 @@ def _forgotten(
 ) -> tuple[Reason, ...]:
     """Say so if the copies end as far from their reference as unrelated states."""
     late, orbit = (_late(table[name]) for name in ("distance", "orbit"))
-    if not late >= chance_distance[0]:
+    first = [row[np.isfinite(row)][0] for row in table["distance"] if np.isfinite(row).any()]
+    # Where unrelated states are closer than the perturbation, as of a reference at rest, nothing was forgotten.
+    if not (first and np.median(first) < chance_distance[0] <= late):
         return ()
     text = (
         "the distance at equal times ends at {late:.3g}, and unrelated states of the reference are {low:.3g} to "
@@ -898,8 +906,21 @@ def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reaso
         warnings.append(Reason.of("steps-differ", text, states=uncommon))
     excluded = sum(one.excluded for one in followed)
     if excluded:
-        text = "{excluded} states that are not finite are excluded"
-        warnings.append(Reason.of("not-finite", text, excluded=excluded))
+        lost = [one.lost for one in followed if one.lost >= 0]
+        text = "left out as missing (NaN) or infinite: {states} of the reference and its copies"
+        if lost:
+            text = (
+                "{ended} of {total} copies, or their reference, are NaN or infinite from step {first} on (the "
+                "earliest): they are analysed up to there"
+            )
+        values = {
+            "excluded": excluded,
+            "states": counted(excluded, "state"),
+            "ended": len(lost),
+            "total": total,
+            "first": min(lost, default=-1),
+        }
+        warnings.append(Reason.of("not-finite", text, **values))
     if settings["neutral_removed"] < 0.5:
         text = (
             "the neutral direction was removed at {share:.0%} of the states only: elsewhere the recorded states do "

@@ -150,6 +150,8 @@ class Followed:
         Whether it never differs from the reference; whether its end is not finite.
     excluded, uncommon : int
         States of either that are not finite; steps of the perturbed trajectory missing in the reference.
+    lost : int
+        Step from which either is not finite to the end; -1 if both end in finite states.
     """
 
     step: Ints
@@ -170,6 +172,7 @@ class Followed:
     diverged: bool
     excluded: int
     uncommon: int
+    lost: int
 
 
 def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Followed:
@@ -190,6 +193,8 @@ def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Follow
     phase = follow_phase(metric, pair.perturbed, pair.reference, rows=mine, start=int(theirs[0]))
     orbit = np.full(len(mine), np.nan)
     orbit[good] = sets.nearest
+    both = np.flatnonzero(fine_mine & fine_theirs)
+    end = int(both[-1]) + 1 if len(both) else 0
     still = ~(_speed(pair, metric, phase.place) > 2 * floor)
     lag = (_time_at(pair, phase.place) - step) * pair.dt
     return Followed(
@@ -211,6 +216,7 @@ def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Follow
         diverged=bool(not fine_mine[-1] and fine_theirs[-1]),
         excluded=int((~fine_mine).sum()) + len(pair.reference) - len(orbit_rows),
         uncommon=len(pair.perturbed) - len(np.intersect1d(pair.reference_step, pair.perturbed_step)),
+        lost=int(step[end]) if end < len(step) else -1,
     )
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 4 * 2**30
 _TRIES = 5
 _EAGER_BLOCKS = 1000
+_LOOK_BYTES = 64 * 2**20  # of chunks, to look whether a state is finite
 
 
 class Run(Shown):
@@ -402,6 +403,48 @@ class Run(Shown):
     def remarks(self) -> tuple[str, ...]:
         """What the recorder said about what is not in the file."""
         return tuple(map(str, self.notes.get("remarks", ())))
+
+    def not_finite(self) -> dict[str, int] | None:
+        """Where the states become NaN or infinite and stay so, as of a training that diverged.
+
+        Reads the last state, and a few others to find the first; of very many members, not all.
+
+        Returns
+        -------
+        dict or None
+            ``step``: the first step from which on a member has no finite state; ``states``: how many states that are;
+            ``members``: how many members end so; ``checked``: of how many. None if all these end in finite states.
+
+        Raises
+        ------
+        DamagedError
+            If a chunk that is needed does not match its checksum.
+        """
+        if not self.n_states:
+            return None
+        checked = list(range(self.n_members))
+        if self.stored == "weights":
+            stream = self.axis.streams["weights"]
+            of_one = stream.rows * self.n_parameters * self.dtype.itemsize  # whole chunks are read
+            checked = checked[: max(1, _LOOK_BYTES // max(of_one, 1))]
+        last = self._finite(self.n_states - 1, checked)
+        ended = [member for member, finite in zip(checked, last, strict=True) if not finite]
+        if not ended:
+            return None
+        low, high = -1, self.n_states - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._finite(middle, ended).all() else (low, middle)
+        step = int(self.series("step", high, high + 1)[0])
+        return {"step": step, "states": self.n_states - high, "members": len(ended), "checked": len(checked)}
+
+    def _finite(self, state: int, members: list[int]) -> NDArray[np.bool_]:
+        """Which members have a finite state."""
+        if self.stored == "weights":
+            row = StoredArray(self, "weights").read(slice(state, state + 1), members)[0]
+        else:
+            row = np.asarray(self._read_rows(self.stored, state, state + 1)[0])[members]
+        return np.asarray(np.isfinite(row.reshape(len(members), -1)).all(axis=1))
 
     @property
     def format_version(self) -> str:

@@ -22,6 +22,7 @@ from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import StatesLike, Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike
+from trajtools.values import not_finite, steps_of
 from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
@@ -402,6 +403,11 @@ class Series:
         """Number of entries of a state."""
         return int(self.states.shape[1])
 
+    def not_finite(self) -> tuple[Reason, ...]:
+        """Say which states are left out because they are not finite."""
+        step = steps_of(self.states)
+        return not_finite(self.fine, step=None if step is None else step[self.rows])
+
     def variance_of_rounding(self) -> float:
         """Variance due to rounding of the stored states, scaled, summed over the entries; 0 if unknown."""
         states, first = self.states, self.rows.start + int(np.argmax(self.fine))
@@ -773,11 +779,7 @@ def _corrected(values: Floats, states: int, correct: bool) -> Floats:
 
 
 def _warnings(series: Series, lagged: Lagged, lags: int) -> tuple[Reason, ...]:
-    warnings = []
-    excluded = int((~series.fine).sum())
-    if excluded:
-        text = "{excluded} of {states} states are not finite and are excluded"
-        warnings.append(Reason.of("not-finite", text, excluded=excluded, states=len(series)))
+    warnings = [*series.not_finite()]
     if not lagged.covariance[0] > 0:
         text = "all states are equal after detrending: there is no variance to correlate"
         warnings.append(Reason("constant", text))

@@ -209,7 +209,6 @@ def find_cycles(
     returns = Returns(series, bound, generator)
     result = _decide(values, count, threshold, returns, variance)
     excluded = int((~series.fine).sum())
-    text = "{excluded} of {states} states are not finite and are excluded"
     return Cycles(
         kind=result["kind"],
         period=result["period"],
@@ -237,7 +236,7 @@ def find_cycles(
             "n_states": len(series),
             "n_excluded": excluded,
         },
-        warnings=(Reason.of("not-finite", text, excluded=excluded, states=len(series)),) if excluded else (),
+        warnings=series.not_finite(),
     )
 
 

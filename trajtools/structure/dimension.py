@@ -20,7 +20,7 @@ from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.trajectory import StatesLike
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
-from trajtools.values import not_finite
+from trajtools.values import not_finite, steps_of
 from trajtools.wording import bounds, spoken
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def correlation_dimension(
         pairs = find_pairs(states, metric=metric, theiler=_shortened(theiler, every))
         sums = sum_of(pairs, radii, _COUNTED)
         scaling = find_scaling(sums, lag_deviations(pairs, sums, generator), level, generator)
-        return _assemble([(pairs, sums, scaling)], level, {"every": every}, (*thinned, *not_finite(pairs.usable)))
+        return _assemble([(pairs, sums, scaling)], level, {"every": every}, (*thinned, *_not_finite(x, pairs.usable)))
     dimensions = _checked_dims(dims)
     lag, settings = _delay(series, delay, dimensions)
     if dims is None:  # default dimensions that leave half of a short series
@@ -269,7 +269,7 @@ def correlation_dimension(
         sums = sum_of(pairs, radii, _COUNTED)
         deviations = lag_deviations(pairs, sums, generator)
         estimates.append((pairs, sums, find_scaling(sums, deviations, level, generator)))
-    remarks = (*thinned, *not_finite(np.isfinite(series), series=True))
+    remarks = (*thinned, *_not_finite(x, np.isfinite(series), "samples"))
     return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag, "every": every}, remarks)
 
 
@@ -283,6 +283,13 @@ def _thinned(x: Any, metric: Any, most: int) -> tuple[Any, int, tuple[Reason, ..
     every = next(k for k in count(-(-len(x) // most)) if all(k % divisor for divisor in range(2, int(k**0.5) + 1)))
     text = "one of every {every} of {samples} states is used; most= sets the number"
     return np.asarray(x)[::every], every, (Reason.of("thinned", text, every=every, samples=len(x)),)
+
+
+def _not_finite(x: Any, finite: Any, noun: str = "states") -> tuple[Reason, ...]:
+    """Say which states or samples are left out; of a record that was thinned, how many of those that are left."""
+    step = steps_of(x)
+    known = step is not None and len(step) == len(finite)
+    return not_finite(finite, step=np.asarray(step) if known else None, noun=noun)
 
 
 def _shortened(theiler: int | None, every: int) -> int | None:

@@ -61,7 +61,7 @@ def label(name: str) -> str:
 
 def _kind(exponent: Exponent | None, outcome: str) -> str:
     if outcome == "diverged":
-        return "away"
+        return "lost"
     if exponent is None or outcome == "dead":
         return ""
     if exponent.verdict in PARTING:
@@ -72,6 +72,8 @@ def _kind(exponent: Exponent | None, outcome: str) -> str:
 def _most(kinds: Sequence[str]) -> str:
     """What the runs at one value show: what at least half of them do, if no other one does the opposite."""
     decided = set(kinds) - {"open"}
+    if decided == {"away", "lost"}:
+        return "lost"
     if len(decided) > 1:
         return "mixed"
     return next((kind for kind in decided if 2 * kinds.count(kind) >= len(kinds)), "open")
@@ -97,6 +99,7 @@ def _clauses(name: str, groups: dict[str, dict[float, list[Exponent]]]) -> list[
         ("mixed", "it depends on the run"),
         ("open", "the data do not decide"),
         ("away", "the training itself runs away"),
+        ("lost", "the training ends in NaN or infinity"),
     ):
         if kind in groups:
             values = sorted(groups[kind])

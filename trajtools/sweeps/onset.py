@@ -18,6 +18,7 @@ from trajtools.types import Floats, RNGLike
 from trajtools.wording import bounds, counted, spoken
 
 if TYPE_CHECKING:
+    from trajtools.exponents.exponent import Exponent
     from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 N_RESAMPLES = 1999
@@ -488,12 +489,20 @@ def combine(points: Sequence[SweepPoint]) -> tuple[float, float, float, str]:
     if not exponents:
         return float("nan"), float("nan"), float("nan"), verdict
     values = np.array([e.value for e in exponents])
-    errors = np.array([(e.interval[1] - e.interval[0]) / 2 / _quantile(e.level) for e in exponents])
+    errors = np.array([_error(e) for e in exponents])
     error = float(np.sqrt(np.sum(errors**2))) / len(errors)
     if len(values) > 1:  # runs that differ by their seed differ by more than their intervals say
         error = max(error, float(values.std(ddof=1)) / np.sqrt(len(values))) if np.isfinite(error) else float("nan")
     spans = [e.window[1] - e.window[0] for e in exponents]
     return float(values.mean()), error, float(np.mean(spans)), verdict
+
+
+def _error(exponent: Exponent) -> float:
+    """Standard error; of units that scatter too little for an interval, what they say."""
+    low, high = exponent.interval
+    if np.isfinite(high - low):
+        return (high - low) / 2 / _quantile(exponent.level)
+    return float(exponent.settings.get("standard_error", float("nan")))
 
 
 def _common(words: set[str], voting: Sequence[SweepPoint]) -> str:

@@ -86,6 +86,8 @@ class SweepPoint(Result):
     outcome : str
         ``"trained"``; ``"diverged"``, where the loss of most initial conditions ends in NaN or infinity; or ``"dead"``,
         where most stand still without having learned. Such runs do not vote on the onset.
+    lost_at : float
+        First step from which the weights of a run that diverged are NaN or infinite; NaN where that is unknown.
 
     Examples
     --------
@@ -113,6 +115,7 @@ class SweepPoint(Result):
     hparams: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
     outcome: str = "trained"
+    lost_at: float = float("nan")
 
     def _sentence(self) -> str:
         exponent = "no exponent" if self.exponent is None else self.exponent._head()
@@ -743,6 +746,7 @@ def _measure(path: str, options: Options) -> _Measured:
             hparams=dict(run.hparams),
             warnings=tuple(warnings),
             outcome=outcome,
+            lost_at=_lost_at(run) if outcome == "diverged" else float("nan"),
         )
         return _Measured(point, run.time_unit)
 
@@ -799,6 +803,15 @@ def outcome_of(run: Any, references: list[int], loss: Floats, accuracy: Floats) 
         still = [s and _stands_still(values) for s, values in zip(still, accuracies, strict=True)]
         unlearned = [u or not values[-1] > values[0] + BETTER for u, values in zip(unlearned, accuracies, strict=True)]
     return "dead" if np.mean([s and u for s, u in zip(still, unlearned, strict=True)]) > 0.5 else "trained"
+
+
+def _lost_at(run: Any) -> float:
+    """First step from which the weights are not finite; NaN where that is unknown."""
+    try:
+        end = run.not_finite()
+    except DamagedError:
+        return float("nan")
+    return float("nan") if end is None else float(end["step"])
 
 
 def _recorded(values: Floats) -> Floats:
@@ -958,7 +971,7 @@ def rows(sweep: Sweep, names: Sequence[str] | None = None) -> list[list[str]]:
 
 
 def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[bool]) -> list[str]:
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import ends, number
 
     found = point.exponent
     measured = [
@@ -973,21 +986,16 @@ def _row(sweep: Sweep, point: SweepPoint, names: Sequence[str], kept: Sequence[b
         *(_value(point.hparams.get(name)) for name in names),
         point.run + (" (control)" if point.control else ""),
         "-" if found is None else number(found.value),
-        "-" if found is None else _ends(found.interval),
+        "-" if found is None else ends(*found.interval),
         _verdict(point),
         *(cell for cell, recorded in zip(measured, kept, strict=True) if recorded),
     ]
 
 
-def _ends(ends: tuple[float, float]) -> str:
-    from trajtools.plots._axes import number
-
-    return f"[{number(ends[0])}, {number(ends[1])}]" if np.isfinite(ends).all() else "unknown"
-
-
 def _verdict(point: SweepPoint) -> str:
     words = [*([] if point.exponent is None else [point.exponent.verdict])]
-    words += [f"({point.outcome})"] if point.outcome != "trained" else []
+    at = f" at step {point.lost_at:g}" if np.isfinite(point.lost_at) else ""
+    words += [f"({point.outcome}{at})"] if point.outcome != "trained" else []
     return " ".join(words) or "-"
 
 

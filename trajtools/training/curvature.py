@@ -670,8 +670,8 @@ def _warnings(sources: Mapping[str, str], h_max: Floats, metrics: Mapping[str, A
         warnings.append(Reason("no-smallest-curvature", text))
     unknown = int(np.sum(~np.isfinite(h_max)))
     if unknown:
-        text = "h_max is unknown at {unknown} of {states} states"
-        warnings.append(Reason.of("not-finite", text, unknown=unknown, states=len(h_max)))
+        text = "h_max is known at {known} of {states} states, where it was recorded and is finite"
+        warnings.append(Reason.of("not-finite", text, unknown=unknown, known=len(h_max) - unknown, states=len(h_max)))
     return tuple(warnings)
 
 
