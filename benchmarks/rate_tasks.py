@@ -419,7 +419,7 @@ def last(digits: tuple[Batch, Batch]) -> list[Task]:
 
 
 def noisy(digits: tuple[Batch, Batch]) -> list[Task]:
-    """Tables of 600 to 1297 rows, some with wrong labels: written before sharper doubts about rows left out were tried."""
+    """Tables of 600 to 1297 rows, some with wrong labels: written before sharper doubts were tried."""
     rng, tanh = np.random.default_rng(40), {"activation": nn.Tanh}
     x = rng.normal(size=(1800, 10))
     teacher = np.tanh(x @ rng.normal(size=(10, 16)) / 2) @ rng.normal(size=(16, 1)) / 2

@@ -280,8 +280,16 @@ def main() -> None:
     if options.rows:
         for row in results["find_edge"]:
             print({key: value for key, value in row.items() if key != "key"})
-    for group in ("developed", "held out", "second held-out set", "tiny tables", "small tables", "last tables",
-                  "noisy tables", "scarce tables"):
+    for group in (
+        "developed",
+        "held out",
+        "second held-out set",
+        "tiny tables",
+        "small tables",
+        "last tables",
+        "noisy tables",
+        "scarce tables",
+    ):
         part = {name: [row for row in rows if group_of(row["task"]) == group] for name, rows in results.items()}
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")

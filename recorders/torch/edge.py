@@ -23,8 +23,9 @@ from recorders.edge import (
     check_seeds,
     check_steps,
     search,
+    start,
 )
-from recorders.shadows import random_direction
+from recorders.torch.hessian import Objective, Slope
 from recorders.torch.modules import call, devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
 from recorders.torch.tangents import KNOWN, Tangents
 from trajtools.errors import DataError
@@ -284,10 +285,13 @@ class Copies:
         copy = self._replica(seed, rate, double=double)
         jacobian = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept")
         draws = range(1, VECTORS) if double else range(1)
-        vectors = TangentVectors(jacobian.n_weights, jacobian.n_state, draws)
         growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
         self._noise[seed]()
-        for t, batch in enumerate(self.batches.upto(steps, seed)):
+        batches = self.batches.upto(steps, seed)
+        curve = self._curve(copy, tree_map(_as_double, batches[0]) if double else batches[0])
+        starts = np.stack([start(draw, jacobian.n_weights, curve) for draw in draws], axis=1)
+        vectors = TangentVectors(jacobian.n_state, starts)
+        for t, batch in enumerate(batches):
             placed = tree_map(_as_double, batch) if double else batch
             images = jacobian.images(vectors.columns, *placed)
             losses[t] = copy.step(placed)
@@ -297,17 +301,38 @@ class Copies:
             growth[t] = vectors.advance(images)
         return growth, losses
 
+    def _curve(self, copy: Training, batch: tuple[Any, ...], norm: float = 0.0) -> Callable[[Floats], Floats]:
+        """Product of the Hessian with a vector; with a norm of the weights, from a difference of gradients."""
+        objective = Objective(copy.model, copy.loss_fn)
+
+        def product(direction: Floats) -> Floats:
+            self.gradients += 2
+            with objective.noise() as rewind:
+                if not norm:
+                    return objective.flat(Slope(objective, batch).times(objective.unflat(direction)))
+                weights = objective.weights()
+                first = objective.flat(objective.gradient(weights, batch)[1])
+                rewind()
+                offset = objective.unflat(EPSILONS[0] * norm * direction)
+                moved = [weight + part for weight, part in zip(weights, offset, strict=True)]
+                return objective.flat(objective.gradient(moved, batch)[1]) - first
+
+        return product
+
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth of shadows of the float64 replica, at two distances in different directions; and its losses."""
         copies = [self._replica(seed, rate, double=True) for _ in range(1 + len(EPSILONS))]
         weights = list(trainable(copies[0].model).values())
         norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
-        for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
-            _displace(list(trainable(copy.model).values()), size, k)
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
-        noise = self._noise[seed]
-        for t, batch in enumerate(self.batches.upto(steps, seed)):
+        noise, batches = self._noise[seed], self.batches.upto(steps, seed)
+        noise()
+        curve = self._curve(copies[0], tree_map(_as_double, batches[0]), norm)
+        for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
+            moved = list(trainable(copy.model).values())
+            _displace(moved, size * start(k, sum(w.numel() for w in moved), curve))
+        for t, batch in enumerate(batches):
             placed = tree_map(_as_double, batch)
             at = []
             for copy in copies:
@@ -324,10 +349,9 @@ class Copies:
 
 
 @torch.no_grad()
-def _displace(weights: list[Tensor], size: float, k: int) -> None:
-    """Move weights by a vector of this length in a random direction."""
-    sizes = [w.numel() for w in weights]
-    cuts = torch.as_tensor(size * random_direction(sum(sizes), 0, "forward", k)).split(sizes)
+def _displace(weights: list[Tensor], offset: Floats) -> None:
+    """Move weights by a flat vector."""
+    cuts = torch.as_tensor(offset).split([w.numel() for w in weights])
     for weight, cut in zip(weights, cuts, strict=True):
         weight.add_(cut.reshape(weight.shape).to(weight))
 
