@@ -22,7 +22,7 @@ from rate_tasks import Task, tasks
 from rates import Store
 from torch.utils._pytree import tree_map
 
-from recorders.edge import BURN, EXPONENT_STEPS
+from recorders.edge import EXPONENT_STEPS, FIRST, burn_of
 from recorders.torch import find_edge
 from recorders.torch.hessian import Objective, Slope
 from recorders.torch.tangents import Tangents
@@ -50,23 +50,24 @@ def aligned(task: Task, rate: float) -> float:
     ]
     jacobian = Tangents(model, task.loss, optimizer, vectors="kept")
     n, rng = jacobian.n_weights, np.random.default_rng(12345)
-    columns = np.zeros((jacobian.n_state, min(ALONG + RANDOM, n)))
-    columns[:n] = np.eye(n) if n <= ALONG + RANDOM else starts(Objective(model, task.loss), batches[0], rng, n)
-    burn = math.ceil(BURN * EXPONENT_STEPS)
-    frame, product = np.linalg.qr(columns)[0], np.eye(columns.shape[1])
-    direction = np.empty(0)
+    burn, size = burn_of(EXPONENT_STEPS), min(ALONG + RANDOM, n)
+    frame, product, direction = np.zeros((jacobian.n_state, size)), np.eye(size), np.empty(0)
     for t, batch in enumerate(batches):
+        if t == FIRST:
+            frame[:n] = np.eye(n) if n <= size else starts(Objective(model, task.loss), batch, rng, n)
+            frame = np.linalg.qr(frame)[0]
         if t == burn:
             direction = np.linalg.svd(product)[0][:, 0]
             gain = -math.log(np.linalg.norm(frame[:n] @ direction))
-        images = jacobian.images(frame, *batch)
+        images = jacobian.images(frame, *batch) if t >= FIRST else frame
         if not np.isfinite(images).all():
             return math.nan
-        frame, triangle = np.linalg.qr(images)
-        if t < burn:
+        if t >= FIRST:
+            frame, triangle = np.linalg.qr(images)
+        if FIRST <= t < burn:
             product = triangle @ product
             product /= np.abs(product).max()
-        else:
+        elif t >= burn:
             direction = triangle @ direction
             gain += math.log(np.linalg.norm(direction))
             direction /= np.linalg.norm(direction)
@@ -106,7 +107,7 @@ def main() -> None:
             name: store.get((name,), lambda name=name: measured(known[name])) for name in names if name in options.tasks
         }
         rows = [(name, *row) for name, found in some.items() for row in found["rows"]]
-        steps = EXPONENT_STEPS - math.ceil(BURN * EXPONENT_STEPS)
+        steps = EXPONENT_STEPS - burn_of(EXPONENT_STEPS)
         for name, rate, value, code, truth in rows:
             print(f"{name:30s} {rate:9.3g} {value:9.4f} {code:9s} aligned {truth:9.4f}")
         if not rows:

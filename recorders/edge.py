@@ -9,8 +9,10 @@ after every step.
 
 Most directions of the weights hardly matter, and neither grow nor shrink. A random vector lies in these: in tens of
 steps it does not align with what grows, and all random vectors agree, because they average over the same directions.
-So three vectors start as products of the Hessian with random ones, which leaves out the directions without curvature.
-Where everything with curvature shrinks, those directions lead; the fourth vector, a random one, sees that.
+So vectors start as products of the Hessian with random ones, which leaves out the directions without curvature, three
+in a block; the combination that has grown most until the end of the alignment is followed from there (the leading
+singular vector of the product of the Jacobians, as randomised methods find it: Halko, Martinsson and Tropp, SIAM Review
+53, 217, 2011). Where everything with curvature shrinks, the other directions lead; a random vector sees that.
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
 
     from trajtools.sweeps.onset import Onset
 
-CURVED = 3  # vectors that start along the curvature: one along the training, the others along its float64 replica
-VECTORS = CURVED + 1  # with a random one along the replica
+CURVED = 3  # blocks that start along the curvature: one along the training, the others along its float64 replica
+VECTORS = CURVED + 1  # with a random vector along the replica
+BLOCK = 3  # vectors of a block, until it is aligned
+FIRST = 1  # step at which they start: the first update of Adam, g / |g|, is singular where the gradient is small
 EPSILONS = (1e-7, 1e-8, 1e-8, 1e-8)  # distances of the float64 shadows, over the norm of the weights
 EXPONENT_STEPS = 64
 BURN = 0.375  # share of these steps for the alignment of the vectors
@@ -128,8 +132,8 @@ class Edge(Result):
         Steps of each rate. Losses at different numbers of steps are not comparable.
     exponents : ndarray of float64, shape (R,)
         Mean growth of tangent vectors in the weights, nats per step, after the first 3/8 of the steps in
-        ``settings["exponent_steps"]``: of three that start along the curvature, or of a random one where that grows
-        faster; NaN where not measured.
+        ``settings["exponent_steps"]``: of three blocks that start along the curvature, or of a random vector where
+        that grows faster; NaN where not measured.
     intervals : ndarray of float64, shape (R, 2)
         95 % confidence intervals, from blocks of time; NaN where unknown.
     convergence : tuple of str
@@ -150,7 +154,8 @@ class Edge(Result):
     curves : ndarray of float64, shape (T, R, S)
         Training loss before each step, per rate and seed; NaN after a rate was dropped.
     growth : ndarray of float64, shape (T, R, S, 4)
-        Growth per step of each vector, the random one last; NaN where not measured.
+        Growth per step of the followed direction of each block, and of the random vector; NaN where not measured,
+        and in the first step.
     settings : dict
         All parameters used.
     """
@@ -525,41 +530,93 @@ def judge(
 # -- exponents
 
 
-def start(draw: int, n_weights: int, curve: Callable[[Floats], Floats]) -> Floats:
-    """First direction of a vector in the weights: random, times the Hessian for the first ones.
+def start(k: int, n_weights: int, curve: Callable[[Floats], Floats], size: int = 1) -> Floats:
+    """First directions of vector or block k in the weights, (n_weights, size): random, times the Hessian but the last.
 
-    ``curve(direction)`` is that product for the first batch, or a difference of gradients.
+    ``curve(direction)`` is that product for the batch of the step, or a difference of gradients.
     """
-    direction = random_direction(n_weights, 0, "forward", draw)
-    if draw >= CURVED:
-        return direction
-    curved = curve(direction)
-    length = float(np.linalg.norm(curved))
-    return curved / length if 0 < length < math.inf else direction  # no curvature anywhere
+    if k >= CURVED:
+        return random_direction(n_weights, 0, "forward", k * BLOCK)[:, None]
+    columns = []
+    for j in range(min(size, n_weights)):
+        direction = random_direction(n_weights, 0, "forward", k * BLOCK + j)
+        curved = curve(direction)
+        length = float(np.linalg.norm(curved))
+        columns.append(curved / length if 0 < length < math.inf else direction)  # no curvature anywhere
+    return np.stack(columns, axis=1)
 
 
 class TangentVectors:
-    """Independent tangent vectors of (weights, optimiser state) on the host; starts in the weights, (n_weights, m)."""
+    """Blocks of tangent vectors of (weights, optimiser state) on the host, of which one direction each is followed.
 
-    def __init__(self, n_state: int, starts: Floats) -> None:
-        self._n = len(starts)
-        self.columns = np.zeros((n_state, starts.shape[1]))
-        self.columns[: self._n] = starts
-        self._gains = np.zeros(starts.shape[1])
+    Parameters
+    ----------
+    n_state : int
+        Numbers in weights and optimiser state.
+    starts : list of ndarray of float64, shape (n_weights, size)
+        Directions in the weights from which each block starts.
+    burn : int
+        Steps to align.
+    """
+
+    def __init__(self, n_state: int, starts: Sequence[Floats], burn: int) -> None:
+        self._blocks = [_Block(n_state, directions) for directions in starts]
+        self._left = burn
+
+    @property
+    def columns(self) -> Floats:
+        """All vectors, shape (n_state, m)."""
+        return np.hstack([block.columns for block in self._blocks])
 
     def advance(self, images: Floats) -> Floats:
-        """Replace the vectors by their images, rescaled; return their growth in the weights, NaN once one is lost."""
+        """Replace the vectors by their images; return the growth of each block in the weights, NaN once it is lost."""
+        cuts = np.cumsum([block.columns.shape[1] for block in self._blocks])[:-1]
+        pairs = zip(self._blocks, np.split(images, cuts, axis=1), strict=True)
+        growth = np.array([block.advance(part) for block, part in pairs])
+        self._left -= 1
+        if self._left == 0:
+            for block in self._blocks:
+                block.align()
+        return growth
+
+
+class _Block:
+    """Orthonormal vectors, and after `align` the one direction of them that had grown most."""
+
+    def __init__(self, n_state: int, directions: Floats) -> None:
+        self._n, size = directions.shape
+        columns = np.zeros((n_state, size))
+        columns[: self._n] = directions
+        self.columns: Floats = np.linalg.qr(columns)[0]
+        self._product = np.eye(size)
+        self._is_lost = False
+
+    def advance(self, images: Floats) -> float:
+        """Replace the vectors by their images; return the growth of the first one in the weights."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            lengths = np.linalg.norm(images, axis=0)
-            shares = np.linalg.norm(self.columns[: self._n], axis=0)
-            self.columns = images / lengths
-            growth = np.log(lengths * np.linalg.norm(self.columns[: self._n], axis=0) / shares)
-        self._gains += growth
-        return np.where(np.isfinite(self._gains), growth, np.nan)
+            share = np.linalg.norm(self.columns[: self._n, 0])
+            self.columns, triangle = np.linalg.qr(images)
+            product = triangle @ self._product
+            self._product = product / np.abs(product).max()  # only its directions matter
+            length = abs(float(triangle[0, 0])) / share
+            growth = float(np.log(length * np.linalg.norm(self.columns[: self._n, 0])))
+        self._is_lost = self._is_lost or not np.isfinite(images).all() or not math.isfinite(growth)
+        return math.nan if self._is_lost else growth
+
+    def align(self) -> None:
+        """Keep the direction that has grown most."""
+        if not self._is_lost:
+            self.columns = self.columns @ np.linalg.svd(self._product)[0][:, :1]
+            self._product = np.eye(1)
+
+
+def burn_of(steps: int) -> int:
+    """Steps in which vectors align, and which do not count."""
+    return math.ceil(BURN * steps)
 
 
 def _burnt(growth: Floats) -> Floats:
-    return growth[math.ceil(BURN * len(growth)) :]
+    return growth[burn_of(len(growth)) :]
 
 
 def _leading(growth: Floats) -> Floats:

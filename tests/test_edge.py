@@ -114,8 +114,9 @@ def test_a_random_vector_that_grows_less_does_not_count():
 def test_vectors_start_along_the_curvature_and_the_last_one_at_random():
     hessian = np.diag([0.0] * 96 + [1.0, -2.0, 3.0, 0.5])
     for draw in range(VECTORS):
-        direction = start(draw, 100, lambda v: hessian @ v)
-        assert np.linalg.norm(direction) == pytest.approx(1)
+        direction = start(draw, 100, lambda v: hessian @ v, 3)
+        assert direction.shape == (100, 3 if draw < CURVED else 1)
+        assert np.linalg.norm(direction, axis=0) == pytest.approx(1)
         assert (np.abs(direction[:96]).max() == 0) == (draw < CURVED)
         assert np.isfinite(start(draw, 100, np.zeros_like)).all()  # no curvature at all
 
@@ -475,9 +476,12 @@ def test_shadows_measure_what_tangent_vectors_do(torch):
     shadows, losses = copies._shadow(0.3, 0, 40)
     again, same = copies._follow(0.3, 0, 40, True)
     assert losses == pytest.approx(same, rel=1e-9)
-    # Shadow k has the direction of vector k.
-    assert shadows[:, 1:].sum(axis=0) == pytest.approx(again.sum(axis=0), abs=1e-3)
-    assert vectors.shape == shadows.shape == (40, 3)
+    # Shadow k has the direction of the first vector of block k, which is followed until the block is aligned.
+    assert shadows[1:15, 1:].sum(axis=0) == pytest.approx(again[1:15].sum(axis=0), abs=1e-3)
+    assert shadows[1:, 3].sum() == pytest.approx(again[1:, 2].sum(), abs=1e-3)  # the random one is a block of its own
+    assert np.isnan(vectors[0]).all()
+    assert np.isnan(shadows[0]).all()
+    assert vectors.shape == shadows.shape == (40, 4)
 
 
 @pytest.mark.torch
@@ -588,20 +592,21 @@ def aligned(torch, model, data, loss, opt):
     from recorders.torch.hessian import Hessian
 
     data = [(x.double(), y) for x, y in data]
-    jacobian, hessian = Tangents(model, loss, opt, vectors="kept"), Hessian(model, loss, data[0])
-    rng, n = np.random.default_rng(99), jacobian.n_weights
-    frame = np.zeros((jacobian.n_state, 24))
-    frame[:n] = np.stack([hessian(rng.standard_normal(n)) for _ in range(24)], axis=1)
-    frame, product = np.linalg.qr(frame)[0], np.eye(24)
+    jacobian, rng = Tangents(model, loss, opt, vectors="kept"), np.random.default_rng(99)
+    n, frame, product = jacobian.n_weights, np.zeros((jacobian.n_state, 24)), np.eye(24)
     for step in range(STEPS):
+        if step == 1:
+            hessian = Hessian(model, loss, data[1])
+            frame[:n] = np.stack([hessian(rng.standard_normal(n)) for _ in range(24)], axis=1)
+            frame = np.linalg.qr(frame)[0]
         if step == 24:
             direction = frame @ np.linalg.svd(product)[0][:, :1]
             before, product = np.log(np.linalg.norm(direction[:n])), 0.0
         x, y = data[step % len(data)]
-        if step < 24:
+        if 1 <= step < 24:
             frame, triangle = np.linalg.qr(jacobian.images(frame, x, y))
             product = triangle @ product
-        else:
+        elif step >= 24:
             direction = jacobian.images(direction, x, y)
             product += np.log(np.linalg.norm(direction))
             direction /= np.linalg.norm(direction)

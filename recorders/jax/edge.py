@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders.edge import (
+    BLOCK,
     EPSILONS,
+    FIRST,
     VECTORS,
     CommonBatches,
     Edge,
     ExponentsUnknown,
     TangentVectors,
+    burn_of,
     check_rates,
     check_seeds,
     check_steps,
@@ -227,26 +230,33 @@ class Copies:
         convert = _as_double if double else jnp.asarray
         weights = jax.tree_util.tree_map(convert, self._start[seed])
         state = self._optimizer(jnp.asarray(rate)).init(weights)
-        draws = range(1, VECTORS) if double else range(1)
+        blocks = range(1, VECTORS) if double else range(1)
         at = floating((weights, state))[0]
         sizes = [leaf.size for leaf in at]
-        growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
-        batches = self.batches.upto(steps, seed)
-        curve = self._curve(weights, jax.tree_util.tree_map(_as_double, batches[0]) if double else batches[0])
-        vectors = TangentVectors(sum(sizes), np.stack([start(draw, _size(weights), curve) for draw in draws], axis=1))
-        for t, batch in enumerate(batches):
+        growth, losses = np.full((steps, len(blocks)), np.nan), np.full(steps, np.nan)
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
-            cuts = np.split(vectors.columns.T, np.cumsum(sizes)[:-1], axis=1)
+            self.gradients += 1
+            if t < FIRST:
+                weights, state, loss, _ = self._update(weights, state, rate, placed)
+                losses[t] = float(loss)
+                continue
+            if t == FIRST:
+                curve = self._curve(weights, placed)
+                starts = [start(k, _size(weights), curve, BLOCK) for k in blocks]
+                vectors = TangentVectors(sum(sizes), starts, burn_of(steps) - FIRST)
+            columns = vectors.columns
+            cuts = np.split(columns.T, np.cumsum(sizes)[:-1], axis=1)
             along = [jnp.asarray(c.reshape(-1, *leaf.shape), leaf.dtype) for c, leaf in zip(cuts, at, strict=True)]
             weights, state, loss, images = self._push(weights, state, along, rate, placed)
             losses[t] = float(loss)
-            self.gradients += 2 + len(draws)  # of the step, of its derivative, and a product for each vector
+            self.gradients += 1 + columns.shape[1]  # of the derivative, and a product for each vector
             if not np.isfinite(losses[t]):
                 break
-            flat = [np.asarray(image, np.float64).reshape(len(draws), -1).T for image in jax.device_get(images)]
-            columns = np.concatenate(flat)
-            self._has_derivative = self._has_derivative and bool(np.isfinite(columns).all())
-            growth[t] = vectors.advance(columns)
+            flat = [np.asarray(image, np.float64).reshape(columns.shape[1], -1).T for image in jax.device_get(images)]
+            pushed = np.concatenate(flat)
+            self._has_derivative = self._has_derivative and bool(np.isfinite(pushed).all())
+            growth[t] = vectors.advance(pushed)
         return growth, losses
 
     def _curve(self, weights: Any, batch: Any, norm: float = 0.0) -> Callable[[Floats], Floats]:
@@ -269,21 +279,22 @@ class Copies:
         first = jax.tree_util.tree_map(_as_double, self._start[seed])
         norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(first))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
-        batches = self.batches.upto(steps, seed)
-        curve = self._curve(first, jax.tree_util.tree_map(_as_double, batches[0]), norm)
-        starts = [size * start(k, _size(first), curve) for k, size in enumerate(sizes)]
-        members = [first, *(_displaced(first, offset) for offset in starts)]
-        carries = [(member, self._optimizer(jnp.asarray(rate)).init(member)) for member in members]
+        carries = [(first, self._optimizer(jnp.asarray(rate)).init(first)) for _ in (0.0, *sizes)]
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
-        for t, batch in enumerate(batches):
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             doubles = jax.tree_util.tree_map(_as_double, batch)
+            if t == FIRST:
+                curve = self._curve(carries[0][0], doubles, norm)
+                for k, size in enumerate(sizes):
+                    weights, state = carries[1 + k]
+                    carries[1 + k] = _displaced(weights, size * start(k, _size(first), curve)[:, 0]), state
             moved = [self._update(*carry, rate, doubles) for carry in carries]
             self.gradients += len(carries)
             losses[t] = float(moved[0][2])
             if not all(np.isfinite(float(loss)) for _, _, loss, _ in moved):
                 break
             carries = [(weights, state) for weights, state, _, _ in moved]
-            for k, size in enumerate(sizes):
+            for k, size in enumerate(sizes if t >= FIRST else ()):
                 carries[1 + k], length = _draw_back(carries[0], carries[1 + k], size)
                 with np.errstate(divide="ignore"):
                     growth[t, k] = np.log(float(length) / size)

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from recorders.edge import (
+    BLOCK,
     EPSILONS,
+    FIRST,
     VECTORS,
     CommonBatches,
     Edge,
     ExponentsUnknown,
     TangentVectors,
+    burn_of,
     check_rates,
     check_seeds,
     check_steps,
@@ -284,21 +287,25 @@ class Copies:
         """Growth of one tangent vector along the training, or of the others along its replica; and the losses."""
         copy = self._replica(seed, rate, double=double)
         jacobian = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept")
-        draws = range(1, VECTORS) if double else range(1)
-        growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
+        blocks = range(1, VECTORS) if double else range(1)
+        growth, losses = np.full((steps, len(blocks)), np.nan), np.full(steps, np.nan)
         self._noise[seed]()
-        batches = self.batches.upto(steps, seed)
-        curve = self._curve(copy, tree_map(_as_double, batches[0]) if double else batches[0])
-        starts = np.stack([start(draw, jacobian.n_weights, curve) for draw in draws], axis=1)
-        vectors = TangentVectors(jacobian.n_state, starts)
-        for t, batch in enumerate(batches):
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch) if double else batch
-            images = jacobian.images(vectors.columns, *placed)
+            if t == FIRST:
+                curve = self._curve(copy, placed)
+                starts = [start(k, jacobian.n_weights, curve, BLOCK) for k in blocks]
+                vectors = TangentVectors(jacobian.n_state, starts, burn_of(steps) - FIRST)
+            if t >= FIRST:
+                columns = vectors.columns
+                images = jacobian.images(columns, *placed)
+                self.gradients += 1 + columns.shape[1]  # of the derivative, and a product for each vector
             losses[t] = copy.step(placed)
-            self.gradients += 2 + len(draws)  # of the step, of its derivative, and a product for each vector
+            self.gradients += 1
             if not np.isfinite(losses[t]):
                 break
-            growth[t] = vectors.advance(images)
+            if t >= FIRST:
+                growth[t] = vectors.advance(images)
         return growth, losses
 
     def _curve(self, copy: Training, batch: tuple[Any, ...], norm: float = 0.0) -> Callable[[Floats], Floats]:
@@ -326,14 +333,15 @@ class Copies:
         norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
-        noise, batches = self._noise[seed], self.batches.upto(steps, seed)
-        noise()
-        curve = self._curve(copies[0], tree_map(_as_double, batches[0]), norm)
-        for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
-            moved = list(trainable(copy.model).values())
-            _displace(moved, size * start(k, sum(w.numel() for w in moved), curve))
-        for t, batch in enumerate(batches):
+        noise = self._noise[seed]
+        for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch)
+            if t == FIRST:
+                noise()
+                curve = self._curve(copies[0], placed, norm)
+                for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
+                    moved = list(trainable(copy.model).values())
+                    _displace(moved, size * start(k, sum(w.numel() for w in moved), curve)[:, 0])
             at = []
             for copy in copies:
                 noise()
@@ -344,7 +352,8 @@ class Copies:
             with same_noise(self._devices) as rewind:
                 noise = rewind
             self.gradients += len(copies)
-            growth[t] = [_draw_back(copies[0], copy, size) for copy, size in zip(copies[1:], sizes, strict=True)]
+            if t >= FIRST:
+                growth[t] = [_draw_back(copies[0], copy, size) for copy, size in zip(copies[1:], sizes, strict=True)]
         return growth, losses
 
 
