@@ -733,8 +733,8 @@ def _flow(rates: Floats, growth: Floats, onset: Onset) -> Reason | None:
     if value > FLOW * per_rate * rates[first]:
         return None
     text = (
-        "no edge of chaos found: the growth at {rate:.4g} ({value:.3g} a step) is proportional to that at smaller "
-        "rates, as of gradient flow that leaves a plateau"
+        "no edge of chaos found: the growth at {rate:.4g} ({value:.3g} a step) is no more than in proportion to that "
+        "at smaller rates, as of gradient flow that leaves a plateau"
     )
     return Reason.of("gradient-flow", text, rate=rates[first], value=value)
 

@@ -127,7 +127,7 @@ def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], best:
     doubts, long = race.doubts, race.long
     error = float(losses[at].std(ddof=1)) / math.sqrt(len(losses[at]))
     gap = means[at] - fits[at]
-    if gap > (GAP - 1) * fits[at] and gap > 2 * error:
+    if gap > max((GAP - 1) * fits[at], error):
         text = (
             "the loss on rows left out is {ratio:.2g} times that on the others: with so few rows the training loss is "
             "no guide; compare rates on test data"
