@@ -144,9 +144,14 @@ def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], best:
         if best != at:
             no_worse = Reason.of("no-worse-on-left-out", text, much="no worse", **numbers)
             race = replace(race, reasons=(*race.reasons, no_worse))
-        is_slower = below is not None and fits[below] > CLOSE * fits[at]
         # The training loss is a guide where the loss on rows left out is shown to be less than twice that.
-        if is_slower and means[at] + 2 * error > GAP * fits[at] and not _better(losses[at], losses[below]):
+        may_overfit = means[at] + 2 * error > GAP * fits[at]
+        if (
+            below is not None
+            and may_overfit
+            and not _better(losses[at], losses[below])
+            and fits[below] > CLOSE * fits[at]
+        ):
             text = (
                 "so few rows cannot confirm the fastest: on those left out {rate:.4g} is as good, though it fits more "
                 "slowly"
