@@ -1,4 +1,4 @@
-"""Small trainings for learning rates: nine to develop `find_edge` with, and five sets that it was tested on later.
+"""Small trainings for learning rates: nine to develop `find_edge` with, and seven sets that it was tested on later.
 
 A task trains in float32 for a fixed budget of steps. Its weights and batches depend on the seed only, so that all rates
 and methods start from the same weights and see the same batches.
@@ -26,9 +26,11 @@ from sklearn.datasets import (
     make_classification,
     make_friedman1,
     make_friedman2,
+    make_friedman3,
     make_gaussian_quantiles,
     make_hastie_10_2,
     make_moons,
+    make_s_curve,
     make_sparse_uncorrelated,
     make_swiss_roll,
 )
@@ -287,6 +289,8 @@ def tasks(mnist: str | None = None) -> dict[str, Task]:
     made += tiny(digits, clinic)
     made += small(digits)
     made += last(digits)
+    made += noisy(digits)
+    made += scarce(digits)
     return {task.name: task for task in made}
 
 
@@ -411,4 +415,71 @@ def last(digits: tuple[Batch, Batch]) -> list[Task]:
              **kept),
         Task("held-last-sparse-sgd", lambda: mlp(12, 48, 1), *sparse, SQUARES, "sgd", SGD_RATES, 300, 25, **kept),
         Task("held-last-gru-adam", RowReader, *few, CROSS_ENTROPY, "adam", ADAM_RATES, 240, 32, **kept),
+    ]  # fmt: skip
+
+
+def noisy(digits: tuple[Batch, Batch]) -> list[Task]:
+    """Tables of 600 to 1297 rows, some with wrong labels: written before sharper doubts were tried."""
+    rng, tanh = np.random.default_rng(40), {"activation": nn.Tanh}
+    x = rng.normal(size=(1800, 10))
+    teacher = np.tanh(x @ rng.normal(size=(10, 16)) / 2) @ rng.normal(size=(16, 1)) / 2
+    taught = halves(x, teacher + 0.3 * rng.normal(size=(1800, 1)), 800)
+    labels = digits[0][1].numpy().copy()
+    wrong = rng.random(len(labels)) < 0.15
+    labels[wrong] = rng.integers(0, 10, int(wrong.sum()))
+    flipped = (digits[0][0], torch.as_tensor(labels)), digits[1]
+    x, y = make_friedman3(2000, noise=0.2, random_state=41)
+    friedman = halves((x - x.mean(0)) / x.std(0), ((y - y.mean()) / y.std())[:, None], 1000)
+    x, kinds = make_gaussian_quantiles(n_samples=1700, n_features=6, n_classes=4, random_state=42)
+    shells = halves(x, kinds.astype(np.int64), 700)
+    x, y = make_s_curve(1600, noise=0.1, random_state=43)
+    curve = halves((x - x.mean(0)) / x.std(0), ((y - y.mean()) / y.std())[:, None], 600)
+    even = tuple((x, y % 2) for x, y in digits)
+    kept = {"held_out": True}
+    return [
+        Task("held-noisy-teacher-sgd", lambda: mlp(10, 64, 64, 1, **tanh), *taught, SQUARES, "sgd", SGD_RATES, 400, 32,
+             **kept),
+        Task("held-noisy-labels-adam", lambda: mlp(64, 96, 10), *flipped, CROSS_ENTROPY, "adam", ADAM_RATES, 400,
+             **kept),
+        Task("held-noisy-friedman-momentum", lambda: mlp(4, 48, 48, 1, **tanh), *friedman, SQUARES, "momentum",
+             SGD_RATES, 400, 32, **kept),
+        Task("held-noisy-shells-adamw", lambda: mlp(6, 64, 64, 4), *shells, CROSS_ENTROPY, "adamw", ADAM_RATES, 400, 32,
+             **kept),
+        Task("held-noisy-curve-rmsprop", lambda: mlp(3, 64, 64, 1, dropout=0.1), *curve, SQUARES, "rmsprop", ADAM_RATES,
+             400, 32, **kept),
+        Task("held-noisy-even-momentum", lambda: convolutions(4, 8, True), *even, CROSS_ENTROPY, "momentum", SGD_RATES,
+             240, 32, **kept),
+    ]  # fmt: skip
+
+
+def scarce(digits: tuple[Batch, Batch]) -> list[Task]:
+    """Tables of 100 to 300 rows, written together with those of `noisy`."""
+    rng, tanh = np.random.default_rng(50), {"activation": nn.Tanh}
+    x, y = make_s_curve(1150, noise=0.3, random_state=51)
+    curve = halves((x - x.mean(0)) / x.std(0), ((y - y.mean()) / y.std())[:, None], 150)
+    x, kinds = make_classification(1120, 15, n_informative=5, n_classes=3, flip_y=0.2, random_state=52)
+    flipped = halves(x, kinds.astype(np.int64), 120)
+    few = ((digits[0][0][950:1150], digits[0][1][950:1150]), digits[1])
+    x, y = load_diabetes(return_X_y=True)
+    order = rng.permutation(len(x))
+    diabetes = halves(x[order] / x.std(), ((y - y.mean()) / y.std())[order, None], 200)
+    x, kinds = make_blobs(1100, 4, centers=4, cluster_std=3.0, random_state=53)
+    blobs = halves((x - x.mean(0)) / x.std(0), kinds.astype(np.int64), 100)
+    x = rng.normal(size=(1300, 8))
+    teacher = np.tanh(x @ rng.normal(size=(8, 12)) / 2) @ rng.normal(size=(12, 2)) / 2
+    taught = halves(x, teacher + 0.2 * rng.normal(size=(1300, 2)), 300)
+    kept = {"held_out": True}
+    return [
+        Task("held-scarce-curve-momentum", lambda: mlp(3, 48, 48, 1), *curve, SQUARES, "momentum", SGD_RATES, 300, 25,
+             **kept),
+        Task("held-scarce-flipped-sgd", lambda: mlp(15, 64, 3, **tanh), *flipped, CROSS_ENTROPY, "sgd", SGD_RATES, 300,
+             24, **kept),
+        Task("held-scarce-conv-momentum", lambda: convolutions(6, 12, True), *few, CROSS_ENTROPY, "momentum", SGD_RATES,
+             240, 25, **kept),
+        Task("held-scarce-diabetes-adamw", lambda: mlp(10, 64, 1), *diabetes, SQUARES, "adamw", ADAM_RATES, 300, 25,
+             **kept),
+        Task("held-scarce-blobs-nesterov", lambda: mlp(4, 32, 4), *blobs, CROSS_ENTROPY, "nesterov", SGD_RATES, 300, 20,
+             **kept),
+        Task("held-scarce-teacher-rmsprop", lambda: mlp(8, 64, 2, **tanh), *taught, SQUARES, "rmsprop", ADAM_RATES, 300,
+             30, **kept),
     ]  # fmt: skip

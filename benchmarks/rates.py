@@ -234,6 +234,8 @@ def group_of(name: str) -> str:
         "held-tiny-": "tiny tables",
         "held-small-": "small tables",
         "held-last-": "last tables",
+        "held-noisy-": "noisy tables",
+        "held-scarce-": "scarce tables",
     }
     return next((title for start, title in sets.items() if name.startswith(start)), "held out")
 
@@ -278,7 +280,16 @@ def main() -> None:
     if options.rows:
         for row in results["find_edge"]:
             print({key: value for key, value in row.items() if key != "key"})
-    for group in ("developed", "held out", "second held-out set", "tiny tables", "small tables", "last tables"):
+    for group in (
+        "developed",
+        "held out",
+        "second held-out set",
+        "tiny tables",
+        "small tables",
+        "last tables",
+        "noisy tables",
+        "scarce tables",
+    ):
         part = {name: [row for row in rows if group_of(row["task"]) == group] for name, rows in results.items()}
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")

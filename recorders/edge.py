@@ -2,10 +2,17 @@
 
 A framework provides `Copies`: trainings from the same weights on the same batches, at any rate. The first answer is a
 race between rates (`recorders.race`). The second comes from the growth of tangent vectors through the steps of each
-training, one vector along the training itself and two others along its float64 replica; an exponent is called
-converged where all agree, so that neither rounding nor the direction of the vector decides. Where the step of the
-optimiser has no derivative, shadows of the float64 replica take their place: copies at two small distances that are
-trained alike and rescaled after every step.
+training, one along the training itself and three along its float64 replica; an exponent is called converged where
+vectors in different directions, and in both precisions, agree. Where the step of the optimiser has no derivative,
+shadows of the float64 replica take their place: copies at two small distances that are trained alike and rescaled
+after every step.
+
+Most directions of the weights hardly matter, and neither grow nor shrink. A random vector lies in these: in tens of
+steps it does not align with what grows, and all random vectors agree, because they average over the same directions.
+So vectors start as products of the Hessian with random ones, which leaves out the directions without curvature, three
+in a block; the combination that has grown most until the end of the alignment is followed from there (the leading
+singular vector of the product of the Jacobians, as randomised methods find it: Halko, Martinsson and Tropp, SIAM Review
+53, 217, 2011). Where everything with curvature shrinks, the other directions lead; a random vector sees that.
 """
 
 from __future__ import annotations
@@ -22,10 +29,10 @@ from recorders.left_out import compare
 from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from recorders.shadows import random_direction
 from trajtools.errors import DataError
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, codes
 from trajtools.results import AxisNames, Result
 from trajtools.types import Bools, Floats, Ints, RealArrayLike
-from trajtools.wording import columns
+from trajtools.wording import columns, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,15 +40,23 @@ if TYPE_CHECKING:
 
     from trajtools.sweeps.onset import Onset
 
-VECTORS = 3  # the first along the training, the others along its float64 replica
-EPSILONS = (1e-7, 1e-8, 1e-8)  # distances of the float64 shadows, over the norm of the weights
+CURVED = 3  # blocks that start along the curvature: one along the training, the others along its float64 replica
+VECTORS = CURVED + 1  # with a random vector along the replica
+BLOCK = 3  # vectors of a block, until it is aligned
+FIRST = 1  # step at which they start: the first update of Adam, g / |g|, is singular where the gradient is small
+EPSILONS = (1e-7, 1e-8, 1e-8, 1e-8)  # distances of the float64 shadows, over the norm of the weights
 EXPONENT_STEPS = 64
 BURN = 0.375  # share of these steps for the alignment of the vectors
 AGREE = 0.15  # relative difference of converged exponents
-NATS = 0.05  # difference over the whole window of exponents that are about zero
+NATS = 0.15  # their difference over the whole window, where they are that small
 FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
 FAR_BELOW = 10.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
 VOTING = ("trains", "slow")  # states of trainings that count
+ABOUT_EDGE = ("onset", "no-onset", "onset-not-stable", "gradient-flow", "exponents-not-measured")
+SHOWN = (  # codes that the summary or the table of a result shows
+    *ABOUT_EDGE, "smallest-loss", "smallest-that-arrives", "long-training", "left-out", "not-converged", "diverged",
+    "dead", "stuck", "collapsed", "nothing-moved", "none-trains",
+)  # fmt: skip
 LEVEL = 0.95
 
 
@@ -71,7 +86,7 @@ class Copies(Protocol):
         ...
 
     def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
-        """Growth of tangent vectors or shadows, nats per step, shape (steps, VECTORS), and the losses (steps,).
+        """Growth of vectors or shadows from `start`, nats per step, (steps, VECTORS), and the losses (steps,).
 
         Raises `ExponentsUnknown` where neither can be had.
         """
@@ -117,14 +132,15 @@ class Edge(Result):
         Steps of each rate. Losses at different numbers of steps are not comparable.
     exponents : ndarray of float64, shape (R,)
         Mean growth of tangent vectors in the weights, nats per step, after the first 3/8 of the steps in
-        ``settings["exponent_steps"]``; NaN where not measured.
+        ``settings["exponent_steps"]``: of three blocks that start along the curvature, or of a random vector where
+        that grows faster; NaN where not measured.
     intervals : ndarray of float64, shape (R, 2)
         95 % confidence intervals, from blocks of time; NaN where unknown.
-    converged : ndarray of bool, shape (R,)
-        Whether three vectors in different directions, two of them along a float64 replica, agree within 15 %.
-    flat : ndarray of bool, shape (R,)
-        Whether they do not, but agree within 0.05 nats over all steps: the exponent is that close to zero that its
-        value is not known, only that there is next to no growth or decay.
+    convergence : tuple of str
+        How vectors in different directions and precisions agree on the exponent of each rate: "relative" (within 15 %,
+        and the growth is at least 1 nat over the steps that count), "absolute" (within 0.15 nats over these steps,
+        which is 0.00375 a step for 40 of them: for less growth no relative error can be known in so few steps), "no",
+        or "" where it was not measured.
     seeds : tuple of int
         Seeds of the race.
     by_seed : tuple of float
@@ -137,8 +153,9 @@ class Edge(Result):
         Gradient evaluations (one batch each) for the race, and for the exponents.
     curves : ndarray of float64, shape (T, R, S)
         Training loss before each step, per rate and seed; NaN after a rate was dropped.
-    growth : ndarray of float64, shape (T, R, S, 3)
-        Growth per step of each vector; NaN where not measured.
+    growth : ndarray of float64, shape (T, R, S, 4)
+        Growth per step of the followed direction of each block, and of the random vector; NaN where not measured,
+        and in the first step.
     settings : dict
         All parameters used.
     """
@@ -156,8 +173,7 @@ class Edge(Result):
     steps: Ints
     exponents: Floats
     intervals: Floats
-    converged: Bools
-    flat: Bools
+    convergence: tuple[str, ...]
     seeds: tuple[int, ...]
     by_seed: tuple[float, ...]
     reasons: tuple[Reason, ...]
@@ -174,8 +190,7 @@ class Edge(Result):
         "steps": ("rates",),
         "exponents": ("rates",),
         "intervals": ("rates", "bound"),
-        "converged": ("rates",),
-        "flat": ("rates",),
+        "convergence": ("rates",),
         "curves": ("step", "rates", "seeds"),
     }
 
@@ -185,37 +200,70 @@ class Edge(Result):
         return bool(self.doubts)
 
     @property
+    def converged(self) -> Bools:
+        """Whether the exponent of each rate is known, to a relative or to an absolute error, bool, shape (R,)."""
+        return np.isin(self.convergence, ("relative", "absolute"))
+
+    @property
     def found(self) -> bool:
         """Whether there is a stable onset."""
         return math.isfinite(self.onset)
 
     def _sentence(self) -> str:
         if math.isfinite(self.recommended):
-            lines = [f"recommended rate {self.recommended:.3g}, the fastest over {self.horizon} steps"]
+            arrives = "smallest-that-arrives" in codes(self.reasons)
+            why = "the smallest that takes the loss to a tenth in {}" if arrives else "the fastest over {}"
+            lines = [f"recommended rate {self.recommended:.3g}, {why.format(counted(self.horizon, 'step'))}"]
             if self.recommended_long != self.recommended:
-                lines[0] += f"; {self.recommended_long:.3g} for long trainings"
+                lines[0] += f"; {self.recommended_long:.3g} for much longer trainings"
         else:
             lines = ["no rate can be recommended"]
-        lines += [f"doubtful: {reason}" for reason in self.doubts if reason not in self.reasons]
-        if self.found:
-            low, high = self.onset_interval
-            lines.append(f"edge of chaos at {self.onset:.3g} [{low:.3g}, {high:.3g}]")
-        elif self.exponent_gradients:
-            lines.append("edge of chaos: not found")
+        lines += [f"doubtful: {reason}" for reason in self.doubts] or ["no doubts about this rate"]
+        lines += [str(reason) for reason in self.reasons if reason.code in ABOUT_EDGE]
         return "\n".join(lines)
 
     def _lines(self) -> Sequence[str]:
-        rows = []
+        head = ["rate", "state", "steps", "loss", "left-out loss", "exponent", "95% interval", ""]
+        lines = columns(head, [self._cells(part) for part in self._alike()])
+        if np.isfinite(self.exponents).any():
+            steps = int(self.settings.get("exponent_steps", EXPONENT_STEPS))
+            note = f"exponents: nats a step, after {steps - len(_burnt(self.growth))} of {steps} steps"
+            lines.append(f"{note}; known to {AGREE:.0%} or to {NATS / len(_burnt(self.growth)):.1g}")
+        return lines
+
+    def _alike(self) -> list[list[int]]:
+        """Places of the rates that share a line: neighbours that were dropped at the same step in the same state."""
+        groups: list[list[int]] = []
+        before: tuple[Any, ...] = ()
         for i, rate in enumerate(self.rates):
-            row = [f"{rate:.4g}", self.states[i], str(self.steps[i]), f"{self.losses[i]:.4g}", "", "", ""]
-            if np.isfinite(self.left_out[i]):
-                row[4] = f"{self.left_out[i]:.4g}"
-            if np.isfinite(self.exponents[i]):
-                low, high = self.intervals[i]
-                row[5:] = f"{self.exponents[i]:.4g}", f"[{low:.3g}, {high:.3g}]"
-                row[6] += "" if self.converged[i] else " about zero" if self.flat[i] else " not converged"
-            rows.append(row)
-        return columns(["rate", "state", "steps", "late loss", "left out", "exponent", "95% interval"], rows)
+            measured = np.isfinite([self.left_out[i], self.exponents[i]]).any()
+            alone = measured or rate in (self.recommended, self.recommended_long)
+            kind = (i,) if alone else (self.states[i], self.steps[i])
+            if kind == before:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+            before = kind
+        return groups
+
+    def _cells(self, places: list[int]) -> list[str]:
+        i, rates, losses = places[0], self.rates[places], np.sort(self.losses[places])
+        row = [_span(rates), self.states[i], str(self.steps[i]), _span(losses), "", "", "", ""]
+        if np.isfinite(self.left_out[i]):
+            row[4] = f"{self.left_out[i]:.4g}"
+        if np.isfinite(self.exponents[i]):
+            low, high = self.intervals[i]
+            row[5:7] = f"{self.exponents[i]:.3g}", f"[{low:.3g}, {high:.3g}]"
+            row[6] += "" if self.converged[i] else " not converged"
+        if rates[0] == self.recommended:
+            row[7] = "recommended"
+        elif rates[0] == self.recommended_long:
+            row[7] = "for long trainings"
+        return row
+
+    def _remarks(self) -> tuple[str, ...]:
+        """What neither the summary nor the table says."""
+        return tuple(str(reason) for reason in (*self.reasons, *self.warnings) if reason.code not in SHOWN)
 
     def plot(self, ax: Sequence[Axes] | None = None) -> Figure:
         """Plot exponents and losses against the rate, with the onset and the recommendation.
@@ -233,6 +281,12 @@ class Edge(Result):
         from trajtools import plots
 
         return plots.edge(self, ax=ax)
+
+
+def _span(values: Floats) -> str:
+    """Both ends of sorted values, or the only one."""
+    ends = dict.fromkeys(f"{value:.4g}" for value in (values[0], values[-1]))
+    return " to ".join(ends)
 
 
 # -- input
@@ -431,15 +485,17 @@ def judge(
     """Both answers from a race and the growth of vectors."""
     nowhere = (math.nan, math.nan)
     measured: Bools = np.asarray(np.isfinite(growth).any(axis=(0, 2, 3)), dtype=bool)
-    values, intervals, converged, flat = _exponents(growth, measured)
+    leading = _leading(growth)
+    values, intervals, convergence = _exponents(growth, leading)
+    converged = np.isin(convergence, ("relative", "absolute"))
     onset, onset_interval, about_onset = math.nan, nowhere, unknown
     if measured.any():
-        votes = (converged | flat) & np.array([state in VOTING for state in race.states])
-        onset, onset_interval, about_onset = _edge_of_chaos(race, growth, votes)
+        votes = converged & np.array([state in VOTING for state in race.states])
+        onset, onset_interval, about_onset = _edge_of_chaos(race, leading, votes)
     recommended = float(race.rates[race.winner]) if race.winner >= 0 else math.nan
     relation = _relation(recommended, onset, onset_interval)
     warnings = race.warnings
-    unknown_at = measured & ~converged & ~flat
+    unknown_at = measured & ~converged
     if unknown_at.any():
         text = "{count} of {total} exponents are not converged: two directions, or float64, disagree"
         counts = {"count": int(unknown_at.sum()), "total": int(measured.sum())}
@@ -458,8 +514,7 @@ def judge(
         steps=race.steps,
         exponents=values,
         intervals=intervals,
-        converged=converged,
-        flat=flat,
+        convergence=convergence,
         seeds=seeds,
         by_seed=race.by_seed,
         reasons=(*race.reasons, *about_onset, *relation),
@@ -475,48 +530,124 @@ def judge(
 # -- exponents
 
 
-class TangentVectors:
-    """Independent tangent vectors of (weights, optimiser state) on the host, random in the weights at first."""
+def start(k: int, n_weights: int, curve: Callable[[Floats], Floats], size: int = 1) -> Floats:
+    """First directions of vector or block k in the weights, (n_weights, size): random, times the Hessian but the last.
 
-    def __init__(self, n_weights: int, n_state: int, draws: Iterable[int]) -> None:
-        self._n = n_weights
-        columns = [random_direction(n_weights, 0, "forward", draw) for draw in draws]
-        self.columns = np.zeros((n_state, len(columns)))
-        self.columns[:n_weights] = np.stack(columns, axis=1)
-        self._gains = np.zeros(len(columns))
+    ``curve(direction)`` is that product for the batch of the step, or a difference of gradients.
+    """
+    if k >= CURVED:
+        return random_direction(n_weights, 0, "forward", k * BLOCK)[:, None]
+    columns = []
+    for j in range(min(size, n_weights)):
+        direction = random_direction(n_weights, 0, "forward", k * BLOCK + j)
+        curved = curve(direction)
+        length = float(np.linalg.norm(curved))
+        columns.append(curved / length if 0 < length < math.inf else direction)  # no curvature anywhere
+    return np.stack(columns, axis=1)
+
+
+class TangentVectors:
+    """Blocks of tangent vectors of (weights, optimiser state) on the host, of which one direction each is followed.
+
+    Parameters
+    ----------
+    n_state : int
+        Numbers in weights and optimiser state.
+    starts : list of ndarray of float64, shape (n_weights, size)
+        Directions in the weights from which each block starts.
+    burn : int
+        Steps to align.
+    """
+
+    def __init__(self, n_state: int, starts: Sequence[Floats], burn: int) -> None:
+        self._blocks = [_Block(n_state, directions) for directions in starts]
+        self._left = burn
+
+    @property
+    def columns(self) -> Floats:
+        """All vectors, shape (n_state, m)."""
+        return np.hstack([block.columns for block in self._blocks])
 
     def advance(self, images: Floats) -> Floats:
-        """Replace the vectors by their images, rescaled; return their growth in the weights, NaN once one is lost."""
+        """Replace the vectors by their images; return the growth of each block in the weights, NaN once it is lost."""
+        cuts = np.cumsum([block.columns.shape[1] for block in self._blocks])[:-1]
+        pairs = zip(self._blocks, np.split(images, cuts, axis=1), strict=True)
+        growth = np.array([block.advance(part) for block, part in pairs])
+        self._left -= 1
+        if self._left == 0:
+            for block in self._blocks:
+                block.align()
+        return growth
+
+
+class _Block:
+    """Orthonormal vectors, and after `align` the one direction of them that had grown most."""
+
+    def __init__(self, n_state: int, directions: Floats) -> None:
+        self._n, size = directions.shape
+        columns = np.zeros((n_state, size))
+        columns[: self._n] = directions
+        self.columns: Floats = np.linalg.qr(columns)[0]
+        self._product = np.eye(size)
+        self._is_lost = False
+
+    def advance(self, images: Floats) -> float:
+        """Replace the vectors by their images; return the growth of the first one in the weights."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            lengths = np.linalg.norm(images, axis=0)
-            shares = np.linalg.norm(self.columns[: self._n], axis=0)
-            self.columns = images / lengths
-            growth = np.log(lengths * np.linalg.norm(self.columns[: self._n], axis=0) / shares)
-        self._gains += growth
-        return np.where(np.isfinite(self._gains), growth, np.nan)
+            share = np.linalg.norm(self.columns[: self._n, 0])
+            self.columns, triangle = np.linalg.qr(images)
+            product = triangle @ self._product
+            self._product = product / np.abs(product).max()  # only its directions matter
+            length = abs(float(triangle[0, 0])) / share
+            growth = float(np.log(length * np.linalg.norm(self.columns[: self._n, 0])))
+        self._is_lost = self._is_lost or not np.isfinite(images).all() or not math.isfinite(growth)
+        return math.nan if self._is_lost else growth
+
+    def align(self) -> None:
+        """Keep the direction that has grown most."""
+        if not self._is_lost:
+            self.columns = self.columns @ np.linalg.svd(self._product)[0][:, :1]
+            self._product = np.eye(1)
+
+
+def burn_of(steps: int) -> int:
+    """Steps in which vectors align, and which do not count."""
+    return math.ceil(BURN * steps)
 
 
 def _burnt(growth: Floats) -> Floats:
-    return growth[math.ceil(BURN * len(growth)) :]
+    return growth[burn_of(len(growth)) :]
 
 
-def _exponents(growth: Floats, measured: Bools) -> tuple[Floats, Floats, Bools, Bools]:
-    """Exponent, interval, whether it is converged, and else whether it is next to zero, at every rate."""
+def _leading(growth: Floats) -> Floats:
+    """Growth (T, R, S, CURVED) of the vectors that lead at each rate: those along the curvature, or the random one."""
+    along, random = growth[..., :CURVED], growth[..., CURVED:]
+    means = [np.nan_to_num(_burnt(part).mean(axis=(0, 2, 3)), nan=-np.inf) for part in (along, random)]
+    return np.where((means[1] > means[0])[None, :, None, None], np.broadcast_to(random, along.shape), along)
+
+
+def _exponents(growth: Floats, leading: Floats) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Exponent, interval, and how it is converged, at every rate."""
     n = growth.shape[1]
-    values, intervals = np.full(n, np.nan), np.full((n, 2), np.nan)
-    converged, flat = np.zeros((2, n), bool)
-    part = _burnt(growth)
-    for i in np.flatnonzero(measured):
-        at = part[:, i]
-        if not np.isfinite(at).all():
-            continue  # the replica diverged
-        values[i], intervals[i] = float(at.mean()), _interval(at)
-        means = at.mean(axis=0)
-        apart = np.ptp(means, axis=1)
-        near = apart <= AGREE * np.abs(means).max(axis=1)
-        converged[i] = near.all()
-        flat[i] = not near.all() and (near | (apart <= NATS / len(part))).all()
-    return values, intervals, converged, flat
+    values, intervals, convergence = np.full(n, np.nan), np.full((n, 2), np.nan), [""] * n
+    part = _burnt(leading)
+    for i in np.flatnonzero(np.isfinite(_burnt(growth)).all(axis=(0, 2, 3))):  # else the replica diverged
+        values[i], intervals[i] = float(part[:, i].mean()), _interval(part[:, i])
+        convergence[i] = _agreement(_burnt(growth)[:, i].mean(axis=0), len(part))
+    return values, intervals, tuple(convergence)
+
+
+def _agreement(means: Floats, steps: int) -> str:
+    """How vectors agree whose mean growths are (S, VECTORS): "relative", "absolute" or "no"."""
+    compared = means[:, :CURVED]
+    if means[:, CURVED:].mean() > compared.mean():
+        if np.abs(means[:, CURVED:]).max() * steps <= NATS:
+            return "absolute"  # what has curvature shrinks, what has none leads
+        compared = means
+    apart, size = np.ptp(compared, axis=1), np.abs(compared).max(axis=1)
+    if not (apart <= np.maximum(AGREE * size, NATS / steps)).all():
+        return "no"
+    return "relative" if (size * steps >= NATS / AGREE).all() else "absolute"
 
 
 def _interval(growth: Floats) -> Floats:
@@ -532,7 +663,7 @@ def _edge_of_chaos(race: Race, growth: Floats, votes: Bools) -> tuple[float, tup
     """Onset of sensitive dependence, where every half, seed and epsilon shows it."""
     nowhere, part = (math.nan, math.nan), _burnt(growth)
     if votes.sum() < 2:
-        text = "no onset of chaos: that needs converged exponents at two rates that train, and there are {count}"
+        text = "no edge of chaos found: that needs converged exponents at two rates that train, and there are {count}"
         return math.nan, nowhere, (Reason.of("no-onset", text, count=int(votes.sum())),)
     rates, part = race.rates[votes], part[:, votes]
     main = _onset(rates, part)
@@ -540,7 +671,7 @@ def _edge_of_chaos(race: Race, growth: Floats, votes: Bools) -> tuple[float, tup
         why = main.reasons[-1]
         if why.code == "onset-above-range" and rates[-1] < race.rates[-1]:
             return math.nan, nowhere, (_no_onset_up_to(race, float(rates[-1])),)
-        return math.nan, nowhere, (Reason("no-onset", f"no onset of chaos: {why}", why.numbers),)
+        return math.nan, nowhere, (Reason("no-onset", f"no edge of chaos found: {why}", why.numbers),)
     flow = _flow(rates, part, main)
     if flow is not None:
         return math.nan, nowhere, (flow,)
@@ -552,10 +683,10 @@ def _edge_of_chaos(race: Race, growth: Floats, votes: Bools) -> tuple[float, tup
         places = [_onset(rates, one, main.above) for one in parts]
         limit = RATIO * (1 + 1e-6)
         if any(not p.found or not 1 / limit <= p.value / main.value <= limit for p in places):
-            text = "no stable onset of chaos: it depends on {name}"
+            text = "no stable edge of chaos: it depends on {name}"
             return math.nan, nowhere, (Reason.of("onset-not-stable", text, name=name),)
     low, high = main.interval
-    text = "sensitive dependence begins at {onset:.4g} [{low:.4g}, {high:.4g}]: {why}"
+    text = "edge of chaos: sensitive dependence begins at {onset:.4g} [{low:.4g}, {high:.4g}]: {why}"
     reason = Reason.of("onset", text, onset=main.value, low=low, high=high, why=main.reasons[0])
     return main.value, main.interval, (reason,)
 
@@ -563,17 +694,20 @@ def _edge_of_chaos(race: Race, growth: Floats, votes: Bools) -> tuple[float, tup
 def _no_onset_up_to(race: Race, highest: float) -> Reason:
     """Say why larger rates show no onset: those that train have no converged exponent, the others do not vote."""
     beyond = [(rate, state) for rate, state in zip(race.rates, race.states, strict=True) if rate > highest]
-    text = "no onset of chaos up to {highest:.4g}"
+    text = "no edge of chaos up to {highest:.4g}"
     trained = [rate for rate, state in beyond if state in VOTING]
     if trained:
         text += "; the exponents at {first:.4g} to {last:.4g} are not converged, so there it is unknown"
-    diverged = [rate for rate, state in beyond if state == "diverged"]
-    if diverged:
-        text += "; from {lowest:.4g} on training diverges, which is not chaos"
+    fates = {"diverged": "training diverges", "dead": "the network dies", "collapsed": "training collapses",
+             "stuck": "the loss stays at its start"}  # fmt: skip
+    failed = [(rate, fates[state]) for rate, state in beyond if state in fates]
+    if failed:
+        text += "; from {lowest:.4g} on {fate}, which is not chaos"
     elif not trained:
         text += ", the largest rate that trains"
     ends = {"first": trained[0], "last": trained[-1]} if trained else {}
-    return Reason.of("no-onset", text, highest=highest, **ends, **({"lowest": diverged[0]} if diverged else {}))
+    lowest, fate = failed[0] if failed else (math.nan, "")
+    return Reason.of("no-onset", text, highest=highest, **ends, **({"lowest": lowest, "fate": fate} if failed else {}))
 
 
 def _onset(rates: Floats, growth: Floats, above: float | str = "auto") -> Onset:
@@ -599,8 +733,8 @@ def _flow(rates: Floats, growth: Floats, onset: Onset) -> Reason | None:
     if value > FLOW * per_rate * rates[first]:
         return None
     text = (
-        "no onset of chaos: the growth at {rate:.4g} ({value:.3g} a step) is proportional to that at smaller rates, as "
-        "of gradient flow that leaves a plateau"
+        "no edge of chaos found: the growth at {rate:.4g} ({value:.3g} a step) is no more than in proportion to that "
+        "at smaller rates, as of gradient flow that leaves a plateau"
     )
     return Reason.of("gradient-flow", text, rate=rates[first], value=value)
 

@@ -3,7 +3,8 @@
 A race scores training losses. Once its steps have come back to rows that they had trained on, these say how closely
 the rows are fitted, and of few rows the rates that fit them fastest can do worst on others. So the winner is trained
 once more without a quarter of the rows, and then the rates below it, until one is worse on those rows by more than a
-standard error. This changes no recommendation, it says where the training loss is no guide.
+standard error. This changes no recommendation, it says where the training loss is no guide. The shortest race is too
+short for that, and doubtful if it came back to its rows.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ def compare(
     Race
         With the losses on the rows left out, and what is doubtful about them.
     """
-    if race.winner < 0 or race.horizon <= SHORTEST_RACE or not all(_came_back(some) for some in batches.values()):
+    if race.winner < 0 or not all(_came_back(some) for some in batches.values()):
         return race
+    if race.horizon <= SHORTEST_RACE:
+        text = "the loss fell to a tenth in {steps} steps on the same few rows: too few to tell which rate will overfit"
+        return replace(race, doubts=(*race.doubts, Reason.of("short-race", text, steps=race.horizon)))
     divisions = {seed: divide(some) for seed, some in batches.items()}
     scored = math.ceil(LATE * race.horizon)
     at = sorted({race.horizon - scored * k // POINTS for k in range(POINTS)})
@@ -123,22 +127,36 @@ def _judged(race: Race, losses: dict[int, Floats], fits: dict[int, float], best:
     doubts, long = race.doubts, race.long
     error = float(losses[at].std(ddof=1)) / math.sqrt(len(losses[at]))
     gap = means[at] - fits[at]
-    if gap > (GAP - 1) * fits[at] and gap > 2 * error:
+    if gap > max((GAP - 1) * fits[at], error):
         text = (
             "the loss on rows left out is {ratio:.2g} times that on the others: with so few rows the training loss is "
             "no guide; compare rates on test data"
         )
         doubts = (*doubts, Reason.of("overfits", text, ratio=means[at] / fits[at]))
     below = next((i for i in losses if i < at), None)
-    if race.rates[at] / race.rates[best] > RATIO * (1 + 1e-6) and _better(losses[best], losses[at]):
-        text = "on rows left out {rate:.4g} is better ({loss:.4g} instead of {other:.4g})"
-        numbers = {"rate": race.rates[best], "loss": means[best], "other": means[at]}
-        doubts, long = (*doubts, Reason.of("smaller-on-left-out", text, **numbers)), min(long, best)
-    elif below is not None and fits[below] > CLOSE * fits[at] and not _better(losses[at], losses[below]):
-        text = (
-            "on rows left out {rate:.4g} is as good, though it fits more slowly: so few rows cannot confirm the fastest"
-        )
-        doubts = (*doubts, Reason.of("unconfirmed", text, rate=race.rates[below]))
+    text = "on rows left out {rate:.4g} is {much} ({loss:.4g} instead of {other:.4g})"
+    numbers = {"rate": race.rates[best], "loss": means[best], "other": means[at]}
+    is_far = race.rates[at] / race.rates[best] > RATIO * (1 + 1e-6)
+    if is_far and means[at] > CLOSE * means[best] and _better(losses[best], losses[at]):
+        smaller = Reason.of("smaller-on-left-out", text, much="better", **numbers)
+        doubts, long = (*doubts, smaller), min(long, best)
+    else:
+        if best != at:
+            no_worse = Reason.of("no-worse-on-left-out", text, much="no worse", **numbers)
+            race = replace(race, reasons=(*race.reasons, no_worse))
+        # The training loss is a guide where the loss on rows left out is shown to be less than twice that.
+        may_overfit = means[at] + 2 * error > GAP * fits[at]
+        if (
+            below is not None
+            and may_overfit
+            and not _better(losses[at], losses[below])
+            and fits[below] > CLOSE * fits[at]
+        ):
+            text = (
+                "so few rows cannot confirm the fastest: on those left out {rate:.4g} is as good, though it fits more "
+                "slowly"
+            )
+            doubts = (*doubts, Reason.of("unconfirmed", text, rate=race.rates[below]))
     if long != race.long:
         reasons = (
             *(r for r in race.reasons if r.code != "long-training"),

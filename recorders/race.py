@@ -382,11 +382,6 @@ class _Running:
         self, winner: int, moved: list[float], states: tuple[str, ...], by_seed: tuple[float, ...], horizon: int
     ) -> tuple[Reason, ...]:
         best, doubts = self.rates[winner], []
-        if horizon <= SHORTEST_RACE:
-            text = (
-                "the loss fell to a tenth within {steps} steps: too few to tell rates apart, or to see a late collapse"
-            )
-            doubts.append(Reason.of("short-race", text, steps=horizon))
         if self.level(best) > MOVED:
             text = (
                 "after {steps} steps the loss has fallen by {fall:.0%} only: training has hardly left its first plateau"

@@ -35,10 +35,10 @@ class Apart:
         return np.full(len(batches), fit), np.tile(losses, (len(at), 1))
 
 
-def raced(best=1.0):
+def raced(best=1.0, speed=0.012):
     """A race over 80 steps, whose training loss is smallest at the best rate."""
     return run_race(
-        lambda rate, seed, stop: np.exp(-0.012 * np.arange(stop) * min(rate / best, best / rate)), None, (0,), 80
+        lambda rate, seed, stop: np.exp(-speed * np.arange(stop) * min(rate / best, best / rate)), None, (0,), 80
     )
 
 
@@ -64,12 +64,37 @@ def test_a_rate_that_is_too_large_for_other_rows_is_doubtful(fit, overfits):
 
 
 def test_a_gap_within_the_error_is_no_doubt():
-    after = compare(raced(), Apart(lambda rate: 0.5 / rate, fit=0.1, scatter=1.0), {0: table(200, 80)})
+    after = compare(raced(), Apart(lambda rate: 0.5 / rate, fit=0.1, scatter=4.0), {0: table(200, 80)})
     assert "overfits" not in codes(after.doubts)
 
 
+@pytest.mark.parametrize(("rows", "doubtful"), [(100, True), (800, False)])
+def test_the_shortest_race_is_doubtful_where_it_came_back_to_its_rows(rows, doubtful):
+    race, apart = raced(speed=1.0), Apart(lambda rate: 0.1)
+    assert race.horizon == 20
+    after = compare(race, apart, {0: table(rows, 20)})
+    assert ("short-race" in codes(after.doubts)) == doubtful
+    assert not apart.rates
+
+
+@pytest.mark.parametrize(("gain", "doubtful"), [(1.3, True), (1.05, False)])
+def test_a_smaller_rate_that_is_hardly_better_is_said_without_a_doubt(gain, doubtful):
+    after = compare(raced(), Apart(lambda rate: 0.15 * (1 if rate > 0.3 else 1 / gain)), {0: table(200, 80)})
+    assert ("smaller-on-left-out" in codes(after.doubts)) == doubtful
+    assert ("no-worse-on-left-out" in codes(after.reasons)) != doubtful
+
+
+def test_a_small_gap_confirms_the_fastest():
+    # All rates are as good on rows left out; whether that is a doubt depends on what the gap can be.
+    for fit, doubtful in ((0.3, False), (0.2, True)):
+        apart = Apart(lambda rate: 0.5, fit=lambda rate, fit=fit: fit / rate)
+        assert ("unconfirmed" in codes(compare(raced(), apart, {0: table(200, 80)}).doubts)) == doubtful
+    scattered = Apart(lambda rate: 0.5, fit=lambda rate: 0.3 / rate, scatter=0.3)
+    assert "unconfirmed" in codes(compare(raced(), scattered, {0: table(200, 80)}).doubts)
+
+
 def test_a_smaller_rate_that_is_as_good_leaves_the_fastest_unconfirmed():
-    same = compare(raced(), Apart(lambda rate: 0.5, fit=lambda rate: 0.4 / rate), {0: table(200, 80)})
+    same = compare(raced(), Apart(lambda rate: 0.5, fit=lambda rate: 0.2 / rate), {0: table(200, 80)})
     assert "unconfirmed" in codes(same.doubts)
     assert min(same.rates[np.isfinite(same.left_out)]) == pytest.approx(0.1)  # a tenth of the fastest, and no further
     equal = compare(raced(), Apart(lambda rate: 0.5, fit=0.5), {0: table(200, 80)})

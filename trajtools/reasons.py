@@ -262,6 +262,7 @@ CODES: dict[str, str] = {
     "plateau": "training has hardly left its first plateau",
     "left-out": "the loss on rows that were not trained on",
     "smaller-on-left-out": "a smaller rate than the fastest is better on rows left out",
+    "no-worse-on-left-out": "a smaller rate than the fastest is no worse on rows left out",
     "unconfirmed": "a smaller rate than the fastest is as good on rows left out",
     "overfits": "the loss on rows left out is more than twice that on the others",
     "few-rows": "rows are trained on again, and too few to leave some out",

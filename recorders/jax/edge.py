@@ -10,21 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders.edge import (
+    BLOCK,
     EPSILONS,
+    FIRST,
     VECTORS,
     CommonBatches,
     Edge,
     ExponentsUnknown,
     TangentVectors,
+    burn_of,
     check_rates,
     check_seeds,
     check_steps,
     search,
+    start,
 )
 from recorders.jax.tangents import floating
 from recorders.jax.trees import float64, is_weight
 from recorders.jax.twins import Lockstep
-from recorders.shadows import random_direction
 from trajtools.types import Floats, RealArrayLike
 
 NEVER = 1e-18  # a gradient whose square is lost in float32
@@ -122,7 +125,11 @@ class Copies:
         self.batches = CommonBatches(data, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
         self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
-        self._measure = jax.jit(lambda weights, batch: self._loss(self._lockstep.whole(weights), *batch))
+        loss = lambda weights, batch: self._loss(self._lockstep.whole(weights), *batch)  # noqa: E731
+        self._measure, self._gradient = jax.jit(loss), jax.jit(jax.grad(loss))
+        self._hessian = jax.jit(
+            lambda weights, along, batch: jax.jvp(lambda at: jax.grad(loss)(at, batch), (weights,), (along,))[1]
+        )
         self._start = {
             seed: jax.tree_util.tree_map(jnp.asarray, self._lockstep.trained(tree))
             for seed, tree in self._params.items()
@@ -223,43 +230,71 @@ class Copies:
         convert = _as_double if double else jnp.asarray
         weights = jax.tree_util.tree_map(convert, self._start[seed])
         state = self._optimizer(jnp.asarray(rate)).init(weights)
-        draws = range(1, VECTORS) if double else range(1)
+        blocks = range(1, VECTORS) if double else range(1)
         at = floating((weights, state))[0]
         sizes = [leaf.size for leaf in at]
-        vectors = TangentVectors(sum(leaf.size for leaf in jax.tree_util.tree_leaves(weights)), sum(sizes), draws)
-        growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
+        growth, losses = np.full((steps, len(blocks)), np.nan), np.full(steps, np.nan)
         for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
-            cuts = np.split(vectors.columns.T, np.cumsum(sizes)[:-1], axis=1)
+            self.gradients += 1
+            if t < FIRST:
+                weights, state, loss, _ = self._update(weights, state, rate, placed)
+                losses[t] = float(loss)
+                continue
+            if t == FIRST:
+                curve = self._curve(weights, placed)
+                starts = [start(k, _size(weights), curve, BLOCK) for k in blocks]
+                vectors = TangentVectors(sum(sizes), starts, burn_of(steps) - FIRST)
+            columns = vectors.columns
+            cuts = np.split(columns.T, np.cumsum(sizes)[:-1], axis=1)
             along = [jnp.asarray(c.reshape(-1, *leaf.shape), leaf.dtype) for c, leaf in zip(cuts, at, strict=True)]
             weights, state, loss, images = self._push(weights, state, along, rate, placed)
             losses[t] = float(loss)
-            self.gradients += 2 + len(draws)  # of the step, of its derivative, and a product for each vector
+            self.gradients += 1 + columns.shape[1]  # of the derivative, and a product for each vector
             if not np.isfinite(losses[t]):
                 break
-            flat = [np.asarray(image, np.float64).reshape(len(draws), -1).T for image in jax.device_get(images)]
-            columns = np.concatenate(flat)
-            self._has_derivative = self._has_derivative and bool(np.isfinite(columns).all())
-            growth[t] = vectors.advance(columns)
+            flat = [np.asarray(image, np.float64).reshape(columns.shape[1], -1).T for image in jax.device_get(images)]
+            pushed = np.concatenate(flat)
+            self._has_derivative = self._has_derivative and bool(np.isfinite(pushed).all())
+            growth[t] = vectors.advance(pushed)
         return growth, losses
+
+    def _curve(self, weights: Any, batch: Any, norm: float = 0.0) -> Callable[[Floats], Floats]:
+        """Product of the Hessian with a vector; with a norm of the weights, from a difference of gradients."""
+
+        def product(direction: Floats) -> Floats:
+            self.gradients += 2
+            if norm:
+                moved = self._gradient(_displaced(weights, EPSILONS[0] * norm * direction), batch)
+                curved = jax.tree_util.tree_map(jnp.subtract, moved, self._gradient(weights, batch))
+            else:
+                curved = self._hessian(weights, _like(weights, direction), batch)
+            leaves = jax.device_get(jax.tree_util.tree_leaves(curved))
+            return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
+
+        return product
 
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth of shadows of the float64 replica, at two distances in different directions; and its losses."""
-        start = jax.tree_util.tree_map(_as_double, self._start[seed])
-        norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(start))))
+        first = jax.tree_util.tree_map(_as_double, self._start[seed])
+        norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(first))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
-        members = [start, *(_displaced(start, size, k) for k, size in enumerate(sizes))]
-        carries = [(member, self._optimizer(jnp.asarray(rate)).init(member)) for member in members]
+        carries = [(first, self._optimizer(jnp.asarray(rate)).init(first)) for _ in (0.0, *sizes)]
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
         for t, batch in enumerate(self.batches.upto(steps, seed)):
             doubles = jax.tree_util.tree_map(_as_double, batch)
+            if t == FIRST:
+                curve = self._curve(carries[0][0], doubles, norm)
+                for k, size in enumerate(sizes):
+                    weights, state = carries[1 + k]
+                    carries[1 + k] = _displaced(weights, size * start(k, _size(first), curve)[:, 0]), state
             moved = [self._update(*carry, rate, doubles) for carry in carries]
             self.gradients += len(carries)
             losses[t] = float(moved[0][2])
             if not all(np.isfinite(float(loss)) for _, _, loss, _ in moved):
                 break
             carries = [(weights, state) for weights, state, _, _ in moved]
-            for k, size in enumerate(sizes):
+            for k, size in enumerate(sizes if t >= FIRST else ()):
                 carries[1 + k], length = _draw_back(carries[0], carries[1 + k], size)
                 with np.errstate(divide="ignore"):
                     growth[t, k] = np.log(float(length) / size)
@@ -286,13 +321,21 @@ class Copies:
         return moved, after, loss, images
 
 
-def _displaced(tree: Any, size: float, k: int) -> Any:
-    """Weights moved by a vector of this length in a random direction."""
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree_util.tree_leaves(tree))
+
+
+def _displaced(tree: Any, offset: Floats) -> Any:
+    """Weights moved by a flat vector."""
+    return jax.tree_util.tree_map(jnp.add, tree, _like(tree, offset))
+
+
+def _like(tree: Any, flat: Floats) -> Any:
+    """Flat vector as a tree of this structure, in its dtypes."""
     leaves, treedef = jax.tree_util.tree_flatten(tree)
-    sizes = [leaf.size for leaf in leaves]
-    cuts = np.split(size * random_direction(sum(sizes), 0, "forward", k), np.cumsum(sizes)[:-1])
-    moved = [leaf + jnp.asarray(cut.reshape(leaf.shape)) for leaf, cut in zip(leaves, cuts, strict=True)]
-    return jax.tree_util.tree_unflatten(treedef, moved)
+    cuts = np.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    parts = [jnp.asarray(cut.reshape(leaf.shape), leaf.dtype) for cut, leaf in zip(cuts, leaves, strict=True)]
+    return jax.tree_util.tree_unflatten(treedef, parts)
 
 
 @jax.jit

@@ -13,18 +13,22 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from recorders.edge import (
+    BLOCK,
     EPSILONS,
+    FIRST,
     VECTORS,
     CommonBatches,
     Edge,
     ExponentsUnknown,
     TangentVectors,
+    burn_of,
     check_rates,
     check_seeds,
     check_steps,
     search,
+    start,
 )
-from recorders.shadows import random_direction
+from recorders.torch.hessian import Objective, Slope
 from recorders.torch.modules import call, devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
 from recorders.torch.tangents import KNOWN, Tangents
 from trajtools.errors import DataError
@@ -283,19 +287,44 @@ class Copies:
         """Growth of one tangent vector along the training, or of the others along its replica; and the losses."""
         copy = self._replica(seed, rate, double=double)
         jacobian = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept")
-        draws = range(1, VECTORS) if double else range(1)
-        vectors = TangentVectors(jacobian.n_weights, jacobian.n_state, draws)
-        growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
+        blocks = range(1, VECTORS) if double else range(1)
+        growth, losses = np.full((steps, len(blocks)), np.nan), np.full(steps, np.nan)
         self._noise[seed]()
         for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch) if double else batch
-            images = jacobian.images(vectors.columns, *placed)
+            if t == FIRST:
+                curve = self._curve(copy, placed)
+                starts = [start(k, jacobian.n_weights, curve, BLOCK) for k in blocks]
+                vectors = TangentVectors(jacobian.n_state, starts, burn_of(steps) - FIRST)
+            if t >= FIRST:
+                columns = vectors.columns
+                images = jacobian.images(columns, *placed)
+                self.gradients += 1 + columns.shape[1]  # of the derivative, and a product for each vector
             losses[t] = copy.step(placed)
-            self.gradients += 2 + len(draws)  # of the step, of its derivative, and a product for each vector
+            self.gradients += 1
             if not np.isfinite(losses[t]):
                 break
-            growth[t] = vectors.advance(images)
+            if t >= FIRST:
+                growth[t] = vectors.advance(images)
         return growth, losses
+
+    def _curve(self, copy: Training, batch: tuple[Any, ...], norm: float = 0.0) -> Callable[[Floats], Floats]:
+        """Product of the Hessian with a vector; with a norm of the weights, from a difference of gradients."""
+        objective = Objective(copy.model, copy.loss_fn)
+
+        def product(direction: Floats) -> Floats:
+            self.gradients += 2
+            with objective.noise() as rewind:
+                if not norm:
+                    return objective.flat(Slope(objective, batch).times(objective.unflat(direction)))
+                weights = objective.weights()
+                first = objective.flat(objective.gradient(weights, batch)[1])
+                rewind()
+                offset = objective.unflat(EPSILONS[0] * norm * direction)
+                moved = [weight + part for weight, part in zip(weights, offset, strict=True)]
+                return objective.flat(objective.gradient(moved, batch)[1]) - first
+
+        return product
 
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth of shadows of the float64 replica, at two distances in different directions; and its losses."""
@@ -303,12 +332,16 @@ class Copies:
         weights = list(trainable(copies[0].model).values())
         norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
-        for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
-            _displace(list(trainable(copy.model).values()), size, k)
         growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
         noise = self._noise[seed]
         for t, batch in enumerate(self.batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch)
+            if t == FIRST:
+                noise()
+                curve = self._curve(copies[0], placed, norm)
+                for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
+                    moved = list(trainable(copy.model).values())
+                    _displace(moved, size * start(k, sum(w.numel() for w in moved), curve)[:, 0])
             at = []
             for copy in copies:
                 noise()
@@ -319,15 +352,15 @@ class Copies:
             with same_noise(self._devices) as rewind:
                 noise = rewind
             self.gradients += len(copies)
-            growth[t] = [_draw_back(copies[0], copy, size) for copy, size in zip(copies[1:], sizes, strict=True)]
+            if t >= FIRST:
+                growth[t] = [_draw_back(copies[0], copy, size) for copy, size in zip(copies[1:], sizes, strict=True)]
         return growth, losses
 
 
 @torch.no_grad()
-def _displace(weights: list[Tensor], size: float, k: int) -> None:
-    """Move weights by a vector of this length in a random direction."""
-    sizes = [w.numel() for w in weights]
-    cuts = torch.as_tensor(size * random_direction(sum(sizes), 0, "forward", k)).split(sizes)
+def _displace(weights: list[Tensor], offset: Floats) -> None:
+    """Move weights by a flat vector."""
+    cuts = torch.as_tensor(offset).split([w.numel() for w in weights])
     for weight, cut in zip(weights, cuts, strict=True):
         weight.add_(cut.reshape(weight.shape).to(weight))
 

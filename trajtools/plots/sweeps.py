@@ -433,7 +433,7 @@ def edge(result: Any, ax: Sequence[Axes] | None = None) -> Figure:
     above.plot(result.rates[rest], result.losses[rest], "s", color="0.6", markerfacecolor="white", label="earlier")
     above.set_ylabel("late training loss")
     spread = np.abs(result.intervals - result.exponents[:, None])
-    known = result.converged | result.flat
+    known = result.converged
     for part, face, meaning in ((known, BLUE, "converged"), (~known, "white", "not converged")):
         shown = part & np.isfinite(result.exponents)
         error = np.where(np.isfinite(spread), spread, 0.0).T[:, shown]
