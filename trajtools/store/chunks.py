@@ -25,8 +25,8 @@ Indices = slice | NDArray[np.int64]
 FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
 ROW_BYTES = 2**13  # rows of a chunk from here on are read to their places one by one
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
-PIECE_BYTES = 2**17  # of a chunk, from which on many chunks are read side by side in pieces
-PASS_BYTES = 2**21  # of all pieces that are read side by side
+PIECE_BYTES = 2**16  # of a chunk, from which on many chunks are read side by side in pieces
+PASS_BYTES = 2**20  # of all pieces that are read side by side
 Piece = tuple[slice, slice, NDArray[Any]]
 _GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
@@ -363,7 +363,7 @@ class Blocks:
                         )
 
     def _goes_in_pieces(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> bool:
-        if stream.filters or stream.chunk_bytes < 2 * PIECE_BYTES or self.rows_of(block) < stream.rows:
+        if stream.filters or stream.chunk_bytes < 4 * PIECE_BYTES or self.rows_of(block) < stream.rows:
             return False
         return bool(self._offsets[stream.name][block, chunks].min() >= 0)
 
@@ -373,19 +373,19 @@ class Blocks:
         offsets, indices = self._offsets[stream.name][block, chunks], self.axis.first[stream.name] + chunks
         is_known = self._are_known(stream, block, chunks, offsets)
         digests = [xxhash.xxh3_64(seed=(block << 24) + index) for index in indices.tolist()]
-        each = max(PIECE_BYTES, min(2 * PIECE_BYTES, PASS_BYTES // len(chunks)))
+        each = max(PIECE_BYTES, min(4 * PIECE_BYTES, PASS_BYTES // len(chunks)))
         high, across = (min(each // row_bytes, stream.rows), wide) if row_bytes <= each else (1, each // size)
-        scratch = self._scratch(len(chunks) * high * across * size)
+        scratch, fill = self._scratch(len(chunks) * high * across * size), self._raw.fill
         for top in range(0, stream.rows, high):
             for left in range(0, wide, across):
                 count, width = min(high, stream.rows - top), min(across, wide - left)
                 length = count * width * size
                 data = scratch[: len(chunks) * length].reshape(len(chunks), length)
-                start = top * row_bytes + left * size
-                for view, offset, digest in zip(data, offsets.tolist(), digests, strict=True):
-                    self._raw.read_parts(offset + start, [view])
+                starts = offsets + (top * row_bytes + left * size)
+                for view, offset, digest in zip(data, starts.tolist(), digests, strict=True):
+                    fill(offset, view)
                     if not is_known:
-                        digest.update(view.data)
+                        digest.update(view)
                 states = data.view(stream.dtype).reshape(len(chunks), count, width)
                 yield slice(top, top + count), slice(left, left + width), states
         if is_known:

@@ -116,6 +116,14 @@ class RawFile:
             done += count
         return done
 
+    def fill(self, offset: int, part: Any) -> None:
+        """Fill an array of bytes from a place on, with zeros past the end of the file."""
+        done = 0
+        if self.descriptor >= 0 and hasattr(os, "preadv"):
+            done = os.preadv(self.descriptor, (part,), offset)
+        if done < len(part):
+            part[done + self.read_into(offset + done, part[done:].data) :] = 0
+
     def read_parts(self, offset: int, parts: list[Any]) -> None:
         """Fill arrays of bytes from one place on, with zeros past the end of the file."""
         done = 0
