@@ -120,8 +120,8 @@ def rounding_rows(bits: Any, shift: int, bias: int, mantissa: int, smallest: int
 def twin_rows(block: Any, left: Any, right: Any, metric: int) -> Any:
     """Distances (t, k) of members left[k] to right[k] of states (m, t, p)."""
     distance = np.empty((block.shape[1], left.shape[0]))
-    for t in range(block.shape[1]):
-        for k in range(left.shape[0]):
+    for k in range(left.shape[0]):
+        for t in range(block.shape[1]):
             distance[t, k] = _distance(block[left[k], t], block[right[k], t], metric)
     return distance
 
@@ -130,8 +130,8 @@ def twin_rows(block: Any, left: Any, right: Any, metric: int) -> Any:
 def reference_rows(block: Any, bits: Any, centre: Any, before: Any, at: int, metric: int, layout: Any) -> Any:
     """Distances (t, r) of members centre[r] of a block (m, t, p) to zero and (L1) to the previous state, and spacings.
 
-    The spacings are (3, t, r); `bits` and the numbers of `layout` as in `rounding_rows`, None: there are none. `before`,
-    (r, P), holds the states before the first ones from the entry `at` on, and takes the last ones.
+    The spacings are (3, t, r), `bits` and the numbers of `layout` as in `rounding_rows`; without a layout, none are
+    computed. `before`, (r, P), holds the states before the first ones from the entry `at` on, and takes the last ones.
     """
     shape = (block.shape[1], centre.shape[0])
     norm, speed = np.empty(shape), np.empty(shape)

@@ -495,9 +495,8 @@ def _block(
 
     `before` holds the last states of the references in the previous block, and takes those of this one.
     """
-    left, right, centre = units
-    length = rows.stop - rows.start
-    totals = [np.empty((length, len(one))) for one in (left, centre, centre, centre)]
+    centre, length = units[2], rows.stop - rows.start
+    totals = [np.empty((length, len(one))) for one in (units[0], centre, centre, centre)]
     is_first = "last" not in before
     for start in range(0, size, columns):
         span = slice(start, min(start + columns, size))
@@ -505,7 +504,9 @@ def _block(
             block, at = kernel_ready(states), slice(start + there.start, start + there.stop)
             if "last" not in before:
                 before["last"] = np.zeros((len(centre), size), block.dtype)
-            distance, floor, norm, speed = _compared(metric, block, units, (before["last"], at.start), dtype, size)
+            distance, floor, norm, speed = _compared(
+                metric, block, units, (before["last"], at.start), dtype=dtype, size=size
+            )
             if is_first and here.start == 0:
                 speed[0] = np.nan
             parts = (distance, floor, norm, speed)
@@ -526,7 +527,7 @@ def _pieces(ensemble: Ensemble, rows: slice, members: Ints, columns: slice, *, w
 
 
 def _compared(
-    metric: Metric, block: Any, units: tuple[Ints, Ints, Ints], before: tuple[Any, int], dtype: str, size: int
+    metric: Metric, block: Any, units: tuple[Ints, Ints, Ints], before: tuple[Any, int], *, dtype: str, size: int
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Distances (t, u) of states (m, t, p), and floors, distances to zero and speeds (t, r) of the references.
 
@@ -536,12 +537,14 @@ def _compared(
 
     left, right, centre = units
     sums, bits = metric.sums, bits_of(block)
-    has_floor = metric.rounding is not None and dtype in FORMATS
-    layout = (*bits[1:], *FORMATS[dtype]) if has_floor else None
-    has_kernel = sums is not None and metric.merge is not None and not sums.signs  # l1, l2, linf and what is made of them
+    layout = None if metric.rounding is None or dtype not in FORMATS else (*bits[1:], *FORMATS[dtype])
+    # l1, l2, linf and what is made of them
+    has_kernel = sums is not None and metric.merge is not None and not sums.signs
     operation = OPERATIONS[sums.operation if sums is not None and has_kernel else "l1"]
     norm, speed, spacings = reference_rows(block, bits[0], centre, *before, operation, layout)
-    floor = metric.rounding(spacings, size) if metric.rounding is not None and has_floor else np.full(norm.shape, np.nan)
+    floor = np.full(norm.shape, np.nan)
+    if metric.rounding is not None and layout is not None:
+        floor = metric.rounding(spacings, size)
     if has_kernel:
         return twin_rows(block, left, right, operation), floor, norm, speed
     states = np.ascontiguousarray(block.transpose(1, 0, 2))

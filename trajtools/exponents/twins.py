@@ -477,7 +477,8 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
         warnings.append(warning)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
-    stretches = _within([run.stretches(m) for m in twin.tolist()], rows)
+    was_planted = len(run.plantings["step"])
+    stretches = _within([run.stretches(m) for m in twin.tolist()], rows) if was_planted else None
     return _TwinDistances(
         step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings), stretches, speed
     )

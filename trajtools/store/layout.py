@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from math import prod
 from os import PathLike, fspath
 from pathlib import Path
@@ -348,8 +348,8 @@ class Axis:
         return Stream(name, 1, (SLOTS, self.width), (SLOTS, self.width), np.dtype("<u8"))
 
 
-def checksum(chunk: memoryview | bytes, block: int, index: int) -> int:
-    """xxh3-64 of the committed rows of a chunk, seeded by its place; never 0, which stands for no chunk."""
+def checksum(chunk: Any, block: int, index: int) -> int:
+    """xxh3-64 of the committed rows of a chunk, contiguous, seeded by its place; never 0, which stands for no chunk."""
     return xxhash.xxh3_64_intdigest(chunk, seed=(block << 24) + index) or 1
 
 
@@ -475,7 +475,6 @@ def rows_from(kind: type[Row], columns: Mapping[str, list[Any]]) -> tuple[Row, .
         raise FormatError(f"the table of {kind.__name__.lower()}s is wrong: {error}") from error
 
 
-@cache
 def _columns(kind: type[Any]) -> list[tuple[str, str]]:
     """Names and types of what a table holds of its rows: `undirected` is a property of graphs made elsewhere."""
     return [(field.name, str(field.type)) for field in dataclasses.fields(kind) if field.name != "undirected"]
