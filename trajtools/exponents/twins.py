@@ -477,8 +477,7 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
         warnings.append(warning)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
-    was_planted = len(run.plantings["step"])
-    stretches = _within([run.stretches(m) for m in twin.tolist()], rows) if was_planted else None
+    stretches = _within([run.stretches(m) for m in twin.tolist()], rows)
     return _TwinDistances(
         step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings), stretches, speed
     )
