@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools._kernels import _jit, distances
+from trajtools.distances.metric import FORMATS, bits_of
 from trajtools.types import L1, L2, LINF
 
 PAIRS = (distances.pairs_l1, distances.pairs_l2, distances.pairs_linf)
@@ -51,13 +52,22 @@ def test_one_pass_over_an_ensemble_is_that_of_each_pair(code, blocks):
     states = np.ascontiguousarray(blocks[0].transpose(1, 0, 2))
     kernel = {L1: PAIRS[0], L2: PAIRS[1], LINF: PAIRS[2]}[code]
     centre, zero = np.array([0, 2]), np.zeros_like(blocks[0][:, :1])
-    distance, norm = distances.twin_rows(states, LEFT, RIGHT, centre, code)
+    distance = distances.twin_rows(states, LEFT, RIGHT, code)
     assert_array_equal(distance, kernel(blocks[0], blocks[0], LEFT, RIGHT))
-    assert_array_equal(norm, kernel(blocks[0], zero, centre, np.zeros(2, np.int64)))
-    for found, own in zip(
-        distances.twin_rows.py_func(states, LEFT, RIGHT, centre, code), (distance, norm), strict=True
-    ):
-        assert_allclose(found, own, rtol=1e-14)
+    assert_allclose(distances.twin_rows.py_func(states, LEFT, RIGHT, code), distance, rtol=1e-14)
+    bits, *exponents = bits_of(states)
+    layout = (*exponents, *FORMATS[states.dtype.name])
+    previous = np.concatenate([blocks[1][-1:, centre], blocks[0][:-1, centre]])
+    for row in (distances.reference_rows, distances.reference_rows.py_func):
+        before = np.zeros((2, 20), states.dtype)
+        before[:, 7:18] = blocks[1][-1, centre]
+        norm, speed, spacings = row(states, bits, centre, before, 7, code, layout)
+        assert_allclose(norm, kernel(blocks[0], zero, centre, np.zeros(2, np.int64)), rtol=1e-14)
+        assert_allclose(speed, np.abs(blocks[0][:, centre].astype(float) - previous).sum(axis=2), rtol=1e-14)
+        assert_allclose(spacings, distances.rounding_rows(bits_of(blocks[0])[0], *layout)[:, :, centre], rtol=1e-14)
+        assert_array_equal(before[:, 7:18], blocks[0][-1, centre])
+        assert not before[:, :7].any()
+        assert not before[:, 18:].any()
 
 
 @pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)

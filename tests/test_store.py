@@ -952,6 +952,25 @@ def test_pieces_are_the_states(tmp_path, monkeypatch, piece):
             assert len(list(run.states.pieces(slice(0, 64), members, slice(0, P)))) > 1, turn
 
 
+@pytest.mark.parametrize("size", [2, 3, 128])  # with gaps between the chunks, and without
+def test_pieces_of_many_small_members(tmp_path, size):
+    values = np.random.default_rng(0).standard_normal((64, 1100, size)).astype(np.float32)
+    parameters = [Parameter("w", "other", (size,), "float32", 0, size)]
+    writer = RunWriter.create(
+        tmp_path / "run.h5", RunSpec(parameters, [Member(str(i)) for i in range(1100)], "float32")
+    )
+    for start in range(0, 64, writer.layout.rows):
+        rows = slice(start, start + writer.layout.rows)
+        writer.write(start, writer.layout.rows, step=np.arange(rows.start, rows.stop), weights=values[rows])
+    writer.close()
+    together = np.zeros((1100, 64, size), np.float32)
+    with Run(tmp_path / "run.h5") as run:
+        for here, there, part in run.states.pieces(slice(0, 64), range(1100), slice(0, size)):
+            together[:, here, there] = part
+        np.testing.assert_array_equal(run.states[:], values)
+    np.testing.assert_array_equal(together, values.transpose(1, 0, 2))
+
+
 def test_damage_is_found_at_the_end_of_the_pieces_of_a_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "PIECE_BYTES", 1000)
     path = tmp_path / "run.h5"

@@ -504,7 +504,7 @@ def large_chunks(file: h5py.File) -> None:
     del file["weights"]
     dataset = file.create_dataset("weights", (n, dr.M, 2**22), "<f4", maxshape=(None, dr.M, 2**22),
                                   chunks=(64, 1, 2**22), compression="gzip", shuffle=True)  # fmt: skip
-    layout.set_text(dataset, "logical_dtype", "float32")
+    layout.set_text(dataset.id, "logical_dtype", "float32")
     dataset.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(2**26), 1))
 
 

@@ -250,13 +250,22 @@ class Recorder(framework_free.Recorder):
         if self._shards is not None:
             held = jax.device_get([leaf.arrays for leaf in leaves])
             return [leaf.on_host(arrays) for leaf, arrays in zip(leaves, held, strict=True)]
+        on_cpu = jax.default_backend() == "cpu"
+        try:
+            if on_cpu:  # views, for which `device_get` takes longer than copying a small layer
+                return [np.asarray(leaf) for leaf in leaves]
+        except Exception:
+            self._refuse_unreadable(leaves)
+            raise
+        self._refuse_unreadable(leaves)
+        return jax.device_get(list(leaves))
+
+    def _refuse_unreadable(self, leaves: Sequence[Any]) -> None:
+        """Raise for the first leaf without values here, by its name."""
         copies = 1 if self._structure.stacked else self._structure.n_members
         beside = [one.names * copies for one in (self._buffers, self._own) if one is not None]
         names = sum(beside, self.names * copies)
         refuse_unreadable(names[: len(leaves)], leaves)
-        if jax.default_backend() == "cpu":  # views, for which `device_get` takes longer than copying a small layer
-            return [np.asarray(leaf) for leaf in leaves]
-        return jax.device_get(list(leaves))
 
     def _is_untouched(self, state: Any) -> bool:
         """Whether a state shares an array with the newest one; the states of scans and taps do not tell."""
@@ -464,7 +473,7 @@ def _members(state: Any, members: Any) -> tuple[Any, bool]:
 def _arrays(state: Any) -> list[Any]:
     """The separate arrays of a state, by identity."""
     leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
-    return [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
+    return [leaf for leaf in leaves if isinstance(leaf, (jax.Array, np.ndarray))]
 
 
 def _alike(trees: Sequence[Any]) -> bool:

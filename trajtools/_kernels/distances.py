@@ -82,49 +82,73 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
     return out
 
 
-@kernel(nogil=True, fastmath=_SUM)
+@kernel(fastmath=_SUM)
+def _spacings(bits: Any, shift: int, bias: int, mantissa: int, smallest: int) -> Any:
+    """Sum, root sum of squares and maximum of the spacings of a row."""
+    mask = np.uint64(2 * bias + 1)
+    low = np.uint64(smallest + bias)
+    raised = np.uint64(1023 - bias)
+    scale = math.ldexp(1.0, -mantissa)
+    total = squares = 0.0
+    largest = np.uint64(0)
+    for p in range(bits.shape[0]):
+        exponent = (np.uint64(bits[p]) >> np.uint64(shift)) & mask
+        power = (max(exponent, low) + raised) << np.uint64(52)
+        # Where a weight is inf or NaN, the state has no floor, and its distance is NaN.
+        power = power if exponent != mask else np.uint64(0)
+        largest = max(largest, power)
+        value = np.uint64(power).view(np.float64)
+        total += value
+        squares += value * value
+    return total * scale, math.sqrt(squares) * scale, np.uint64(largest).view(np.float64) * scale
+
+
+@kernel(nogil=True)
 def rounding_rows(bits: Any, shift: int, bias: int, mantissa: int, smallest: int) -> Any:
     """Sum, root sum of squares and maximum of the spacings of a[t, m]; see trajtools.distances.rounding_floor.
 
     `bits` are the states (t, m, p) as unsigned integers, whose exponents begin at bit `shift` and are raised by `bias`.
     """
     out = np.empty((3, bits.shape[0], bits.shape[1]))
-    mask = np.uint64(2 * bias + 1)
-    low = np.uint64(smallest + bias)
-    raised = np.uint64(1023 - bias)
-    scale = math.ldexp(1.0, -mantissa)
     for t in range(bits.shape[0]):
         for m in range(bits.shape[1]):
-            total = squares = 0.0
-            largest = np.uint64(0)
-            for p in range(bits.shape[2]):
-                exponent = (np.uint64(bits[t, m, p]) >> np.uint64(shift)) & mask
-                power = (max(exponent, low) + raised) << np.uint64(52)
-                # Where a weight is inf or NaN, the state has no floor, and its distance is NaN.
-                power = power if exponent != mask else np.uint64(0)
-                largest = max(largest, power)
-                value = np.uint64(power).view(np.float64)
-                total += value
-                squares += value * value
-            out[0, t, m] = total * scale
-            out[1, t, m] = math.sqrt(squares) * scale
-            out[2, t, m] = np.uint64(largest).view(np.float64) * scale
+            out[0, t, m], out[1, t, m], out[2, t, m] = _spacings(bits[t, m], shift, bias, mantissa, smallest)
     return out
 
 
 @kernel(nogil=True)
-def twin_rows(block: Any, left: Any, right: Any, centre: Any, metric: int) -> Any:
-    """Distances (t, k) of members left[k] to right[k] of states (m, t, p), and (t, r) of centre[r] to zero."""
-    length = block.shape[1]
-    distance = np.empty((length, left.shape[0]))
-    norm = np.empty((length, centre.shape[0]))
-    zero = np.zeros(block.shape[2], block.dtype)
-    for t in range(length):
-        for r in range(centre.shape[0]):
-            norm[t, r] = _distance(block[centre[r], t], zero, metric)
-        for k in range(left.shape[0]):
+def twin_rows(block: Any, left: Any, right: Any, metric: int) -> Any:
+    """Distances (t, k) of members left[k] to right[k] of states (m, t, p)."""
+    distance = np.empty((block.shape[1], left.shape[0]))
+    for k in range(left.shape[0]):
+        for t in range(block.shape[1]):
             distance[t, k] = _distance(block[left[k], t], block[right[k], t], metric)
-    return distance, norm
+    return distance
+
+
+@kernel(nogil=True)
+def reference_rows(block: Any, bits: Any, centre: Any, before: Any, at: int, metric: int, layout: Any) -> Any:
+    """Distances (t, r) of members centre[r] of a block (m, t, p) to zero and (L1) to the previous state, and spacings.
+
+    The spacings are (3, t, r), `bits` and the numbers of `layout` as in `rounding_rows`; without a layout, none are
+    computed. `before`, (r, P), holds the states before the first ones from the entry `at` on, and takes the last ones.
+    """
+    shape = (block.shape[1], centre.shape[0])
+    norm, speed = np.empty(shape), np.empty(shape)
+    spacings = np.empty((3, *shape))
+    zero = np.zeros(block.shape[2], block.dtype)
+    for r in range(shape[1]):
+        last = before[r][at : at + block.shape[2]]  # contiguous, in the eyes of the compiler
+        for t in range(shape[0]):
+            state = block[centre[r], t]
+            norm[t, r] = _distance(state, zero, metric)
+            speed[t, r] = _sum_l1(state, block[centre[r], t - 1] if t else last)
+            if layout is not None:
+                shift, bias, mantissa, smallest = layout
+                own = _spacings(bits[centre[r], t], shift, bias, mantissa, smallest)
+                spacings[0, t, r], spacings[1, t, r], spacings[2, t, r] = own
+        last[:] = block[centre[r], shape[0] - 1]
+    return norm, speed, spacings
 
 
 @kernel()

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.metric import (
+    FORMATS,
     OPERATIONS,
     Metric,
     MetricLike,
     bind_metric,
-    block_floor,
+    bits_of,
     find_metric,
     in_time,
     kernel_ready,
@@ -502,13 +503,14 @@ def _block(
         span = slice(start, min(start + columns, size))
         for here, there, states in _pieces(ensemble, rows, members, span, whole=metric.merge is None):
             block, at = kernel_ready(states), slice(start + there.start, start + there.stop)
-            one = slice(int(centre[0]), int(centre[0]) + 1)
-            middle = block[one] if len(centre) == 1 else block[centre]
-            last = before.setdefault("last", np.empty((len(centre), 1, size), block.dtype))
-            speed = _speed(middle, None if is_first and here.start == 0 else last[:, :, at])
-            last[:, :, at] = middle[:, -1:]
-            distance, norm = _compared(metric, block, units)
-            parts = (distance, block_floor(middle, metric, dtype, size).T, norm, speed)
+            if "last" not in before:
+                before["last"] = np.zeros((len(centre), size), block.dtype)
+            distance, floor, norm, speed = _compared(
+                metric, block, units, (before["last"], at.start), dtype=dtype, size=size
+            )
+            if is_first and here.start == 0:
+                speed[0] = np.nan
+            parts = (distance, floor, norm, speed)
             for total, part, merge in zip(totals, parts, (*[metric.merge] * 3, np.add), strict=True):
                 total[here] = part if at.start == 0 or merge is None else merge(total[here], part)
     distance, floor, norm, speed = totals
@@ -525,27 +527,29 @@ def _pieces(ensemble: Ensemble, rows: slice, members: Ints, columns: slice, *, w
     return iter([(*place, ensemble.by_member(rows, members.tolist(), columns))])
 
 
-def _compared(metric: Metric, block: Any, units: tuple[Ints, Ints, Ints]) -> tuple[Floats, Floats]:
-    """Return distances (t, u) and distances to zero (t, r) of states (m, t, p)."""
-    from trajtools._kernels.distances import twin_rows
+def _compared(
+    metric: Metric, block: Any, units: tuple[Ints, Ints, Ints], before: tuple[Any, int], *, dtype: str, size: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Distances (t, u) of states (m, t, p), and floors, distances to zero and speeds (t, r) of the references.
+
+    `before` holds, from an entry on, the states of the references before the first ones, and takes the last ones.
+    """
+    from trajtools._kernels.distances import reference_rows, twin_rows
 
     left, right, centre = units
-    sums = metric.sums
-    if sums is not None and metric.merge is not None and not sums.signs:  # l1, l2, linf and what is made of them
-        distance, norm = twin_rows(block, left, right, centre, OPERATIONS[sums.operation])
-        return distance, norm
+    sums, bits = metric.sums, bits_of(block)
+    layout = None if metric.rounding is None or dtype not in FORMATS else (*bits[1:], *FORMATS[dtype])
+    # l1, l2, linf and what is made of them
+    has_kernel = sums is not None and metric.merge is not None and not sums.signs
+    operation = OPERATIONS[sums.operation if sums is not None and has_kernel else "l1"]
+    norm, speed, spacings = reference_rows(block, bits[0], centre, *before, operation, layout)
+    floor = np.full(norm.shape, np.nan)
+    if metric.rounding is not None and layout is not None:
+        floor = metric.rounding(spacings, size)
+    if has_kernel:
+        return twin_rows(block, left, right, operation), floor, norm, speed
     states = np.ascontiguousarray(block.transpose(1, 0, 2))
     features, zero = metric.described(states), metric.described(np.zeros_like(states[:, :1]))
     origin = np.zeros(len(centre), dtype=np.int64)
-    return metric.pairs(features, features, left, right), metric.pairs(features, zero, centre, origin)
-
-
-def _speed(states: Any, before: Any) -> Floats:
-    """L1 distances (t, r) of states (r, t, p) to the previous ones; NaN in the first row where `before` is None."""
-    from trajtools._kernels.distances import pairs_l1
-
-    each = np.arange(states.shape[1])
-    speed = np.empty(states.shape[1::-1])
-    speed[1:] = pairs_l1(states, states, each[1:], each[:-1]).T
-    speed[0] = np.nan if before is None else pairs_l1(states, before, each[:1], each[:1])[:, 0]
-    return speed
+    norm = metric.pairs(features, zero, centre, origin)
+    return metric.pairs(features, features, left, right), floor, norm, speed

@@ -270,11 +270,14 @@ def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
         return np.full(block.shape[:2], np.nan)
     from trajtools._kernels.distances import rounding_rows
 
-    states = kernel_ready(block)
-    single = states.dtype == np.float32
-    bits, shift, bias = (np.uint32, 23, 127) if single else (np.uint64, 52, 1023)
-    sums = rounding_rows(states.view(bits), shift, bias, *FORMATS[dtype])
+    sums = rounding_rows(*bits_of(kernel_ready(block)), *FORMATS[dtype])
     return np.asarray(metric.rounding(sums, size), dtype=np.float64)
+
+
+def bits_of(states: Any) -> tuple[Any, int, int]:
+    """Return states as unsigned integers, the bit at which exponents begin, and what they are raised by."""
+    single = states.dtype == np.float32
+    return (states.view(np.uint32), 23, 127) if single else (states.view(np.uint64), 52, 1023)
 
 
 def kernel_ready(block: Any) -> Any:

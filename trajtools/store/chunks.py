@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import h5py
@@ -24,9 +25,10 @@ Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
 FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
 ROW_BYTES = 2**13  # rows of a chunk from here on are read to their places one by one
+CLAIMS_BYTES = 2**23  # of checksums that are remembered
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
-PIECE_BYTES = 2**17  # of a chunk, from which on many chunks are read side by side in pieces
-PASS_BYTES = 2**21  # of all pieces that are read side by side
+PIECE_BYTES = 2**16  # of a chunk, from which on many chunks are read side by side in pieces
+PASS_BYTES = 2**20  # of all pieces that are read side by side
 Piece = tuple[slice, slice, NDArray[Any]]
 _GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
 _TRIES = 4
@@ -81,7 +83,7 @@ class Blocks:
         result = np.zeros((SLOTS, self.axis.width), "<u8")
         place = int(self._offsets[self.axis.sums][block, 0])
         if place >= 0:
-            self._raw.read_into(place, result.data)
+            self._raw.fill(place, result.reshape(-1).view(np.uint8))
         return result
 
     def compare(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -99,7 +101,7 @@ class Blocks:
                 exists = self._offsets[name][block, chunk] >= 0
                 for slot, (count, value) in enumerate(slots[:, [0, index]].tolist()):
                     if needed <= count <= stream.rows:
-                        whole = exists and _is_whole(rows, count, value, block=block, index=index)
+                        whole = exists and value != 0 and _checksum(rows, count, block, index) == value
                         matching[slot, index - 1] = whole or (stream.sparse and not value)
                         if whole:
                             current[index] = checksum(rows[:needed].data.cast("B"), block, index)
@@ -108,11 +110,11 @@ class Blocks:
     def fetch(
         self,
         name: str,
-        blocks: Sequence[int],
-        chunks: Sequence[int],
+        blocks: Sequence[int] | NDArray[np.int64],
+        chunks: Sequence[int] | NDArray[np.int64],
         span: slice,
         rooms: list[NDArray[Any]] | None = None,
-    ) -> Sequence[NDArray[Any]]:
+    ) -> Any:
         """Rows of chunks of some blocks, each (rows, entries): in `rooms`, or valid until the next call in this thread.
 
         `rooms` are arrays of contiguous rows that take whole chunks; the span is then the whole block.
@@ -195,13 +197,20 @@ class Blocks:
     ) -> Any:
         """Rows of chunks as they are in the file; NaN where a sparse stream has none, zeros past the end."""
         row_bytes, count = stream.row_bytes, span.stop - span.start
-        size = count * row_bytes
-        offsets = self._offsets[stream.name][blocks, chunks].tolist()
+        size, places = count * row_bytes, self._offsets[stream.name][blocks, chunks]
         if rooms is None:
-            data = self._scratch(len(offsets) * size)[: len(offsets) * size]
-            views = [data[at : at + size] for at in range(0, len(data), size)] if len(offsets) > 1 else [data]
+            data = self._scratch(len(places) * size)[: len(places) * size]
+            result = data.view(stream.dtype).reshape(len(places), count, row_bytes // stream.dtype.itemsize)
+            if size == stream.chunk_bytes and not stream.filters and places.min() >= 0:
+                edges = [0, *(np.flatnonzero(np.diff(places) != size) + 1).tolist(), len(places)]
+                if 2 * len(edges) < len(places):  # most follow each other without a gap
+                    for first, last in pairwise(edges):
+                        self._raw.fill(int(places[first]), data[first * size : last * size])
+                    return result
+            views = [data[at : at + size] for at in range(0, len(data), size)] if len(places) > 1 else [data]
         else:
             views = [(room.reshape(-1) if room.flags.c_contiguous else room).view(np.uint8) for room in rooms]
+        offsets = places.tolist()
         if stream.filters:
             sizes = self._sizes[stream.name][blocks, chunks].tolist()
             for view, offset, length in zip(views, offsets, sizes, strict=True):
@@ -209,9 +218,7 @@ class Blocks:
                 view[:] = whole[span.start * row_bytes : span.stop * row_bytes]
         else:
             self._read_runs(stream, offsets, views, span.start * row_bytes if count < stream.rows else 0)
-        if rooms is not None:
-            return rooms
-        return data.view(stream.dtype).reshape(len(offsets), count, row_bytes // stream.dtype.itemsize)
+        return result if rooms is None else rooms
 
     def _read_runs(self, stream: Stream, offsets: list[int], views: list[NDArray[np.uint8]], skipped: int) -> None:
         """Fill views from their chunks; what lies behind each other, but for the gaps of an alignment, in one read."""
@@ -222,7 +229,7 @@ class Blocks:
                 view.view(stream.dtype)[:] = np.nan if stream.sparse else 0
                 continue
             gap = offset + skipped - end
-            if parts and 0 <= gap < len(_GAP):
+            if parts and 0 <= gap < len(_GAP) and len(parts) < MOST_AT_ONCE:
                 if gap:
                     parts.append(_GAP[:gap])
             else:
@@ -237,33 +244,33 @@ class Blocks:
     def _mismatches(
         self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
     ) -> NDArray[np.bool_]:
-        indices, bad = self.axis.first[stream.name] + chunks, np.zeros(len(blocks), bool)
+        bad, claims, last = np.zeros(len(blocks), bool), [], -1
         exists = self._offsets[stream.name][blocks, chunks] >= 0
-        for block in set(blocks.tolist()):
-            here = np.flatnonzero(blocks == block)
-            claims = self._claims(block)  # after the data, which they cover
-            values = [(count, sums[indices[here]].tolist()) for count, sums in claims]
-            each = zip(here.tolist(), indices[here].tolist(), exists[here].tolist(), strict=True)
-            for number, (at, index, is_there) in enumerate(each):
-                if is_there and any(_is_whole(data[at], count, sums[number], block=block, index=index)
-                                 for count, sums in values):  # fmt: skip
-                    continue
-                # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
-                if stream.sparse and any(sums[number] == 0 for _, sums in values):
-                    data[at] = np.nan  # what is there was never committed
-                else:
-                    bad[at] = True
+        each = zip(blocks.tolist(), (self.axis.first[stream.name] + chunks).tolist(), exists.tolist(), strict=True)
+        for at, (block, index, is_there) in enumerate(each):
+            if block != last:
+                claims, last = self._claims(block), block  # after the data, which they cover
+            values = [(count, int(sums[index])) for count, sums in claims]
+            if is_there and any(value and _checksum(data[at], count, block, index) == value for count, value in values):
+                continue
+            # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
+            if stream.sparse and any(value == 0 for _, value in values):
+                data[at] = np.nan  # what is there was never committed
+            else:
+                bad[at] = True
         return bad
 
     def _claims(self, block: int) -> list[tuple[int, NDArray[Any]]]:
         """The slots that cover what is committed: rows and checksums; remembered where no writer changes them."""
-        known = getattr(self._local, "claims", None)
-        if known is not None and known[0] == block:
-            claims: list[tuple[int, NDArray[Any]]] = known[1]
-            return claims
-        needed, most = self.rows_of(block), self.axis.rows
-        claims = [(count, row) for row in self.slots(block) if needed <= (count := int(row[0])) <= most]
-        self._local.claims = (block, claims) if block < self.n_blocks - 1 else None
+        known: dict[int, list[tuple[int, NDArray[Any]]]] = self._local.__dict__.setdefault("claims", {})
+        claims = known.get(block)
+        if claims is None:
+            needed, most, slots = self.rows_of(block), self.axis.rows, self.slots(block)
+            claims = [(count, slots[k]) for k, count in enumerate(slots[:, 0].tolist()) if needed <= count <= most]
+            if block < self.n_blocks - 1:
+                if len(known) * slots.nbytes > CLAIMS_BYTES:
+                    known.clear()
+                known[block] = claims
         return claims
 
     def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
@@ -288,11 +295,16 @@ class Blocks:
         chunks = range(stream.n_chunks) if column is None else (column,)
         width = stream.row_bytes // stream.dtype.itemsize
         out = np.empty((stop - start, len(chunks) * width), stream.dtype)
-        for block in range(start // stream.rows, -(-stop // stream.rows)):
-            first = block * stream.rows
-            a, b = max(start, first), min(stop, first + stream.rows)
-            data = self.fetch(name, [block] * len(chunks), chunks, slice(a - first, b - first))
-            out[a - start : b - start] = data[0] if len(chunks) == 1 else np.concatenate(list(data), axis=1)
+        first, last = start // stream.rows, -(-stop // stream.rows)
+        most = max(1, MOST_AT_ONCE // max(1, len(chunks)))
+        for block in range(first, last, most):
+            count, top = min(most, last - block), block * stream.rows
+            a, b = max(start, top), min(stop, top + count * stream.rows)
+            span = slice(a - top, b - top) if count == 1 else slice(0, stream.rows)
+            at = np.repeat(np.arange(block, block + count), len(chunks))
+            data = np.asarray(self.fetch(name, at, [*chunks] * count, span)).reshape(count, len(chunks), -1, width)
+            rows = data.transpose(0, 2, 1, 3).reshape(-1, out.shape[1])
+            out[a - start : b - start] = rows[a - top - span.start :][: b - a]
         return out
 
     def rectangle(
@@ -363,27 +375,31 @@ class Blocks:
                         )
 
     def _goes_in_pieces(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> bool:
-        if stream.filters or stream.chunk_bytes < 2 * PIECE_BYTES or self.rows_of(block) < stream.rows:
+        if stream.filters or self.rows_of(block) < stream.rows:
             return False
         return bool(self._offsets[stream.name][block, chunks].min() >= 0)
 
     def _passes(self, stream: Stream, block: int, chunks: NDArray[np.int64]) -> Iterator[Piece]:
         """Whole chunks of a full block, piece by piece; raises at the end where one is not whole."""
+        if stream.chunk_bytes < 2 * PIECE_BYTES:
+            rows = slice(0, stream.rows)
+            yield rows, slice(0, stream.chunk[1]), self.fetch(stream.name, [block] * len(chunks), chunks, rows)
+            return
         wide, size, row_bytes = stream.chunk[1], stream.dtype.itemsize, stream.row_bytes
         offsets, indices = self._offsets[stream.name][block, chunks], self.axis.first[stream.name] + chunks
         is_known = self._are_known(stream, block, chunks, offsets)
         digests = [xxhash.xxh3_64(seed=(block << 24) + index) for index in indices.tolist()]
         each = max(PIECE_BYTES, min(2 * PIECE_BYTES, PASS_BYTES // len(chunks)))
         high, across = (min(each // row_bytes, stream.rows), wide) if row_bytes <= each else (1, each // size)
-        scratch = self._scratch(len(chunks) * high * across * size)
+        scratch, fill = self._scratch(len(chunks) * high * across * size), self._raw.fill
         for top in range(0, stream.rows, high):
             for left in range(0, wide, across):
                 count, width = min(high, stream.rows - top), min(across, wide - left)
                 length = count * width * size
                 data = scratch[: len(chunks) * length].reshape(len(chunks), length)
-                start = top * row_bytes + left * size
-                for view, offset, digest in zip(data, offsets.tolist(), digests, strict=True):
-                    self._raw.read_parts(offset + start, [view])
+                starts = offsets + (top * row_bytes + left * size)
+                for view, offset, digest in zip(data, starts.tolist(), digests, strict=True):
+                    fill(offset, view)
                     if not is_known:
                         digest.update(view.data)
                 states = data.view(stream.dtype).reshape(len(chunks), count, width)
@@ -422,9 +438,9 @@ class Blocks:
         edges[0], edges[-1] = columns.start, columns.stop
         starts = offsets + (np.tile(edges[:-1] % wide, len(members)) + row * wide) * size
         lengths = (np.diff(edges) * size).tolist() * len(members)
-        view, at, read = out.data.cast("B"), 0, self._raw.read_into
+        view, at, fill = out.reshape(-1).view(np.uint8), 0, self._raw.fill
         for start, length in zip(starts.tolist(), lengths, strict=True):
-            read(start, view[at : at + length])
+            fill(start, view[at : at + length])
             at += length
         return True
 
@@ -435,14 +451,10 @@ class Blocks:
         return bool(offsets.max() + stream.chunk_bytes <= self._raw.size)
 
 
-def _is_whole(rows: NDArray[Any], count: int, value: int, *, block: int, index: int) -> bool:
-    """Whether the first `count` rows of a chunk have the checksum `value`; 0 stands for no chunk."""
-    if value == 0:
-        return False
-    used = rows[:count]
-    if used.flags.c_contiguous:
-        return checksum(used.data.cast("B"), block, index) == value
-    return checksum_of_parts(used, block, index) == value
+def _checksum(chunk: NDArray[Any], count: int, block: int, index: int) -> int:
+    """Checksum of the first rows of a chunk."""
+    used = chunk if count == len(chunk) else chunk[:count]
+    return checksum(used, block, index) if used.flags.c_contiguous else checksum_of_parts(used, block, index)
 
 
 def _places(
@@ -451,24 +463,29 @@ def _places(
     """Offset and size of every chunk of the committed blocks, (blocks, chunks), -1 where there is none; index whole?"""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
-    strides = np.cumprod((1, *stream.grid[:0:-1]))[::-1].tolist()
-    n_visited = 0
+    most = 2 * offsets.size + 10**4
+    visited: list[tuple[int, ...]] = []
 
     def note(info: Any) -> bool | None:
-        nonlocal n_visited
-        block = info.chunk_offset[0] // stream.rows
-        at = sum(o // c * s for o, c, s in zip(info.chunk_offset[1:], stream.chunk, strides, strict=False))
-        if block < n_blocks and at < stream.n_chunks and info.byte_offset < end:
-            offsets[block, at] = info.byte_offset
-            sizes[block, at] = min(info.size, 2**40)
-        n_visited += 1
-        return True if n_visited > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
+        visited.append((*info.chunk_offset, info.byte_offset, min(info.size, 2**40)))
+        return True if len(visited) > most else None  # an index that claims more than it can hold
 
     try:
         dataset.chunk_iter(note)
         indexed = True
     except (RuntimeError, OSError, ValueError, KeyError):
         indexed = False
+    if visited:
+        # Unsigned, as in the file: what is out of range stays so.
+        corners, (places, lengths) = np.split(np.array(visited, np.uint64).T, [-2])
+        block, *inside = corners // np.array((stream.rows, *stream.chunk), np.uint64)[: len(corners), None]
+        at = np.zeros_like(block)
+        for part, n in zip(inside, stream.grid, strict=True):
+            at = np.where((part < n) & (at < offsets.shape[1]), at * np.uint64(n) + part, offsets.shape[1])
+        known = (block < n_blocks) & (at < offsets.shape[1]) & (places < end)
+        where = block[known].astype(np.int64), at[known].astype(np.int64)
+        offsets[where], sizes[where] = places[known], lengths[known]
+    if not indexed:
         _look_up(dataset, stream, offsets, sizes, end)  # take what can be found
     if not stream.filters:
         offsets[(sizes != stream.chunk_bytes) & (offsets >= 0)] = -1

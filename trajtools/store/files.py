@@ -116,13 +116,24 @@ class RawFile:
             done += count
         return done
 
+    def fill(self, offset: int, part: Any) -> None:
+        """Fill an array of bytes from a place on, with zeros past the end of the file."""
+        done = 0
+        if self.descriptor >= 0 and hasattr(os, "preadv"):
+            done = os.preadv(self.descriptor, (part,), offset)
+        if done < len(part):
+            part[done + self.read_into(offset + done, part[done:].data) :] = 0
+
     def read_parts(self, offset: int, parts: list[Any]) -> None:
         """Fill arrays of bytes from one place on, with zeros past the end of the file."""
-        done = 0
-        if len(parts) > 1 and hasattr(os, "preadv"):
-            if self.descriptor < 0:
-                self.reopen()
-            done = os.preadv(self.descriptor, parts, offset)
+        if len(parts) == 1 or not hasattr(os, "preadv"):
+            for part in parts:
+                self.fill(offset, part)
+                offset += len(part)
+            return
+        if self.descriptor < 0:
+            self.reopen()
+        done = os.preadv(self.descriptor, parts, offset)
         for part in parts:  # what one call did not give
             if done >= len(part):
                 done -= len(part)

@@ -348,8 +348,8 @@ class Axis:
         return Stream(name, 1, (SLOTS, self.width), (SLOTS, self.width), np.dtype("<u8"))
 
 
-def checksum(chunk: memoryview | bytes, block: int, index: int) -> int:
-    """xxh3-64 of the committed rows of a chunk, seeded by its place; never 0, which stands for no chunk."""
+def checksum(chunk: Any, block: int, index: int) -> int:
+    """xxh3-64 of the committed rows of a chunk, contiguous, seeded by its place; never 0, which stands for no chunk."""
     return xxhash.xxh3_64_intdigest(chunk, seed=(block << 24) + index) or 1
 
 
@@ -870,14 +870,17 @@ def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
 
 
 def _fill(file: h5py.File, structure: Structure) -> None:
-    streams, tables = structure.axis.streams, structure.tables
-    store, text = file.create_group("store"), np.frombuffer(structure.pack(), "u1")
-    _contiguous(store, "structure", text)
-    scales = {"step": _scale(_dataset(file, streams["step"]), "step")}
+    # Below h5py's own objects, whose making takes longer than what HDF5 does.
+    root, streams, tables = file.id, structure.axis.streams, structure.tables
+    text = np.frombuffer(structure.pack(), "u1")
+    h5py.h5g.create(root, b"store")
+    _contiguous(root, "store/structure", text)
+    made = {"step": _dataset(root, streams["step"])}
+    scales = {"step": _scale(made["step"], "step")}
     for name in ("metric", "member_metric"):
         length = streams[f"{name}s"].shape[0]
-        scales[name] = _scale(_contiguous(file, name, np.zeros(length, f"S{NAME_BYTES}")), name)
-    scales["member"] = _scale(_contiguous(file, "member", text_array([m.name for m in tables["members"]])), "member")
+        scales[name] = _scale(_contiguous(root, name, np.zeros(length, f"S{NAME_BYTES}")), name)
+    scales["member"] = _scale(_contiguous(root, "member", text_array([m.name for m in tables["members"]])), "member")
     axes = {
         "metrics": ("step", "metric"),
         "member_metrics": ("step", "member_metric", "member"),
@@ -888,28 +891,28 @@ def _fill(file: h5py.File, structure: Structure) -> None:
         "buffers": ("step", "member", "buffers_entry"),
     }
     for stream in list(streams.values())[1:]:
-        dataset = _dataset(file, stream)
+        made[stream.name] = dataset = _dataset(root, stream)
         for at, name in enumerate(axes[stream.name]):
             if name not in scales:
-                scales[name] = _dimension(file, name, stream.shape[-1])
-            dataset.dims[at].attach_scale(scales[name])
+                scales[name] = _dimension(root, name, stream.shape[-1])
+            h5py.h5ds.attach_scale(dataset, scales[name], at)
     for table, rows in tables.items():
         if rows:
-            _table(file, table, columns_of(TABLES[table], rows))
+            _table(root, table, columns_of(TABLES[table], rows))
     for name, value in structure.texts.items():
         target, _, attribute = name.rpartition(".")
-        set_text(file[target] if target else file, attribute, value)
+        set_text(made[target] if target else root, attribute, value)
     for stream in structure.planting_axis.streams.values():
-        _dataset(file, stream)
+        _dataset(root, stream)
     for axis in (structure.axis, structure.planting_axis):
-        _dataset(file, axis[axis.sums])
+        _dataset(root, axis[axis.sums])
     cells = Cells(status=INTERRUPTED, heartbeat=time.time_ns())
-    _contiguous(store, "cells", np.frombuffer(cells.pack(), "<i8"))
-    _contiguous(store, "notes", np.zeros((2, NOTES_BYTES), "u1"))
-    _contiguous(store, "structure_copy", text)
+    _contiguous(root, "store/cells", np.frombuffer(cells.pack(), "<i8"))
+    _contiguous(root, "store/notes", np.zeros((2, NOTES_BYTES), "u1"))
+    _contiguous(root, "store/structure_copy", text)
 
 
-def _dataset(file: h5py.File, stream: Stream) -> h5py.Dataset:
+def _dataset(root: h5py.h5f.FileID, stream: Stream) -> h5py.h5d.DatasetID:
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_chunk((stream.rows, *stream.chunk))
     fill: Any = np.nan if stream.sparse else 0
@@ -924,36 +927,45 @@ def _dataset(file: h5py.File, stream: Stream) -> h5py.Dataset:
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
     kind = h5py.h5t.py_create(stream.dtype)
-    return h5py.Dataset(h5py.h5d.create(file.id, stream.name.encode(), kind, space, creation, lcpl=links))
+    return h5py.h5d.create(root, stream.name.encode(), kind, space, creation, lcpl=links)
 
 
-def _contiguous(group: h5py.Group, name: str, values: NDArray[Any]) -> h5py.Dataset:
+def _contiguous(root: h5py.h5f.FileID, name: str, values: NDArray[Any]) -> h5py.h5d.DatasetID:
+    kind = _text_type(max(2, values.dtype.itemsize)) if values.dtype.kind == "S" else h5py.h5t.py_create(values.dtype)
+    dataset = h5py.h5d.create(root, name.encode(), kind, h5py.h5s.create_simple(values.shape))
     if values.dtype.kind == "S":
         # At least two bytes: netCDF4 reads text of one byte as characters.
-        values = values.astype(h5py.string_dtype("utf-8", max(2, values.dtype.itemsize)))
-    kind = h5py.h5t.py_create(values.dtype, logical=True)
-    dataset = h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(values.shape))
-    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
-    return h5py.Dataset(dataset)
-
-
-def _scale(dataset: h5py.Dataset, name: str) -> h5py.Dataset:
-    dataset.make_scale(name)
+        values = values.astype(f"S{max(2, values.dtype.itemsize)}")
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values), kind)
     return dataset
 
 
-def _dimension(file: h5py.File, name: str, length: int) -> h5py.Dataset:
+def _text_type(size: int) -> h5py.h5t.TypeStringID:
+    """Text of fixed length, UTF-8."""
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(size)
+    kind.set_strpad(h5py.h5t.STR_NULLPAD)
+    kind.set_cset(h5py.h5t.CSET_UTF8)
+    return kind
+
+
+def _scale(dataset: h5py.h5d.DatasetID, name: str) -> h5py.h5d.DatasetID:
+    h5py.h5ds.set_scale(dataset, name.encode())
+    return dataset
+
+
+def _dimension(root: h5py.h5f.FileID, name: str, length: int) -> h5py.h5d.DatasetID:
     """A netCDF dimension without values, which takes no room."""
-    dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32BE, h5py.h5s.create_simple((length,)))
-    return _scale(h5py.Dataset(dataset), f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
+    dataset = h5py.h5d.create(root, name.encode(), h5py.h5t.IEEE_F32BE, h5py.h5s.create_simple((length,)))
+    return _scale(dataset, f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
 
 
-def _table(file: h5py.File, name: str, columns: Mapping[str, Any]) -> None:
-    group = file.create_group(name)
-    row = _dimension(group, "row", len(next(iter(columns.values()))))
+def _table(root: h5py.h5f.FileID, name: str, columns: Mapping[str, Any]) -> None:
+    h5py.h5g.create(root, name.encode())
+    row = _dimension(root, f"{name}/row", len(next(iter(columns.values()))))
     for column, values in columns.items():
         array = text_array(values) if isinstance(values, list) else values
-        _contiguous(group, column, array).dims[0].attach_scale(row)
+        h5py.h5ds.attach_scale(_contiguous(root, f"{name}/{column}", array), row, 0)
 
 
 def text_array(values: Sequence[str]) -> NDArray[np.bytes_]:
@@ -969,11 +981,11 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
-    """Set a text attribute, of fixed length, so that its size is known before it is read."""
+def set_text(target: Any, name: str, value: str) -> None:
+    """Set a text attribute of an object of HDF5, of fixed length, so that its size is known before it is read."""
     data = value.encode()
-    text = np.array(data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
-    kind, space = h5py.h5t.py_create(text.dtype, logical=True), h5py.h5s.create(h5py.h5s.SCALAR)
-    if h5py.h5a.exists(target.id, name.encode()):
-        h5py.h5a.delete(target.id, name.encode())
-    h5py.h5a.create(target.id, name.encode(), kind, space).write(text)
+    kind, encoded = _text_type(max(1, len(data))), name.encode()
+    if h5py.h5a.exists(target, encoded):
+        h5py.h5a.delete(target, encoded)
+    attribute = h5py.h5a.create(target, encoded, kind, h5py.h5s.create(h5py.h5s.SCALAR))
+    attribute.write(np.array(data, f"S{max(1, len(data))}"), kind)

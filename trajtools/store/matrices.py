@@ -187,8 +187,8 @@ def create_matrix(
     fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
     try:
         with h5py.File(fresh, "w", libver=LIBVER, locking=False) as file:
-            set_text(file, "format", FORMAT)
-            set_text(file, "format_version", VERSION)
+            set_text(file.id, "format", FORMAT)
+            set_text(file.id, "format_version", VERSION)
             tiles = tuple(-(-n // side) for n in shape)
             _claim(file, "distances", "<f8", shape, fill=False)
             _claim(file, "done", "<u8", tiles).attrs.create("side", np.int64(side))

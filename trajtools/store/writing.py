@@ -667,8 +667,8 @@ class _BlockWriter:
     """Writes the blocks of one axis: checksums first, then chunks."""
 
     def __init__(self, file: h5py.File, axis: Axis, block: int, slots: Array | None) -> None:
-        self._axis, self._sums = axis, file[axis.sums].id
-        self._ids = {name: file[name].id for name in axis.streams}
+        self._axis, self._sums = axis, h5py.h5d.open(file.id, axis.sums.encode())
+        self._ids = {name: h5py.h5d.open(file.id, name.encode()) for name in axis.streams}
         self._lengths = {name: dataset.shape[0] for name, dataset in self._ids.items()}
         self._coordinates = {name: stream.coordinates() for name, stream in axis.streams.items()}
         self._slots = np.zeros((on_disk.SLOTS, axis.width), "<u8")
