@@ -1,3 +1,5 @@
+import itertools
+
 import naive_series as naive
 import numpy as np
 import pytest
@@ -5,10 +7,12 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
+from trajtools._kernels.pairs import make_batch, sum_pairs
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.exponents.neighbor_methods import kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import requested
+from trajtools.neighbors.search import build, requested
+from trajtools.neighbors.states import prepare
 from trajtools.statistics import AVERAGES
 
 
@@ -72,7 +76,7 @@ def force(monkeypatch):
 
     def use(name):
         choose = "trajtools.exponents.neighbor_methods.choose"
-        monkeypatch.setattr(choose, lambda states, radius: requested(states, name))
+        monkeypatch.setattr(choose, lambda states, radius, *, paired: requested(states, name))
 
     return use
 
@@ -106,18 +110,59 @@ def test_at_most_so_many_neighbors_are_used_with_their_rings_weight(force, searc
     x = np.random.default_rng(2).normal(size=(120, 2))
     radii = [0.4, 0.9, 1.6]
     curve = kantz(x, neighbors=WithinRadius(radii, max_neighbors=10), theiler=2, horizon=3)
+    states = prepare(x, metric="l2", theiler=2, horizon=3)
     usable = np.arange(117)
     if search == "sweep":
-        usable = usable[np.argsort(x[:117, 0], kind="stable")]
+        usable = usable[np.argsort(x[:117, requested(states, "sweep").axis], kind="stable")]
     if search == "tree":
-        from trajtools.neighbors.search import build
-        from trajtools.neighbors.states import prepare
-
-        states = prepare(x, metric="l2", theiler=2, horizon=3)
         times = build(states, requested(states, "tree")).times
         usable = times[times >= 0]
     expected = naive.capped_kantz(x, radii, theiler=2, horizon=3, cap=10, order=usable)
     assert_allclose(curve.settings["curves"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("search", ["brute", "sweep"])
+@pytest.mark.parametrize("average", ["log-mean", "rms"])
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
+def test_following_each_pair_once_changes_no_bit(force, search, average, metric):
+    force(search)
+    x = np.round(np.random.default_rng(4).normal(size=(900, 3)), 1)  # ties, and states that repeat
+    x[[300, 304]] = np.nan
+    options = {"metric": metric, "average": average, "theiler": 4, "horizon": 9}
+    radii = [0.15, 0.35, 0.6]
+    once = kantz(x, neighbors=WithinRadius(radii), **options)
+    twice = kantz(x, neighbors=WithinRadius(radii, max_neighbors=899), **options)
+    assert once.settings["left_out"] == twice.settings["left_out"]
+    assert once.settings["left_out"]["zero_distance"] > 0
+    for name in ("curves", "pairs", "references"):
+        assert_array_equal(once.settings[name], twice.settings[name])
+
+
+def test_sums_do_not_depend_on_the_parts():
+    x = np.random.default_rng(6).uniform(size=(150, 2))
+    states = prepare(x, metric="l2", theiler=2, horizon=6)
+    index = build(states, requested(states, "sweep"))
+    limits, count = np.array([0.01, 0.03]), len(index.leaves)
+
+    def sums(edges):
+        totals, sizes = np.zeros((8 * count + 1) * 2 * 8), np.zeros((8 * count + 1) * 2, dtype=np.int64)
+        repeats, batch = np.zeros(len(x), dtype=bool), make_batch()
+        found = index.leaves, index.times, index.axis, index.metric, 2, limits, states.lags(), 8, False
+        for first, last in itertools.pairwise(edges):
+            sum_pairs(*found, first, last, *batch, totals, sizes, repeats)
+        return totals.reshape(-1, 2, 8)[:-1], sizes.reshape(-1, 2)[:-1]
+
+    whole, numbers = sums([0, count])
+    for edges in ([0, 1, 7, 8, count], range(count + 1)):
+        again, sizes = sums(edges)
+        assert_array_equal(again, whole)
+        assert_array_equal(sizes, numbers)
+    i = 40
+    apart = np.linalg.norm(x[:144] - x[i], axis=1)
+    inside = (apart <= 0.1) & (np.abs(np.arange(144) - i) >= 2)
+    assert numbers[index.slots[i], 0] == inside.sum() > 0
+    followed = [np.linalg.norm(x[i : i + 7] - x[j : j + 7], axis=1) for j in np.flatnonzero(inside)]
+    assert_allclose(whole[index.slots[i], 0, :7], np.sum(followed, axis=0), rtol=1e-13)
 
 
 def test_a_cap_that_nothing_reaches_changes_no_bit():

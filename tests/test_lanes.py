@@ -18,6 +18,25 @@ def gaps_of(steps, metric, axis):
     return (size**2 if metric == L2 else size).sum(axis=axis)
 
 
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5])
+@pytest.mark.parametrize("metric", METRICS)
+def test_encounters_of_two_buckets(metric, dimension):
+    rng = np.random.default_rng(dimension)
+    buckets = rng.integers(0, 3, (2, dimension, 8)).astype(np.float64)  # many ties, and some copies
+    times = rng.permutation(16).reshape(2, 8)
+    buckets[1, :, 5:], times[1, 5:] = np.inf, -1  # empty lanes
+    for home, other in ((0, 1), (1, 0), (0, 0)):
+        gaps = np.full(80, -1.0)
+        word = int(lanes.encounters(gaps, 8, buckets, times, home, other, 3, 2.0, metric))
+        with np.errstate(invalid="ignore"):
+            expected = gaps_of(buckets[other][:, :, None] - buckets[home][:, None], metric, 0)
+        assert_array_equal(gaps[8:72].reshape(8, 8), expected)
+        assert_array_equal(np.delete(gaps, range(8, 72)), -1)
+        apart = np.abs(times[other][:, None] - times[home]) >= 3
+        bits = np.array([[word >> (8 * k + q) & 1 for q in range(8)] for k in range(8)])
+        assert_array_equal(bits, apart & (expected <= 2))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_gaps_to_a_bucket_and_to_boxes(metric):
     rng = np.random.default_rng(1)
@@ -99,6 +118,11 @@ def test_distances_along_two_paths(metric, dimension):
         lanes.add_distances(total, 12, states, 3, 20, metric, squared)
         assert_allclose(total[:12], 1 + expected[:12], rtol=1e-14)
         assert_array_equal(total[12:], 1)
+        both = np.ones(40)
+        lanes.add_to_both(both, 3, 20, 12, states, 3, 20, metric, squared)
+        assert_array_equal(both[3:15], total[:12])
+        assert_array_equal(both[20:32], total[:12])
+        assert_array_equal(np.delete(both, [*range(3, 15), *range(20, 32)]), 1)
     old, new = rng.uniform(1, 2, 16), np.empty(16)
     assert lanes.multiply_distances(old, new, states, 3, 20, metric) == 0
     assert_allclose(new, old * gaps, rtol=1e-14)

@@ -151,6 +151,9 @@ def test_the_search_is_chosen_by_size_dimension_and_a_probe():
     rng = np.random.default_rng(0)
     assert chosen(rng.normal(size=(500, 2))).name == "brute"
     assert chosen(rng.normal(size=(1500, 30))).name == "brute"
+    few = chosen(rng.normal(size=(1500, 6)) * [1, 3, 1, 1, 2, 1])
+    assert (few.name, few.axis, few.across) == ("sweep", 1, 4)
+    assert "1500 states" in few.why
     assert chosen(rng.normal(size=(30_000, 3))).name == "sweep"
     assert chosen(rng.normal(size=(30_000, 6))).name == "tree"
     assert chosen(rng.normal(size=(30_000, 1))).name == "sweep"

@@ -107,9 +107,11 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 def helper(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile for the kernels that call it; what Python calls is interpreted.
 
-    Without the wrapper for Python and the files of a cache, each as slow to make as the code itself.
+    Without wrappers for Python and C and the files of a cache, each as slow to make as the code itself.
     """
-    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = register_jitable(error_model="numpy", **options)
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = register_jitable(
+        error_model="numpy", no_cfunc_wrapper=True, **options
+    )
     return compiled
 
 

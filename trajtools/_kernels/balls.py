@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajtools._kernels._jit import kernel, section
+from trajtools._kernels._jit import helper, kernel, section
 from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
 from trajtools._kernels.lanes import FOUR, add_distances
 from trajtools._kernels.neighbors import Room, ball, make_room
@@ -81,7 +81,6 @@ class Balls(NamedTuple):
     theiler: int
     horizon: int
     average: int
-    cap: int
     least: int
     stride: int
 
@@ -156,7 +155,7 @@ def gather(index: Any, axis: Any, groups: Any, matrix: Any, lists: Any, balls: A
     return count, repeat
 
 
-@section()
+@helper(_nrt=False)
 def sum_rings(  # noqa: PLR0912 (two ways in one loop)
     matrix: Any,
     balls: Any,
@@ -210,12 +209,12 @@ def sum_rings(  # noqa: PLR0912 (two ways in one loop)
 
 
 @section()
-def add_ring(balls: Any, gaps: Any, rings: Any, b: Any) -> Any:
+def add_ring(balls: Any, gaps: Any, rings: Any, totals: Any, b: Any) -> Any:
     """Add the sums of ring b, weighted with its true size, to those of the rings inside it; return that size."""
     if rings.taken[b] == 0:
         return 0
     share = rings.sizes[b] / rings.taken[b]
-    weighted, totals = rings.weighted, rings.totals[b]
+    weighted = rings.weighted
     if gaps is not None and balls.average == MEAN_LOG:
         half = 0.5 if balls.metric == L2 else 1.0
         for k in range(balls.horizon + 1):
@@ -263,15 +262,18 @@ def make_work(n_times: int, n_rings: int, width: int, dimension: int) -> tuple[R
     return rings, sums
 
 
-@section()
-def _close_reference(balls: Any, gaps: Any, rings: Any, sums: Any, rows: Any, block: Any) -> Any:
-    """Add the logarithms of the averages of one state, radius by radius, to the sums of the block."""
+@helper(_nrt=False)
+def _close_reference(balls: Any, gaps: Any, rings: Any, totals: Any, sums: Any, rows: Any, block: Any) -> Any:
+    """Add the logarithms of the averages of one state, radius by radius, to the sums of the block.
+
+    `totals` (radii, steps): sums over the neighbours of each ring.
+    """
     for k in range(rings.weighted.shape[0]):
         rings.weighted[k] = 0.0
         rings.weights[k] = 0.0
     size = 0
     for b in range(rings.sizes.shape[0]):
-        size += add_ring(balls, gaps, rings, b)
+        size += add_ring(balls, gaps, rings, totals[b], b)
         if size < balls.least:
             rows.skipped[block, b] += 1
             continue
@@ -283,7 +285,7 @@ def _close_reference(balls: Any, gaps: Any, rings: Any, sums: Any, rows: Any, bl
                 else:
                     sums.zeros[b, k] += 1
         else:
-            for k in range(sums.mean.shape[0]):
+            for k in range(totals.shape[1]):  # of the mean, the rest is not used
                 sums.mean[k] = rings.weighted[k] / size
             multiply(sums.product[b], sums.exponent[b], sums.zeros[b], sums.mean_bits, sums.mantissas, sums.split)
         sums.held[b] += 1
@@ -319,6 +321,8 @@ def kantz_rows(
     groups: Any,
     matrix: Any,
     lists: Any,
+    pairs: Any,
+    cap: Any,
     balls: Any,
     edges: Any,
     first: Any,
@@ -333,7 +337,9 @@ def kantz_rows(
     """Fill one row per block of references, for every radius.
 
     Neighbours come from `lists`, or are found as in `ball`. They are followed as in `follow`, or with `gaps` None by
-    plain distances, whose logarithms are not averaged. `bits` is the integer view of `gaps`.
+    plain distances, whose logarithms are not averaged. `bits` is the integer view of `gaps`. Or `pairs` holds the sums
+    over all neighbours (slots, radii, steps), their numbers, and the slot of each state (see trajtools._kernels.pairs),
+    and `cap`, the most neighbours that are followed (0: all), is None.
     """
     for block in range(first, last):
         _open_block(sums)
@@ -341,10 +347,18 @@ def kantz_rows(
         for i in range(edges[block], edges[block + 1]):
             if not balls.usable[i] or i % balls.stride:
                 continue
-            n, rows.repeats[i] = gather(index, axis, groups, matrix, lists, balls, rings, i)
-            ration(rings, balls.cap, n)
-            rows.missing[block] += sum_rings(matrix, balls, rings, gaps, along, i, n, sums.split, bits, sums.mantissas)
-            _close_reference(balls, gaps, rings, sums, rows, block)
+            if pairs is not None:
+                totals, sizes, slots = pairs
+                for b in range(rings.sizes.shape[0]):
+                    rings.sizes[b] = sizes[slots[i], b]
+                    rings.taken[b] = rings.sizes[b]
+                _close_reference(balls, gaps, rings, totals[slots[i]], sums, rows, block)
+            if cap is not None:  # no else: numba leaves out only what depends on None
+                n, rows.repeats[i] = gather(index, axis, groups, matrix, lists, balls, rings, i)
+                ration(rings, cap, n)
+                missing = sum_rings(matrix, balls, rings, gaps, along, i, n, sums.split, bits, sums.mantissas)
+                rows.missing[block] += missing
+                _close_reference(balls, gaps, rings, rings.totals, sums, rows, block)
             references += 1
             if references % TERMS == 0:
                 for b in range(sums.held.shape[0]):

@@ -643,7 +643,7 @@ def _take(word: Any, held: Any, gaps: Any, times: Any, near: Any, near_gap: Any,
     return count, repeat
 
 
-@section()
+@helper(_nrt=False)
 def tree_ball(
     leaves: Any,
     times: Any,
@@ -698,7 +698,7 @@ def tree_ball(
     return count, repeat | again
 
 
-@section()
+@helper(_nrt=False)
 def span_ball(
     leaves: Any,
     times: Any,
@@ -728,7 +728,7 @@ def span_ball(
     return count, repeat
 
 
-@section()
+@helper(_nrt=False)
 def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, near: Any, near_gap: Any) -> Any:
     """Find all states within `limit` of one state, from a row of a distance matrix."""
     count = 0

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
     from trajtools.distances.pairwise import Distances
 
+_MOST_SUMS = 2**24  # distances summed over neighbours that are held at a time: 128 MiB
+
 
 @takes_states("x", matrices=True)
 def kantz(
@@ -188,9 +190,16 @@ def kantz(
         )
     lags = with_directions(states) if across else states.lags()
     is_reference = thinned(np.where(states.usable, 0, -1)[:, None], stride)[:, 0] >= 0
-    radii, lists, strategy, index = _neighborhoods(states, rule)
+    # Distances of states are summed as they come; their logarithms, and what is no plain distance, pair by pair.
+    plain = states.code not in (PRECOMPUTED, L2_SCALED) and not across and average != "mean-log"
+    whole = np.size(rule.radius) if isinstance(rule, WithinRadius) and not rule.max_neighbors else 0
+    paired = plain and stride == 1 and 0 < whole * len(states) * padded(states.horizon) <= _MOST_SUMS
+    radii, lists, strategy, index = _neighborhoods(states, rule, paired)
+    paired = paired and strategy.name != "tree"
     edges = block_edges(states)
-    rows = _sum_growth(states, rule, (radii, lists, index), lags, edges, average=code, **motion)
+    rows = _sum_growth(
+        states, rule, (radii, lists, index), lags, edges, average=code, plain=plain, paired=paired, **motion
+    )
     references = int(np.count_nonzero(is_reference))
     skips = rows.skipped.sum(axis=0)
     at = int(np.argmax((references - skips) * 2 >= references))
@@ -234,21 +243,26 @@ def _sum_growth(
     edges: Ints,
     *,
     average: int,
+    plain: bool,
+    paired: bool,
     across: bool,
     stride: int,
 ) -> Any:
-    """Follow all neighbours; the `Rows` of the kernels, by block and radius."""
+    """Follow all neighbours, with `paired` each pair once; the `Rows` of the kernels, by block and radius."""
     from trajtools._kernels._jit import in_parts
-    from trajtools._kernels.balls import MEAN_LOG, Balls, Rows, kantz_rows, make_work
+    from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
     from trajtools._kernels.neighbors import FAR
 
     radii, lists, index = neighborhoods
-    cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
+    cap: int | None = 0
+    least = 1
+    if isinstance(rule, WithinRadius):
+        cap, least = rule.max_neighbors or 0, rule.min_neighbors
     with np.errstate(over="ignore"):
         # An infinite limit would reach the empty lanes of the index.
         limits = np.minimum(states.gap(radii), FAR)
     followed = states.usable, lags, states.code, states.theiler, states.horizon
-    balls = Balls(limits, *followed, average, cap, least, int(stride))
+    balls = Balls(limits, *followed, average, least, int(stride))
     shape = (len(edges) - 1, len(radii))
     rows = Rows(
         logs=np.zeros((*shape, states.horizon + 1)),
@@ -260,10 +274,12 @@ def _sum_growth(
     )
     matrix = states.matrix if states.code == PRECOMPUTED else None
     axis, groups = (index.axis, index.groups) if index else (None, None)
-    searched = index and index._replace(axis=None, groups=None, boxes=None), axis, groups, matrix, lists
     width = padded(states.horizon)
-    # Distances of states are summed as they come; their logarithms, and what is no plain distance, pair by pair.
-    plain = matrix is None and not across and states.code != L2_SCALED and average != MEAN_LOG
+    pairs = None
+    if paired:
+        pairs = _sum_pairs(index, balls, rows.repeats)
+        index = axis = groups = cap = None
+    searched = index and index._replace(axis=None, groups=None, boxes=None), axis, groups, matrix, lists, pairs, cap
 
     def work(first: int, last: int) -> None:
         rings, sums = make_work(len(states), len(radii), width, states.points.shape[1])
@@ -275,14 +291,32 @@ def _sum_growth(
     return rows
 
 
-def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Floats, Ints | None, Strategy, Any]:
+def _sum_pairs(index: Any, balls: Any, repeats: Any) -> tuple[Floats, Ints, Ints]:
+    """Sums over the neighbours of all states, each pair followed once: rows by slot and radius, numbers, slots."""
+    from trajtools._kernels._jit import in_parts
+    from trajtools._kernels.balls import RMS
+    from trajtools._kernels.lanes import FOUR
+    from trajtools._kernels.pairs import make_batch, sum_pairs
+
+    shape = index.times.size + 1, len(balls.limits), -(-(balls.horizon + 1) // FOUR) * FOUR
+    totals, sizes = np.zeros(shape), np.zeros(shape[:2], dtype=np.int64)
+    searched = index.leaves, index.times, index.axis, index.metric, balls.theiler, balls.limits
+    followed = balls.lags, shape[-1], balls.average == RMS
+    sums = totals.reshape(-1), sizes.reshape(-1)
+    in_parts(lambda a, b: sum_pairs(*searched, *followed, a, b, *make_batch(), *sums, repeats), len(index.leaves))
+    return totals, sizes, index.slots
+
+
+def _neighborhoods(
+    states: States, rule: WithinRadius | NearestK, paired: bool
+) -> tuple[Floats, Ints | None, Strategy, Any]:
     """Radii, lists of neighbours (None for balls), the search and its index (None without one)."""
     if isinstance(rule, NearestK):
         neighbors = nearest(states, rule)
         # The lists exist already.
         return np.array([np.inf]), neighbors.index, neighbors.strategy, None
     radii = absolute_radii(states, rule)
-    strategy = choose(states, float(radii[-1]))
+    strategy = choose(states, float(radii[-1]), paired=paired)
     return radii, None, strategy, None if states.code == PRECOMPUTED else build(states, strategy)
 
 

@@ -333,15 +333,14 @@ def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon:
     """Lags, and the mean log distance of nearest neighbours at each; NaN where there is none."""
     # Imported here: the search loads h5py, which fits of twins do not need.
     from trajtools.neighbors.rules import NearestK
-    from trajtools.neighbors.search import find_nearest, quick_strategy
+    from trajtools.neighbors.search import find_nearest
 
     states = embed(part, *embedding) if embedding[0] > 1 else part
     horizon = min(horizon, len(states) // 4)
     lags = np.unique(np.linspace(0, horizon, LAGS).astype(np.int64))
     curve = np.full(len(lags), np.nan)
-    strategy = quick_strategy(*states.shape)
     try:
-        nearest = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon, strategy=strategy)
+        nearest = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
     except DataError:
         return lags, curve
     i = np.flatnonzero(nearest.index[:, 0] >= 0)
