@@ -12,7 +12,7 @@ import numpy as np
 from recorders import twins
 from recorders.jax.scan import scan_blocks
 from recorders.jax.trees import Layout, refuse_unreadable
-from recorders.planting import check_replant
+from recorders.planting import check_replant, squared_gaps
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
 from trajtools.wiring import Member
 
@@ -232,10 +232,16 @@ class Twins(twins.Twins):
         leaves = [leaf[0] for leaf in self._layout.pick(self.carry[0])]
         return dict(zip(self._layout.names, jax.device_get(leaves), strict=True))
 
-    def _distances(self) -> np.ndarray:
-        """Measure the copies where they are; only one number a copy is transferred."""
-        norms = [np.asarray(one, np.float64) for one in jax.device_get(_norms(self._layout.pick(self.carry[0])))]
-        return np.sqrt(np.sum(np.square(norms), axis=0))
+    def _distances(self, copies: Sequence[int]) -> np.ndarray:
+        """Measure copies where they are; only one number a copy is transferred."""
+        leaves = self._layout.pick(self.carry[0])
+        if jax.default_backend() == "cpu":  # views, and XLA sums no faster than this
+            views = [np.asarray(leaf) for leaf in leaves]
+            squares = [squared_gaps(view[0], [view[copy] for copy in copies]) for view in views]
+        else:
+            squares = [np.square(norms, dtype=np.float64) for norms in jax.device_get(_norms(leaves))]
+            squares = [each[np.array(copies) - 1] for each in squares]
+        return np.sqrt(np.sum(squares, axis=0))
 
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Make members anew from the reference."""
