@@ -1,8 +1,8 @@
 """Distances between states: rows of `table.py`, against scipy, sklearn, torch and a C kernel.
 
     python benchmarks/table.py --only distances
-    python benchmarks/distances.py --file 6 --folder DIR     # out of core: 6 GiB, peak memory
-    python benchmarks/distances.py --file 6 --weights 1000000 --workers 2    # on Dask workers, interrupted once
+    python benchmarks/distances.py --file 6 --folder DIR     # out of core: 6 GiB, killed once, peak memory
+    python benchmarks/distances.py --file 6 --weights 1000000 --workers 2    # on Dask workers
 
 All pairs: neighbouring states differ by 1e-4 of the weights, as in a training, and the errors of all peers stand in the
 table. scipy is timed on a few states and extrapolated, its cost per pair being constant. The C kernel
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -196,32 +198,45 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
-def read(path: Path, out: Path, workers: int) -> None:
-    """Compute the distances of a file; with Dask workers, a third of the tiles before an interruption."""
+def read(path: Path, out: Path, address: str, stop: int) -> None:
+    """Compute the distances of a file; on Dask workers where there is an address.
+
+    This process ends itself by SIGKILL where a third of the tiles are done, if `stop` says so.
+    """
     began = time.perf_counter()
-    x = tt.open(path).trajectory()
-    if not workers:
-        found, peaks = tt.pairwise(x, metric="l1", out=out), []
-    else:
-        from distributed import Client, LocalCluster
 
-        def stop(done: int, total: int) -> None:
-            if done > total // 3:
-                raise KeyboardInterrupt
+    def count(done: int, total: int) -> None:
+        if stop and done > total // 3:
+            print(f"killed at {done} of {total} tiles, after {time.perf_counter() - began:.0f} s, "
+                  f"peak {peak():.2f} GiB", flush=True)  # fmt: skip
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None)
-        with cluster, Client(cluster) as client:
-            with suppress(KeyboardInterrupt):
-                tt.pairwise(x, metric="l1", out=out, executor=client.get_executor(), progress=stop)
-            found = tt.pairwise(x, metric="l1", out=out, executor=client.get_executor())
-            peaks = list(client.run(peak).values())
-    side = found.settings["block"]
-    print(f"{found.shape[0]} states in tiles of {side}: {time.perf_counter() - began:.0f} s wall, "
-          f"{found.settings['tiles_resumed']} tiles from before the interruption, peak {peak():.2f} GiB"
-          + "".join(f", worker {one:.2f}" for one in peaks))  # fmt: skip
+    with ExitStack() as stack:
+        pool = None
+        if address:
+            from distributed import Client
+
+            pool = stack.enter_context(Client(address)).get_executor()
+        x = stack.enter_context(tt.open(path)).trajectory()
+        found = tt.pairwise(x, metric="l1", out=out, executor=pool, progress=count)
+    print(f"{found.shape[0]} states in tiles of {found.settings['block']}: {time.perf_counter() - began:.0f} s wall, "
+          f"{found.settings['tiles_resumed']} tiles from before, peak {peak():.2f} GiB", flush=True)  # fmt: skip
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    """The address of a Dask scheduler, and what gives the largest memory of each of its workers so far."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None) as made,
+        Client(made) as client,
+    ):
+        yield made.scheduler_address, lambda: list(client.run(peak).values())
 
 
 def out_of_core(gib: float, folder: Path, weights: int, workers: int) -> None:
+    """Distances of a file, in a process that is killed once and started again."""
     from recorders import Recorder
 
     states = int(gib * 2**30 / 4 / weights)
@@ -234,11 +249,17 @@ def out_of_core(gib: float, folder: Path, weights: int, workers: int) -> None:
                 state["w"] = state["w"] + np.float32(1e-3) * rng.standard_normal(weights, dtype=np.float32)
                 recorder.record(state)
         print(f"a file of {path.stat().st_size / 2**30:.1f} GiB, {states} states of {weights} weights", flush=True)
-        line = [sys.executable, __file__, "--read", str(path), str(out), "--workers", str(workers)]
-        subprocess.run(line, check=True)
+        with cluster(workers) if workers else nullcontext(("", list[float])) as (address, peaks):
+            for stop in (1, 0):
+                line = [sys.executable, __file__, "--read", str(path), str(out), address, str(stop)]
+                ended = subprocess.run(line, check=False).returncode
+                if ended != (-signal.SIGKILL if stop else 0):
+                    raise SystemExit(f"the reading process ended with {ended}")
+            print("".join(f"a worker: peak {one:.2f} GiB\n" for one in peaks()), end="", flush=True)
         few = np.r_[0:40, states // 2 : states // 2 + 40]
-        x = tt.open(path).trajectory()
-        memory = tt.pairwise(np.stack([x[int(i)] for i in few]), metric="l1")
+        with tt.open(path) as run:
+            x = run.trajectory()
+            memory = tt.pairwise(np.stack([x[int(i)] for i in few]), metric="l1")
         disk = tt.Distances.open(out)
         print("the same numbers as in memory, bit by bit:", np.array_equal(disk[few][:, few], memory[:]))
     finally:
@@ -251,11 +272,12 @@ def main() -> None:
     parser.add_argument("--file", type=float, metavar="GIB", default=6.0, help="size of the file")
     parser.add_argument("--weights", type=int, default=2**18)
     parser.add_argument("--workers", type=int, default=0, help="Dask workers")
-    parser.add_argument("--read", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--read", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=Path(), help="where the file is put")
     options = parser.parse_args()
     if options.read:
-        read(*options.read, options.workers)
+        path, out, address, stop = options.read
+        read(Path(path), Path(out), address, int(stop))
     else:
         out_of_core(options.file, options.folder, options.weights, options.workers)
 

@@ -138,6 +138,7 @@ def keep(results: dict[str, Any]) -> None:
 def run_group(group: str, only: list[str], options: argparse.Namespace, results: dict[str, Any]) -> bool:
     """Measure a group in a process of its own, and keep each row as it comes; false if a row was wrong."""
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+    one["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     paths = [str(FOLDER.parent), str(FOLDER), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, **one, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONWARNINGS": "ignore"}
     here = commit()

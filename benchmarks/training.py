@@ -7,7 +7,8 @@
 A perceptron and a small transformer, batches of 64, AdamW: plain loops in torch, and the Trainers of Lightning and
 Hugging Face. The ways take turns. Of `trainers`, each number is the median over the turns of its time over that of the
 unrecorded loop of the same turn, with the smallest and the largest. Of `vectorize`, the least time of the looped step
-over that of the vectorised one: below 1 the loop is faster.
+over that of the vectorised one: below 1 the loop is faster; in JAX, each path over as many separate trainings.
+For JAX set XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -295,21 +297,8 @@ def sharpness_row(*sizes: int, rows: int) -> Row:
 
 def jax_sharpness_row(n: int, hidden: int, m: int, rows: int) -> Row:
     """The same in JAX; a plain product is a compiled `jvp` of the gradient."""
-    jax, numpy, probes = installed("jax"), installed("jax.numpy"), installed("recorders.jax")
-    rng = np.random.default_rng(0)
-    drawn = [
-        rng.standard_normal((n, hidden)) / 28,
-        np.zeros(hidden),
-        rng.standard_normal((hidden, m)) / 11,
-        np.zeros(m),
-    ]
-    params = [numpy.asarray(weight, numpy.float32) for weight in drawn]
-    x, y = numpy.asarray(rng.standard_normal((rows, n)), numpy.float32), numpy.asarray(rng.integers(0, m, rows))
-
-    def loss_fn(params: Any, x: Any, y: Any) -> Any:
-        w, b, v, c = params
-        scores = jax.nn.log_softmax(numpy.tanh(x @ w + b) @ v + c)
-        return -numpy.mean(numpy.take_along_axis(scores, y[:, None], 1))
+    jax, probes = installed("jax"), installed("recorders.jax")
+    params, loss_fn, x, y = jax_perceptron(n, hidden, m, rows)
 
     def ours() -> Any:
         return probes.sharpness(params, loss_fn, x, y, which="largest", tolerance=TOLERANCE)
@@ -319,7 +308,7 @@ def jax_sharpness_row(n: int, hidden: int, m: int, rows: int) -> Row:
         product = jax.jit(lambda p, x, y, v: jax.jvp(lambda p: jax.grad(loss_fn)(p, x, y), (p,), (v,))[1])
         return lambda: [jax.block_until_ready(product(params, x, y, params)) for _ in range(count)]
 
-    weights = sum(weight.size for weight in drawn)
+    weights = sum(weight.size for weight in params)
     return Row(f"`sharpness` in JAX, {weights:,} weights, batch {rows}", ours, limit=("as many plain products", limit))
 
 
@@ -382,6 +371,71 @@ def twins_row(*sizes: int, members: int = 8) -> Row:
     )
 
 
+def jax_perceptron(n: int, hidden: int, m: int, rows: int) -> tuple[Any, Callable[..., Any], Any, Any]:
+    """Weights of a perceptron, its loss, and a batch."""
+    jax, numpy = installed("jax"), installed("jax.numpy")
+    rng = np.random.default_rng(0)
+    drawn = [
+        rng.standard_normal((n, hidden)) / 28,
+        np.zeros(hidden),
+        rng.standard_normal((hidden, m)) / 11,
+        np.zeros(m),
+    ]
+    params = [numpy.asarray(weight, numpy.float32) for weight in drawn]
+    x, y = numpy.asarray(rng.standard_normal((rows, n)), numpy.float32), numpy.asarray(rng.integers(0, m, rows))
+
+    def loss_fn(params: Any, x: Any, y: Any) -> Any:
+        w, b, v, c = params
+        scores = jax.nn.log_softmax(numpy.tanh(x @ w + b) @ v + c)
+        return -numpy.mean(numpy.take_along_axis(scores, y[:, None], 1))
+
+    return params, loss_fn, x, y
+
+
+def jax_step_of(
+    sizes: tuple[int, int, int], members: int, rows: int = 64, path: str = "auto", replant: str | None = None
+) -> Callable[[], Any]:
+    """A step of twins in JAX: by the path that is chosen, or one of "at once", "stacked" and "apart"."""
+    jax, optax, module = installed("jax"), installed("optax"), installed("recorders.jax.twins")
+    params, loss_fn, x, y = jax_perceptron(*sizes, rows)
+    stacked = {"apart": 0, "stacked": 10**12}.get(path, module.LARGEST_STACKED)
+    vectorize = {"auto": "auto", "at once": True}.get(path, False)
+    with patch.object(module, "LARGEST_STACKED", stacked):
+        made = module.Twins(params, loss_fn, optax.sgd(0.01), epsilon=1e-4, members=members, seed=0, replant=replant,
+                            vectorize=vectorize)  # fmt: skip
+    return lambda: jax.block_until_ready((made.step(x, y), made.held))
+
+
+def jax_separate(sizes: tuple[int, int, int], members: int, rows: int = 64) -> Callable[[], Any]:
+    """A step of as many separate trainings."""
+    jax, optax = installed("jax"), installed("optax")
+    params, loss_fn, x, y = jax_perceptron(*sizes, rows)
+    optimizer = optax.sgd(0.01)
+
+    @jax.jit
+    def update(params: Any, state: Any, x: Any, y: Any) -> Any:
+        loss, gradients = jax.value_and_grad(loss_fn)(params, x, y)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    trained = [(params, optimizer.init(params), None) for _ in range(members + 1)]
+
+    def step() -> None:
+        trained[:] = [update(weights, state, x, y) for weights, state, _ in trained]
+        jax.block_until_ready(trained)
+
+    return step
+
+
+def jax_twins_row(*sizes: int, members: int = 8) -> Row:
+    n, hidden, m = sizes
+    return Row(
+        f"a step of `Twins` in JAX, {members} twins, {n}-{hidden}-{m}",
+        jax_step_of((n, hidden, m), members),
+        limit=(f"{members + 1} separate trainings", lambda: jax_separate((n, hidden, m), members)),
+    )
+
+
 def recorded_row(folder: Path, way: str, n: int) -> Row:
     ways = plain_ways(Perceptron)
 
@@ -417,11 +471,24 @@ def items(quick: bool = False) -> Iterator[Item]:
             yield jax_sharpness_row(784, 128, 10, rows)
     for sizes in ((64, 32, 10), (784, 128, 10), *(() if quick else ((1500, 1000, 1000, 10),))):
         yield twins_row(*sizes)
+    with suppress(Skipped):
+        for sizes in ((64, 32, 10), (784, 128, 10), *(() if quick else ((784, 512, 10),))):
+            yield jax_twins_row(*sizes)
     with tempfile.TemporaryDirectory() as name:
         for way in ("recorded, every step", "recorded, every tenth"):
             yield recorded_row(Path(name), way, 20 if quick else 200)
     counts = [2, 4, 8] if quick else [2, 4, 8, 16, 32]
     yield Growth("a step of `Twins`, 784-128-10", "twins", counts, partial(step_of, (784, 128, 10)), "1")
+    yield Growth(
+        "a step of `Twins`, 4 twins, 784-n-10", "hidden units", [32 * k for k in counts],
+        lambda n: step_of((784, n, 10), 4), "1",
+    )  # fmt: skip
+    with suppress(Skipped):
+        yield Growth("a step of `Twins` in JAX, 784-128-10", "twins", counts, partial(jax_step_of, (784, 128, 10)), "1")
+        yield Growth(
+            "a step of `Twins` in JAX, 4 twins, 784-n-10", "hidden units", [32 * k for k in counts],
+            lambda n: jax_step_of((784, n, 10), 4), "1",
+        )  # fmt: skip
     yield Growth(
         "`hessian_vector_product`, 64-n-10", "hidden units", [32 * k for k in counts],
         lambda n: product_row(64, n, 10).ours, "1",
@@ -450,6 +517,25 @@ def compare_paths() -> None:
                 )
 
 
+JAX_SIZES = ((64, 32, 10), (64, 128, 10), (128, 256, 10), (784, 128, 10), (784, 256, 10), (784, 512, 10))
+
+
+def compare_jax_paths() -> None:
+    for sizes in JAX_SIZES:
+        for members in (2, 8):
+            for rows in (32, 128):
+                ways = {path: jax_step_of(sizes, members, rows, path) for path in ("at once", "stacked", "apart")}
+                ways["separate"] = jax_separate(sizes, members, rows)
+                spent = {name: seconds for name, (seconds, _) in least(ways, turns=20).items()}
+                base = spent.pop("separate")
+                print(
+                    f"JAX, {'-'.join(map(str, sizes)):12s} {members + 1} members, batch {rows:3d}: "
+                    f"{members + 1} separate {1e3 * base:7.2f} ms; over it "
+                    + ", ".join(f"{name} {seconds / base:.2f}" for name, seconds in spent.items()),
+                    flush=True,
+                )
+
+
 def compare_trainers(quick: bool, turns: int) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("recorders").setLevel(logging.ERROR)
@@ -472,6 +558,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "vectorize":
         compare_paths()
+        compare_jax_paths()
     else:
         compare_trainers(options.quick, options.turns)
 

@@ -37,7 +37,7 @@ import numpy as np
 
 from recorders.planting import Planting, Replant, Schedule, check_replant, seed_of
 from recorders.recorder import Recorder
-from recorders.twins import Twin, floor_of, is_beside, perturb
+from recorders.twins import Twin, are_beside, floor_of, perturb
 from trajtools.errors import SelectionError, TrajtoolsError
 from trajtools.store import Run
 from trajtools.types import Floats, Ints
@@ -176,7 +176,7 @@ class Nursery:
                 apart = distances[copies[0] : copies[-1] + 1].tolist()
                 if step == 0:
                     self._note(0, i, copies, apart)
-                elif due := self._schedules[i].due(step, partial(list, apart), partial(self._network, i)):
+                elif due := self._schedules[i].due(step, partial(_known, apart), partial(self._network, i)):
                     self._replant(step, i, due, apart)
 
     def _network(self, member: int) -> State:
@@ -188,7 +188,7 @@ class Nursery:
         member = self._members[due[0]]
         sizes = [self._members[k].epsilon for k in self._families[reference]]
         copies = perturb(start, sizes, len(apart), seed_of(member.seed, step), allow_rounded=True)
-        if not all(is_beside(start, copies[k - first]) for k in due):
+        if not are_beside(start, [copies[k - first] for k in due]):
             self._schedules[reference].is_over = True  # a training that has diverged does not come back
             return
         for k in due:
@@ -212,6 +212,11 @@ class Nursery:
             gaps = values - values[self._reference]
             squares = squares + (gaps**2).reshape(len(values), -1).sum(axis=1)
         return np.asarray(np.sqrt(squares))
+
+
+def _known(distances: list[float], _copies: Sequence[int]) -> list[float]:
+    """Distances of all copies, whichever are asked for."""
+    return distances
 
 
 def run_name(rate: float) -> str:

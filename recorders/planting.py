@@ -28,10 +28,9 @@ the cohorts then saturate one after the other, and n cohorts give n starts in th
 
 Beside weights that are not finite, or so large that rounding exceeds the perturbation, nothing is planted any more.
 
-Nothing is planted before the age of 8 steps. The distance is measured at every step up to the age of 16, then every
-age / 16 steps: at most one pass over the weights of all members a step (on a CPU 2 to 10 % of the step of twins of a
-perceptron, 3e3 to 1e6 weights, batches of 64), and soon none to speak of. The weights of the reference are copied to
-the host only where a copy seems to have saturated, or is planted. All is deterministic.
+Nothing is planted before the age of 8 steps. The distances of a cohort are measured at every step up to the age of 16,
+then every age / 16 steps: at most one pass over its weights a step, and soon none to speak of. The weights of the
+reference are copied to the host only where a copy seems to have saturated, or is planted. All is deterministic.
 """
 
 from __future__ import annotations
@@ -57,6 +56,8 @@ ABOVE_FLOOR, BELOW_START, BELOW_STRIDE = log(50), 2.0, log(50)
 FIRST_LIMITS = (256, 64, 32, 16)
 ONLY_LIMIT = 128
 SMALLEST = 5e-324
+CACHED = 2**13
+"""Entries of pieces of arrays that stay in the cache of a core, and for which BLAS starts no threads."""
 
 
 class Planting(NamedTuple):
@@ -168,7 +169,10 @@ class Schedule:
         self._before: Mapping[str, Any] | None = None
 
     def planted(self, step: int, copies: Iterable[int], distances: Sequence[float] | Floats, floor: float) -> None:
-        """Take that copies were planted: `distances` of all copies in order, `floor` the distance rounding makes."""
+        """Take that copies were planted: `distances` of all copies in order, of which only theirs count.
+
+        `floor` is the distance that rounding makes.
+        """
         self._floor = log(max(floor, SMALLEST))
         new = set(copies)
         for cohort in self.cohorts:
@@ -184,12 +188,15 @@ class Schedule:
         return not self.is_over and (not isinstance(self._replant, str) or bool(self._looking(step)))
 
     def due(
-        self, step: int, measure: Callable[[], Sequence[float] | Floats], network: Callable[[], Mapping[str, Any]]
+        self,
+        step: int,
+        measure: Callable[[Sequence[int]], Sequence[float] | Floats],
+        network: Callable[[], Mapping[str, Any]],
     ) -> tuple[int, ...]:
         """Copies to plant now.
 
-        `measure` gives the distances of all copies, `network` the parameters of the reference; both are called only
-        where they count.
+        ``measure(copies)`` gives an entry for each copy, of which those of these copies must be their distances;
+        `network` gives the parameters of the reference. Both are called only where they count.
         """
         if self.is_over:
             return ()
@@ -199,7 +206,7 @@ class Schedule:
         looking = self._looking(step)
         if not looking:
             return ()
-        distances = measure()
+        distances = measure([copy for cohort in looking for copy in cohort.copies])
         chosen: list[int] = []
         stride = _Stride(network, self._before)
         for cohort in sorted(looking, key=lambda one: one.planted):
@@ -279,12 +286,35 @@ class _Stride:
     @cached_property
     def length(self) -> float | None:
         """Euclidean distance over all parameters; None where there was no look before."""
-        self.now = {name: np.array(array, np.float64) for name, array in self._network().items()}
+        self.now = {name: np.array(array) for name, array in self._network().items()}
         if self._before is None:
             return None
-        with np.errstate(invalid="ignore", over="ignore"):
-            gaps = [array - self._before[name] for name, array in self.now.items()]
-            return float(np.sqrt(sum(float((gap**2).sum()) for gap in gaps)))
+        return sum(float(squared_gaps(array, [self._before[name]])[0]) for name, array in self.now.items()) ** 0.5
+
+
+def squared_gaps(first: Any, others: Sequence[Any]) -> Floats:
+    """Squares of the Euclidean distances of arrays from a first one of their shape and dtype.
+
+    Differences are taken in float32 at least, and summed in float64. Larger arrays go through the cache in pieces, and
+    no array as large as they are is made.
+    """
+    flat, *rest = [np.asarray(array).reshape(-1) for array in (first, *others)]
+    kind = np.promote_types(flat.dtype, np.float32)
+    total = np.zeros(len(rest))
+    with np.errstate(invalid="ignore", over="ignore"):
+        if flat.size <= CACHED:
+            gaps = np.subtract(rest, flat, dtype=kind).astype(np.float64, copy=False)
+            return np.asarray(np.einsum("ij,ij->i", gaps, gaps))
+        gap = np.empty(CACHED, kind)
+        wide = gap if kind == np.float64 else np.empty(CACHED)
+        for at in range(0, flat.size, CACHED):
+            piece = flat[at : at + CACHED]
+            n = len(piece)
+            for i, other in enumerate(rest):
+                np.subtract(other[at : at + CACHED], piece, out=gap[:n], dtype=kind)
+                wide[:n] = gap[:n]
+                total[i] += np.dot(wide[:n], wide[:n])
+    return total
 
 
 class Room(NamedTuple):

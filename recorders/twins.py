@@ -18,7 +18,7 @@ import numpy as np
 
 from recorders.adapter import dtype_name
 from recorders.live import Growth
-from recorders.planting import Planting, Replant, Room, Schedule, seed_of
+from recorders.planting import CACHED, Planting, Replant, Room, Schedule, seed_of, squared_gaps
 from trajtools.errors import PerturbationError, RecordingError
 from trajtools.wiring import FLOATS, Member, describe, listed, select
 from trajtools.wording import counted
@@ -27,7 +27,6 @@ _log = logging.getLogger("recorders")
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 LARGEST_ROUNDED = 0.01
-_PIECE = 2**20  # entries
 
 
 class Twin(dict[str, Any]):
@@ -263,26 +262,28 @@ def roundoff(array: Any) -> float:
 def floor_of(params: Mapping[str, Any]) -> float:
     """Euclidean distance of two copies of a network that were rounded independently, as `tt.distances` has it."""
     squares = 0.0
-    for array in params.values():
-        for (values,) in _pieces(array):
-            spacing = np.ldexp(roundoff(array), np.frexp(values)[1]) * (values != 0)
-            squares += float((spacing**2).sum())
+    with np.errstate(over="ignore"):
+        for array in params.values():
+            bits = _bits(np.asarray(array).reshape(-1))
+            infinity = _bits(np.array(np.inf, array.dtype))  # its bits are those of the exponent
+            for at in range(0, bits.size, CACHED):
+                powers = (bits[at : at + CACHED] & infinity).view(array.dtype).astype(np.float64)
+                squares += (2 * roundoff(array)) ** 2 * float(np.dot(powers, powers))
     return (squares / 6) ** 0.5
 
 
 def _pieces(*arrays: Any) -> Iterator[list[np.ndarray]]:
     """Yield equal stretches of arrays of one shape in float64, short enough to need no memory beside a network."""
     flat = [np.asarray(array).reshape(-1) for array in arrays]
-    for at in range(0, flat[0].size, _PIECE):
-        yield [np.asarray(one[at : at + _PIECE], np.float64) for one in flat]
+    for at in range(0, flat[0].size, CACHED):
+        yield [np.asarray(one[at : at + CACHED], np.float64) for one in flat]
 
 
-def is_beside(params: Mapping[str, Any], copy: Mapping[str, Any]) -> bool:
-    """Whether a copy lies beside a network: farther than rounding alone, which beside huge weights it does not."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        square = sum(float(((a - b) ** 2).sum()) for n, array in params.items() for a, b in _pieces(copy[n], array))
-        floor = floor_of(params)
-        return bool(np.isfinite(floor) and square**0.5 > floor)
+def are_beside(params: Mapping[str, Any], copies: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether copies lie beside a network: farther than rounding alone, which beside huge weights they do not."""
+    floor, copies = floor_of(params), list(copies)
+    squares: Any = sum(squared_gaps(array, [copy[name] for copy in copies]) for name, array in params.items())
+    return bool(np.isfinite(floor) and (squares**0.5 > floor).all())
 
 
 def room_of(
@@ -382,17 +383,20 @@ def _copy(
 ) -> dict[str, Any]:
     copy = {}
     for name, original in params.items():
-        array = np.array(original)  # a copy, C order or not
-        if name in sizes:
-            unit = (
-                rng.uniform(-1.0, 1.0, array.shape) if distribution == "uniform" else rng.standard_normal(array.shape)
-            )
-            moved = (array.astype(np.float64) + sizes[name] * unit).astype(array.dtype)
-            perturbed = np.broadcast_to(sizes[name] > 0, array.shape)
-            count.perturbed += int(perturbed.sum())
-            count.unchanged += int((_bits(moved) == _bits(array))[perturbed].sum())
-            array = moved
-        copy[name] = array
+        copy[name] = array = np.array(original, order="C")
+        if name not in sizes:
+            continue
+        flat, size = array.reshape(-1), sizes[name]
+        size = size if size.ndim == 0 else np.broadcast_to(size, array.shape).reshape(-1)
+        for at in range(0, flat.size, CACHED):
+            piece = flat[at : at + CACHED]
+            each = size if size.ndim == 0 else size[at : at + CACHED]
+            unit = rng.uniform(-1.0, 1.0, len(piece)) if distribution == "uniform" else rng.standard_normal(len(piece))
+            moved = (piece.astype(np.float64) + each * unit).astype(array.dtype)
+            perturbed = np.broadcast_to(each > 0, piece.shape)
+            count.perturbed += int(np.count_nonzero(perturbed))
+            count.unchanged += int(np.count_nonzero((_bits(moved) == _bits(piece)) & perturbed))
+            piece[...] = moved
     return copy
 
 
@@ -441,7 +445,7 @@ class Twins(ABC):
             self._schedule.is_over = True  # exact copies are a control
         self._updates = 0
         self._growth = Growth()
-        self._gaps: np.ndarray | None = None  # distances after the newest update
+        self._gaps: dict[int, float] = {}  # distances of copies after the newest update
         self._vectorize = vectorize
         self._plan: tuple[bool, str] | None = (False, "vectorize=False") if vectorize is False else None
         self._plans: dict[Any, tuple[bool, str]] = {}
@@ -485,12 +489,18 @@ class Twins(ABC):
         """Numbers of the copies now, see `recorders.live.Growth`; a look costs one pass over the weights."""
         return self._growth.numbers(self._updates, self._measure())
 
-    def _measure(self) -> np.ndarray:
-        """Distances of the copies now, measured once an update."""
-        if self._gaps is None:
-            self._gaps = self._distances()
-            self._growth.note(self._updates, self._gaps)
-        return self._gaps
+    def _measure(self, copies: Iterable[int] | None = None) -> np.ndarray:
+        """Distances of all copies now, NaN where they are not known; these copies (or all) are measured if need be."""
+        every = range(1, len(self.members))
+        missing = [copy for copy in copies or every if copy not in self._gaps]
+        if missing:
+            new = dict(zip(missing, self._distances(missing).tolist(), strict=True))
+            self._growth.note(self._updates, self._in_order(new))
+            self._gaps |= new
+        return self._in_order(self._gaps)
+
+    def _in_order(self, distances: Mapping[int, float]) -> np.ndarray:
+        return np.array([distances.get(copy, np.nan) for copy in range(1, len(self.members))])
 
     def _start(self) -> None:
         """Enter the first planting, once the members stand."""
@@ -510,8 +520,8 @@ class Twins(ABC):
         """The parameters of the reference, on the host."""
 
     @abstractmethod
-    def _distances(self) -> np.ndarray:
-        """Euclidean distance of each copy to the reference, (M - 1,) float64."""
+    def _distances(self, copies: Sequence[int]) -> np.ndarray:
+        """Euclidean distances of some copies to the reference, (len(copies),) float64."""
 
     @abstractmethod
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
@@ -520,7 +530,7 @@ class Twins(ABC):
     def _replant(self, updates: int = 1, step: int | None = None) -> None:
         """Plant what the schedule wants after updates, before the state is recorded; `step` is the recorder's."""
         self._updates += updates
-        self._gaps = None
+        self._gaps = {}
         recorder = self._recorder
         if step is None:
             step = self._updates if recorder is None else recorder.step + 1
@@ -530,10 +540,10 @@ class Twins(ABC):
         network = self._network()
         seed = seed_of(self._seed, self._updates)
         moved = {copy: self._perturbation.moved(network, seed, copy - 1) for copy in due}
-        if not all(is_beside(network, copy) for copy in moved.values()):
+        if not are_beside(network, moved.values()):
             self._schedule.is_over = True  # a training that has diverged does not come back
             return
-        self._measure()  # where the stretches end
+        self._measure(due)  # where the stretches end
         self._plant(moved)
         self._enter_plantings(step, due, network)
 
@@ -545,12 +555,14 @@ class Twins(ABC):
         return self._schedule.due(self._updates, self._measure, self._network)
 
     def _enter_plantings(self, step: int, copies: Iterable[int], network: Mapping[str, np.ndarray]) -> None:
-        copies, distances = tuple(copies), self._distances()
+        copies = tuple(copies)
+        new = dict(zip(copies, self._distances(copies).tolist(), strict=True))
+        distances = self._in_order(new)
         self._schedule.planted(self._updates, copies, distances, floor_of(network))
         self._growth.planted(self._updates, copies, distances)
-        self._gaps = distances
-        seed, norms = seed_of(self._seed, self._updates), distances.tolist()
-        rows = [Planting(step, copy, self.members[copy].epsilon, seed, norms[copy - 1]) for copy in copies]
+        self._gaps |= new
+        seed = seed_of(self._seed, self._updates)
+        rows = [Planting(step, copy, self.members[copy].epsilon, seed, new[copy]) for copy in copies]
         self.plantings += rows
         if self._recorder is not None:
             self._recorder.plant(rows)
@@ -562,7 +574,8 @@ class Twins(ABC):
     def _newest_plantings(self) -> list[Planting]:
         """How the copies stand beside the reference now, for a recorder that opens."""
         newest = {row.member: row for row in self.plantings}
-        return [row._replace(norm=norm) for row, norm in zip(newest.values(), self._distances().tolist(), strict=True)]
+        distances = self._distances(list(newest)).tolist()
+        return [row._replace(norm=norm) for row, norm in zip(newest.values(), distances, strict=True)]
 
     def attach(self, recorder: Any) -> None:
         """Let a recorder follow every step; a recorder opened on the twins does this by itself.

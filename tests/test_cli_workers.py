@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -131,3 +132,24 @@ def test_an_address_where_nobody_answers_is_one_sentence(walk):
     said = call("distances", walk, "--scheduler", "nonsense://here", code=1).stderr
     assert "no Dask cluster responds at 'nonsense://here'" in said
     assert said.count("Error") == 1
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_without_exponents_a_sweep_measures_runs_where_it_tries_their_files(trainings, tmp_path, monkeypatch, forks):
+    monkeypatch.setattr("trajtools.sweeps.cache.SETTLED", -3600.0)
+    monkeypatch.setattr("trajtools.store.isolation._can_fork", lambda: forks)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module = import_module("trajtools.sweeps.sweep")  # the name of the package is that of the function
+    line = ("sweep", trainings, "--x", "eta", "--exponent", "none", "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "measure", None)
+        first = call(*line)
+        again = call(*line[:-1])
+    assert "measured before" not in first.stderr
+    assert "3 of 3 runs were measured before" in again.stderr
+    here = call(*line, "--fresh")
+    assert here.stdout == first.stdout
+    assert len(json.loads(here.stdout)["sweep"]["points"]) == 3
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(module, "SMALL_FILE", 0)  # as for large files
+    assert call(*line).stdout == first.stdout

@@ -25,6 +25,13 @@ def float64():
         yield
 
 
+@pytest.fixture(params=["stacked", "apart"])
+def held(request, monkeypatch):
+    """Members in common arrays, or in arrays of their own as those of large networks are."""
+    if request.param == "apart":
+        monkeypatch.setattr("recorders.jax.twins.LARGEST_STACKED", 0)
+
+
 def quartic(params, scale):
     w = params["w"]
     return scale * jnp.sum(w**4 / 4 - w**2 / 2)
@@ -69,6 +76,7 @@ def test_a_chaotic_training_gives_several_starts_by_itself(tmp_path, by):
     assert len(reached) >= 3
 
 
+@pytest.mark.usefixtures("held")
 @pytest.mark.recorders
 @pytest.mark.parametrize("by", ["step", "scan"])
 def test_the_reference_is_the_same_to_the_bit(tmp_path, by):
@@ -84,6 +92,7 @@ def test_the_reference_is_the_same_to_the_bit(tmp_path, by):
     assert (states[0][-1, 1:] != states[1][-1, 1:]).any()
 
 
+@pytest.mark.usefixtures("held")
 def test_a_planting_copies_the_optimiser():
     twins = twins_of(optimizer=optax.adam(0.05), width=5, replant=10)
     stepped(twins, 9)
@@ -95,6 +104,7 @@ def test_a_planting_copies_the_optimiser():
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
 
 
+@pytest.mark.usefixtures("held")
 @pytest.mark.recorders
 def test_scans_and_steps_plant_alike_where_blocks_end(tmp_path):
     found = []

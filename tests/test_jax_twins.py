@@ -1,6 +1,7 @@
 """Twins of pytrees: how they are made, and that they train as they would alone."""
 
 import os
+from unittest.mock import patch
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp  # noqa: E402
 import trajtools as tt  # noqa: E402
 from recorders import perturb as perturb_arrays  # noqa: E402
 from recorders.jax import Recorder, Twins, perturb, record_scan, stack  # noqa: E402
+from recorders.jax.twins import LARGEST_STACKED  # noqa: E402
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError  # noqa: E402
 
 pytestmark = pytest.mark.jax
@@ -57,8 +59,12 @@ def flat(params):
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree_util.tree_leaves(params)])
 
 
-def twins_of(params, *, epsilon=1e-3, optimizer=None, members=3, **options):
-    return Twins(params, loss_fn, optimizer or optax.adam(0.01), epsilon=epsilon, members=members, seed=3, **options)
+def twins_of(params, *, epsilon=1e-3, optimizer=None, members=3, loss_fn=loss_fn, vectorize="auto", **options):
+    """Twins; ``vectorize="apart"``: members with arrays of their own, as those of large networks are."""
+    options |= {"epsilon": epsilon, "members": members, "seed": 3}
+    with patch("recorders.jax.twins.LARGEST_STACKED", 0 if vectorize == "apart" else LARGEST_STACKED):
+        path = False if vectorize == "apart" else vectorize
+        return Twins(params, loss_fn, optimizer or optax.adam(0.01), vectorize=path, **options)
 
 
 def distances(run):
@@ -155,7 +161,7 @@ def test_trees_that_differ_cannot_be_stacked():
 # ---------------------------------------------------------------------------------------------------------- lock-step
 
 
-@pytest.mark.parametrize("vectorize", ["auto", False])
+@pytest.mark.parametrize("vectorize", ["auto", False, "apart"])
 @pytest.mark.parametrize("by", ["step", "scan"])
 def test_a_twin_that_was_not_perturbed_never_leaves_its_reference(tmp_path, dtype, vectorize, by):
     twins = twins_of(network(dtype), epsilon=0.0, vectorize=vectorize)
@@ -174,7 +180,7 @@ def test_a_twin_that_was_not_perturbed_never_leaves_its_reference(tmp_path, dtyp
         np.testing.assert_array_equal(run.metrics["loss"][:-1], np.repeat(run.metrics["loss"][:-1, :1], 4, 1))
 
 
-@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("vectorize", [True, False, "apart"])
 def test_every_twin_trains_as_it_would_alone(float64, vectorize):
     params, optimizer = network(np.float64), optax.adam(0.01)
     twins = twins_of(params, optimizer=optimizer, vectorize=vectorize)
@@ -224,10 +230,11 @@ def test_distances_in_a_parabola_follow_the_known_law(tmp_path, float64, by):
     np.testing.assert_allclose(curve.distances, apart.sum(2).T, rtol=1e-9)
 
 
-def test_steps_and_scans_record_the_same_states(tmp_path, float64):
+@pytest.mark.parametrize("vectorize", [False, "apart"])
+def test_steps_and_scans_record_the_same_states(tmp_path, float64, vectorize):
     x, y = batches(np.float64)
     for by in ("step", "scan"):
-        twins = twins_of(network(np.float64), vectorize=False)
+        twins = twins_of(network(np.float64), vectorize=vectorize)
         with Recorder(tmp_path / f"{by}.h5", twins, every=5, quiet=True):
             if by == "scan":
                 losses = np.concatenate([twins.scan((x[:7], y[:7]), block=4), twins.scan((x[7:], y[7:]), block=4)])
@@ -240,8 +247,9 @@ def test_steps_and_scans_record_the_same_states(tmp_path, float64):
         np.testing.assert_allclose(a.metrics["loss"], b.metrics["loss"], rtol=1e-10)
 
 
-def test_the_pure_step_runs_in_any_scan(tmp_path):
-    twins, again = twins_of(network()), twins_of(network())
+@pytest.mark.parametrize("vectorize", ["auto", "apart"])
+def test_the_pure_step_runs_in_any_scan(tmp_path, vectorize):
+    twins, again = (twins_of(network(), vectorize=vectorize) for _ in range(2))
     xs = batches()
     with Recorder(tmp_path / "run.h5", again, quiet=True) as rec:
         again.carry, ys = record_scan(rec, again.pure_step, again.carry, xs, params=lambda carry: carry[0])
@@ -273,12 +281,11 @@ def noisy(params, x, key):
     return ((params["w"] * x + jax.random.normal(key, x.shape)) ** 2).mean()
 
 
-@pytest.mark.parametrize("vectorize", ["auto", False])
+@pytest.mark.parametrize("vectorize", ["auto", False, "apart"])
 @pytest.mark.parametrize(("noise", "equal"), [("common", True), ("independent", False)])
 def test_a_random_key_is_common_to_all_members_unless_told_otherwise(vectorize, noise, equal):
-    twins = Twins(
-        {"w": jnp.ones((3, 4))}, noisy, optax.sgd(0.1), epsilon=0.0, members=3, seed=0, noise=noise, vectorize=vectorize
-    )
+    options = {"epsilon": 0.0, "noise": noise, "vectorize": vectorize}
+    twins = twins_of({"w": jnp.ones((3, 4))}, loss_fn=noisy, optimizer=optax.sgd(0.1), **options)
     losses = np.asarray(twins.step(jnp.ones((3, 4)), jax.random.key(7)))
     assert (len(set(losses.tolist())) == 1) is equal
     assert {member.noise for member in twins.members} == {noise}
@@ -287,8 +294,9 @@ def test_a_random_key_is_common_to_all_members_unless_told_otherwise(vectorize, 
         np.testing.assert_allclose(losses[0], alone, rtol=1e-6)  # float32, sums in another order
 
 
-def test_independent_noise_needs_a_key_that_can_be_told():
-    twins = Twins({"w": jnp.ones((3, 4))}, noisy, optax.sgd(0.1), epsilon=0.0, members=3, seed=0, noise="independent")
+@pytest.mark.parametrize("vectorize", ["auto", "apart"])
+def test_independent_noise_needs_a_key_that_can_be_told(vectorize):
+    twins = twins_of({"w": jnp.ones((3, 4))}, loss_fn=noisy, noise="independent", vectorize=vectorize)
     with pytest.raises(ValueError, match=r"jax\.random\.key"):
         twins.step(jnp.ones((3, 4)), jax.random.PRNGKey(7))
 
@@ -322,7 +330,37 @@ def test_vectorised_or_not_is_told_with_the_reason(monkeypatch):
     monkeypatch.setattr(forced._lockstep, "rounds_unevenly", lambda *_: "members differ")
     forced.step(x[0], y[0])
     assert (forced.vectorized, forced.reason) == (True, "vectorize=True although members differ")
-    assert twins_of(network(), vectorize=False).reason == "vectorize=False"
+    looped = twins_of(network(), vectorize=False)
+    assert looped.reason == looped.made["path"] == "vectorize=False"
+    assert twins.made["path"].startswith("at once where")
+
+
+def test_the_path_follows_from_the_size_of_the_network():
+    paths = {}
+    for width in (4_000, 6_000, 160_000):
+        twins = Twins(
+            {"w": jnp.ones((width, 1))}, lambda p, x: (x * p["w"]).sum() ** 2, optax.sgd(1e-9), members=2, seed=0
+        )
+        start = flat(twins.member(1))
+        twins.step(1.0)
+        assert np.abs(flat(twins.member(1)) - start).max() > 0
+        paths[width] = (
+            twins.vectorized,
+            len(jax.tree_util.tree_leaves(twins.held)),
+            "more than 5000" in twins.made["path"],
+        )
+    assert paths == {4_000: (True, 1, False), 6_000: (False, 1, True), 160_000: (False, 3, True)}
+
+
+def test_the_carry_can_be_set():
+    for vectorize in (False, "apart"):
+        twins, other = (twins_of(network(), epsilon=epsilon, vectorize=vectorize) for epsilon in (1e-3, 1e-2))
+        x, y = batches(steps=1)
+        other.step(x[0], y[0])
+        twins.carry = other.carry
+        for ours, theirs in zip(*map(jax.tree_util.tree_leaves, (twins.carry, other.carry)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(flat(twins.member(2)), flat(other.member(2)))
 
 
 def test_members_that_a_vectorised_loss_rounds_differently_are_found():

@@ -27,7 +27,7 @@ def plantings_of(law, copies, replant, steps, *, stride=1.0, every=1):
     schedule.planted(0, planted, [1e-8] * copies, FLOOR)
     for step in range(every, steps + 1, every):
 
-        def measure(step=step):
+        def measure(copies, step=step):
             return [float(np.exp(law(step - planted[copy], step))) for copy in planted]
 
         due = schedule.due(step, measure, lambda step=step: {"w": np.array([stride * step])})
@@ -35,7 +35,7 @@ def plantings_of(law, copies, replant, steps, *, stride=1.0, every=1):
             planted[copy] = step
             steps_of[copy].append(step)
         if due:
-            schedule.planted(step, due, measure(), FLOOR)
+            schedule.planted(step, due, measure(due), FLOOR)
     return steps_of
 
 

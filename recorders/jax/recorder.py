@@ -472,7 +472,7 @@ def _members(state: Any, members: Any) -> tuple[Any, bool]:
 
 def _arrays(state: Any) -> list[Any]:
     """The separate arrays of a state, by identity."""
-    leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
+    leaves = jax.tree_util.tree_leaves(state.held if isinstance(state, Twins) else state)
     return [leaf for leaf in leaves if isinstance(leaf, (jax.Array, np.ndarray))]
 
 

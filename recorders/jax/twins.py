@@ -12,12 +12,16 @@ import numpy as np
 from recorders import twins
 from recorders.jax.scan import scan_blocks
 from recorders.jax.trees import Layout, refuse_unreadable
-from recorders.planting import check_replant
+from recorders.planting import check_replant, squared_gaps
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
 from trajtools.wiring import Member
 
 PROBES = 8
 """Draws of the check that equal members get equal bits."""
+LARGEST_AT_ONCE = 5_000
+"""Weights up to which vmap over the members is faster on the CPU than a loop; see benchmarks/training.py."""
+LARGEST_STACKED = 150_000
+"""Weights up to which such a loop inside one compiled step is faster on the CPU than a compiled step per member."""
 
 
 class Twins(twins.Twins):
@@ -47,8 +51,10 @@ class Twins(twins.Twins):
         Random keys (`jax.random.key`) in a batch: "common": all members get the same key; "independent": member i gets
         ``jax.random.fold_in(key, i)``.
     vectorize : {"auto", True, False}
-        False: one member after the other, inside one compiled step. True: all at once by vmap. "auto": by vmap if equal
-        members then get equal bits, as tested on the first batch of every shape.
+        False: one member after the other. True: all at once by vmap. "auto": by vmap if equal members then get equal
+        bits, as tested on the first batch of every shape; on the CPU only for networks of at most 5,000 weights, since
+        one after the other is as fast or faster beyond. Up to 150,000 weights these are parts of one compiled step;
+        beyond, the members have arrays and calls of their own, because stacking them costs more than the calls.
 
     Attributes
     ----------
@@ -62,7 +68,8 @@ class Twins(twins.Twins):
         Room of the perturbation, in e-folds: ``above`` up to saturation (before any: up to the size of the weights),
         ``below`` down to rounding.
     carry : tuple
-        (stacked parameters, stacked optimiser state), as in `pure_step`. It may be set.
+        (stacked parameters, stacked optimiser state), as in `pure_step`. It may be set. Of members that have arrays of
+        their own it is a copy.
 
     Raises
     ------
@@ -119,8 +126,17 @@ class Twins(twins.Twins):
         assert copies.perturbation is not None
         super().__init__(table, copies.made, vectorize, perturbation=copies.perturbation, replant=replant)
         self._lockstep = Lockstep(params, loss_fn, optimizer, has_aux, independent=noise == "independent")
-        self.carry: tuple[Any, Any] = self._lockstep.start([params, *copies])
-        self._layout = Layout.of(self.carry[0])
+        started = self._lockstep.start([params, *copies])
+        self._slower = _slower_at_once(started[0][0]) if vectorize == "auto" else ""
+        self._apart: list[tuple[Any, Any]] | None = None
+        if vectorize is not True and _is_large(started[0][0]):
+            self._apart, self._layout = started, Layout.of(started[0][0])
+        else:
+            self._carry: tuple[Any, Any] = _stacked(started)
+            self._layout = Layout.of(self._carry[0])
+        path = self._slower or ("vectorize=False" if vectorize is False else "at once")
+        path += " where equal members then get equal bits" if path == "at once" and vectorize == "auto" else ""
+        self.made |= {"vectorize": vectorize, "path": path}
         self._start()
 
     @property
@@ -131,7 +147,24 @@ class Twins(twins.Twins):
     @property
     def state(self) -> Any:
         """Parameters of all members: the tree of the reference, arrays of shape (M, ...), None for other leaves."""
-        return self.carry[0]
+        return self._carry[0] if self._apart is None else _stacked([params for params, _ in self._apart])
+
+    @property
+    def carry(self) -> tuple[Any, Any]:
+        """Stacked parameters and stacked optimiser state."""
+        return self._carry if self._apart is None else _stacked(self._apart)
+
+    @carry.setter
+    def carry(self, carry: tuple[Any, Any]) -> None:
+        if self._apart is None:
+            self._carry = carry
+        else:
+            self._apart = [jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], carry) for i in range(len(self.members))]
+
+    @property
+    def held(self) -> Any:
+        """The parameters as they are held: one tree of stacked arrays, or a list of trees."""
+        return self._carry[0] if self._apart is None else [params for params, _ in self._apart]
 
     def member(self, index: int) -> Any:
         """Return one member as a tree like `params`.
@@ -146,7 +179,9 @@ class Twins(twins.Twins):
         pytree
             Its current parameters.
         """
-        return self._lockstep.whole(jax.tree_util.tree_map(lambda leaf: leaf[index], self.carry[0]))
+        held = self.held
+        one = jax.tree_util.tree_map(lambda leaf: leaf[index], held) if self._apart is None else held[index]
+        return self._lockstep.whole(one)
 
     def reference(self) -> Any:
         """Return the reference as a tree like `params`.
@@ -177,10 +212,16 @@ class Twins(twins.Twins):
             If ``loss_fn`` does not return a scalar, or ``noise="independent"`` and there is no random key in the batch.
         """
         self._plan = self._planned(batch, scanned=False)
-        carry, metrics = self._lockstep.compiled(self._plan[0])(self.carry, batch)
+        if self._apart is None:
+            new, metrics = self._lockstep.compiled(self._plan[0])(self._carry, batch)
+        else:
+            new, metrics = self._lockstep.each(self._apart, batch)
         if self._recorder is not None:
             self._recorder.record(**metrics)
-        self.carry = carry
+        if self._apart is None:
+            self._carry = new
+        else:
+            self._apart = new
         self._replant()
         if self._recorder is not None:
             self._recorder.advance(self)
@@ -216,8 +257,11 @@ class Twins(twins.Twins):
         batches = tuple(batches)
         if all(len(leaf) for leaf in jax.tree_util.tree_leaves(batches)):
             self._plan = self._planned(jax.tree_util.tree_map(lambda leaf: leaf[0], batches), scanned=True)
+        carry = self.carry
+        if self._apart is not None and self._recorder._is_newest(self):
+            self._recorder._remember(carry[0])
         self.carry, ys = scan_blocks(
-            self._recorder, self.pure_step, self.carry, batches, params=_parameters, block=block, between=self._between
+            self._recorder, self.pure_step, carry, batches, params=_parameters, block=block, between=self._between
         )
         return ys["loss"]
 
@@ -229,24 +273,46 @@ class Twins(twins.Twins):
 
     def _network(self) -> dict[str, np.ndarray]:
         """Return the parameters of the reference on the host."""
-        leaves = [leaf[0] for leaf in self._layout.pick(self.carry[0])]
+        held = self.held
+        leaves = self._layout.pick(held[0] if self._apart is not None else held)
+        if self._apart is None:
+            leaves = [(np.asarray(leaf) if jax.default_backend() == "cpu" else leaf)[0] for leaf in leaves]
         return dict(zip(self._layout.names, jax.device_get(leaves), strict=True))
 
-    def _distances(self) -> np.ndarray:
-        """Measure the copies where they are; only one number a copy is transferred."""
-        norms = [np.asarray(one, np.float64) for one in jax.device_get(_norms(self._layout.pick(self.carry[0])))]
-        return np.sqrt(np.sum(np.square(norms), axis=0))
+    def _distances(self, copies: Sequence[int]) -> np.ndarray:
+        """Measure copies where they are; only one number a copy is transferred."""
+        held = self.held
+        if self._apart is not None:
+            rows = zip(*(self._layout.pick(held[i]) for i in (0, *copies)), strict=True)
+            views = [[np.asarray(leaf) for leaf in each] for each in rows]
+            squares = [squared_gaps(first, others) for first, *others in views]
+            return np.sqrt(np.sum(squares, axis=0))
+        leaves = self._layout.pick(held)
+        if jax.default_backend() == "cpu":  # views, and XLA sums no faster than this
+            stacks = [np.asarray(leaf) for leaf in leaves]
+            squares = [squared_gaps(stack[0], [stack[copy] for copy in copies]) for stack in stacks]
+        else:
+            squares = [np.square(norms, dtype=np.float64) for norms in jax.device_get(_norms(leaves))]
+            squares = [each[np.array(copies) - 1] for each in squares]
+        return np.sqrt(np.sum(squares, axis=0))
 
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Make members anew from the reference."""
+        if self._apart is not None:
+            params, state = self._apart[0]
+            leaves = self._layout.pick(params)
+            for i, arrays in moved.items():
+                own = [_like(arrays[name], leaf) for name, leaf in zip(self._layout.names, leaves, strict=True)]
+                self._apart[i] = self._layout.put(params, own), state
+            return
         at = np.array(list(moved))
-        params, state = self.carry
+        params, state = self._carry
         leaves = [
-            leaf.at[at].set(np.stack([arrays[name] for arrays in moved.values()]))
+            _with_rows(leaf, at, np.stack([arrays[name] for arrays in moved.values()]))
             for name, leaf in zip(self._layout.names, self._layout.pick(params), strict=True)
         ]
-        state = jax.tree_util.tree_map(lambda leaf: leaf.at[at].set(leaf[0]), state)
-        self.carry = self._layout.put(params, leaves), state
+        state = jax.tree_util.tree_map(lambda leaf: _with_rows(leaf, at, None), state)
+        self._carry = self._layout.put(params, leaves), state
 
     def pure_step(self, carry: tuple[Any, Any], batch: Any) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
         """One update of all members as a pure function, for `jax.lax.scan` and `record_scan`.
@@ -279,14 +345,41 @@ class Twins(twins.Twins):
         """Whether to vectorise batches of this shape, and why."""
         key = (scanned, *_shape(batch))
         if key not in self._plans:
-            uneven = self._lockstep.rounds_unevenly(self.carry, batch, scanned) if self._vectorize else ""
-            if self._vectorize is False:
-                self._plans[key] = (False, "vectorize=False")
+            loops = self._apart is not None or self._vectorize is False or bool(self._slower)
+            uneven = "" if loops else self._lockstep.rounds_unevenly(self._carry, batch, scanned)
+            if loops:
+                self._plans[key] = (False, self._slower or "vectorize=False")
             elif uneven and self._vectorize == "auto":
                 self._plans[key] = (False, uneven)
             else:
                 self._plans[key] = (True, f"vectorize=True although {uneven}" if uneven else "vectorised")
         return self._plans[key]
+
+
+def _with_rows(leaf: Any, at: np.ndarray, values: np.ndarray | None) -> Any:
+    """Replace rows of an array, by the first row where there are no values."""
+    if jax.default_backend() == "cpu" and not _is_key(leaf):  # XLA would compile it for every number of rows
+        host = np.array(leaf)
+        host[at] = host[0] if values is None else values
+        return _like(host, leaf)
+    return leaf.at[at].set(leaf[0] if values is None else values)
+
+
+def _weights(member: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree_util.tree_leaves(member))
+
+
+def _slower_at_once(member: Any) -> str:
+    """Why vmap over the members is not worth it, by the size of one; empty if it is."""
+    weights = _weights(member)
+    if jax.default_backend() != "cpu" or weights <= LARGEST_AT_ONCE:
+        return ""
+    return f"{weights} weights on the CPU, more than {LARGEST_AT_ONCE}: one after the other is as fast or faster"
+
+
+def _is_large(member: Any) -> bool:
+    """Whether members of this size have arrays of their own, where they are updated one after the other."""
+    return jax.default_backend() == "cpu" and _weights(member) > LARGEST_STACKED
 
 
 @jax.jit
@@ -532,7 +625,7 @@ class Lockstep:
         self.optimizer = optimizer
         self._has_aux = has_aux
         self._independent = independent
-        self._compiled: dict[bool, Callable[..., Any]] = {}
+        self._compiled: dict[bool | None, Callable[..., Any]] = {}
 
     def trained(self, tree: Any) -> Any:
         """Return the tree with its weights only, None for all other leaves."""
@@ -547,11 +640,23 @@ class Lockstep:
             leaves[position] = leaf
         return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
 
-    def start(self, trees: Sequence[Any]) -> tuple[Any, Any]:
-        """Stack the members and initialise their optimisers."""
-        members = [self.trained(tree) for tree in trees]
-        states = [self.optimizer.init(member) for member in members]
-        return _stacked(members), _stacked(states)
+    def start(self, trees: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """The weights of the members, with states of their optimisers."""
+        members = [jax.tree_util.tree_map(jnp.asarray, self.trained(tree)) for tree in trees]
+        return [(member, self.optimizer.init(member)) for member in members]
+
+    def each(self, members: Sequence[tuple[Any, Any]], batch: tuple[Any, ...]) -> tuple[list[Any], dict[str, Any]]:
+        """Make one update of every member, with a call of the same compiled function for each."""
+        if self._independent:
+            _refuse_keyless(batch)
+        if None not in self._compiled:
+
+            def update(member: Any, index: Any, batch: Any) -> Any:
+                return self._one(member, self._own(batch, index) if self._independent else batch)
+
+            self._compiled[None] = jax.jit(update)
+        results = [self._compiled[None](member, i, batch) for i, member in enumerate(members)]
+        return [new for new, _ in results], _stacked([metrics for _, metrics in results])
 
     def compiled(self, vectorized: bool) -> Callable[..., Any]:
         """Return the jitted `update`."""

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recorders import planting
 from recorders.adapter import Pending
 from trajtools.errors import MissingDependencyError
-
-CACHED = 2**15
-"""Entries of a piece that stays in the cache of a core."""
 
 
 def host_view(tensor: Tensor) -> np.ndarray:
@@ -136,18 +134,19 @@ class HostReader:
         return list(self._views)
 
 
-def squared_gaps(members: Sequence[Tensor]) -> Tensor:
-    """Squared Euclidean distance of each later member from the first, (M - 1,) float64 on the device."""
+def squared_gaps(members: Sequence[Tensor]) -> Any:
+    """Squared Euclidean distance of each later member from the first, (M - 1,) float64: on the device, or an array."""
     first, *others = [member.detach().reshape(-1) for member in members]
-    if first.is_cpu and first.numel() > CACHED:
-        # Whole differences of large arrays would go through memory three times, and cost as much as a pass.
-        pieces = range(0, first.numel(), CACHED)
-        gaps = ((other[at : at + CACHED] - first[at : at + CACHED]).double() for other in others for at in pieces)
-        return torch.stack([torch.dot(gap, gap) for gap in gaps]).reshape(len(others), -1).sum(1)
+    if first.is_cpu:
+        if first.dtype in (torch.float32, torch.float64):
+            return planting.squared_gaps(first.numpy(), [other.numpy() for other in others])
+        pieces = (slice(at, at + planting.CACHED) for at in range(0, first.numel(), planting.CACHED))
+        wide = ([member[piece].float().numpy() for member in (first, *others)] for piece in pieces)
+        return sum((planting.squared_gaps(one, rest) for one, *rest in wide), np.zeros(len(others)))
     gap = torch.stack(others) - first
-    wide = torch.float32 if gap.device.type == "mps" else torch.float64  # mps has no float64
+    widest = torch.float32 if gap.device.type == "mps" else torch.float64  # mps has no float64
     return (
-        torch.linalg.vector_norm(gap, dim=1, dtype=wide)
+        torch.linalg.vector_norm(gap, dim=1, dtype=widest)
         .to("cpu" if gap.device.type == "mps" else gap.device)
         .double()
         .square()

@@ -81,12 +81,12 @@ class ModuleTwins(twins.Twins):
         first = {name: values.detach()[0] for name, values in rows[0].items()} if len(rows) == 1 else rows[0]
         return dict(zip(first, to_host(first.values()), strict=True))
 
-    def _distances(self) -> np.ndarray:
-        """Measure the copies where they are; only one number a copy is transferred."""
+    def _distances(self, copies: Sequence[int]) -> np.ndarray:
+        """Measure copies where they are; only one number a copy is transferred."""
         rows = self.leaves
         each: Any = zip(*(row.values() for row in rows), strict=True) if len(rows) > 1 else rows[0].values()
-        squares: Any = sum(squared_gaps(members) for members in each)
-        return np.sqrt(squares.cpu().numpy())
+        squares: Any = sum(squared_gaps([members[i] for i in (0, *copies)]) for members in each)
+        return np.sqrt(squares.cpu().numpy() if isinstance(squares, Tensor) else squares)
 
 
 class Twins(ModuleTwins):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Errors = list[tuple[str, Exception]]
 MORE_STATES = "record more steps (Recorder(..., every=1) keeps every update), or let the training go on"
+MANY = 20  # files, whose opening is shown
 FILES_HELP = "FILE may also be a folder, for the runs in it, or a pattern in quotes, such as 'sweep/*.h5'."
 
 # Inputs
@@ -86,7 +87,9 @@ def probed(paths: Sequence[Path], errors: Errors, task: Callable[[str], Any] | N
     from trajtools.store import probe, whole_runs
 
     recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
-    answers = probe(recorded, task) if task is not None else probe(recorded)
+    is_silent = click.get_current_context().meta.get("trajtools.silent", False)
+    with progress(len(recorded), "Opening files", is_silent or len(recorded) < MANY) as advance:
+        answers = probe(recorded, advance=advance) if task is None else probe(recorded, task, advance)
     refused = {path: answer for path, answer in answers.items() if isinstance(answer, Exception)}
     for path, error in refused.items():
         with collecting(errors, path):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +26,10 @@ from trajtools.cli.runner import (
     expand,
     finish,
     plain_errors,
+    probed,
     progress,
     report,
     save_figure,
-    without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError
@@ -34,7 +37,7 @@ from trajtools.errors import DataError
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
     from trajtools.cli.runner import Errors
-    from trajtools.sweeps.sweep import Sweep
+    from trajtools.sweeps.sweep import Options, Sweep
 
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)  # of the library; a test compares them
 CACHE_DAYS = 90  # since its last use, after which a cache that nobody named is deleted
@@ -83,10 +86,16 @@ def sweep(
     Results of finished runs are kept, so that a sweep that was interrupted goes on when it is called again. A run is
     measured again if its file or an option has changed.
     """
-    from trajtools.sweeps.sweep import UNREADABLE
+    from trajtools.sweeps.sweep import UNREADABLE, Options, examine_and_measure
 
     errors: Errors = []
-    paths = readable(files, errors)
+    seed, exponent = chosen.pop("seed"), chosen.pop("exponent")
+    chosen |= {"exponent": None if exponent == "none" else exponent, "rng": seed}
+    wanted = Options.of(**chosen)
+    # Opening a run costs more than measuring it then, so the process that tries whether a file is safe does both.
+    task = partial(examine_and_measure, *astuple(wanted)) if exponent == "none" else None
+    known: dict[str, Any] = {}
+    paths = readable(files, errors, task, known)
     for target, purpose in ((plot, "output"), (output, "output"), (cache, "cache")):
         if target is not None:
             check_target(target, paths, purpose)
@@ -96,13 +105,12 @@ def sweep(
 
         Cache(place)  # refuses a file of another kind, which must not be deleted
         place.unlink(missing_ok=True)
-    seed, exponent = chosen.pop("seed"), chosen.pop("exponent")
-    chosen |= {"exponent": None if exponent == "none" else exponent, "rng": seed}
+    new = _keep(known, wanted, place)
     # Only an exponent of weights runs kernels, and the notice imports their compiler.
     notice = compile_notice(quiet) if exponent in ("auto", "trajectory") else nullcontext()
     with notice, executor(workers, scheduler) as pool:
         try:
-            result = measure(paths, chosen.pop("x"), pool, place, quiet, **chosen)
+            result = measure(paths, chosen.pop("x"), pool, place, quiet, new=new, **chosen)
         except KeyboardInterrupt:
             if place is not None:
                 words = f"Results of finished runs are kept in {place}: the same command goes on from there."
@@ -122,17 +130,41 @@ def sweep(
         click.get_current_context().exit(1)
 
 
-def readable(files: tuple[Path, ...], errors: Errors) -> list[Path]:
-    """The files that can be opened; the others are named on stderr, and end the command where there are no more."""
+def readable(
+    files: tuple[Path, ...],
+    errors: Errors,
+    task: Callable[[str], Any] | None = None,
+    known: dict[str, Any] | None = None,
+) -> list[Path]:
+    """The files that can be opened; the others are named on stderr, and end the command where there are no more.
+
+    `known` gets by path what the task said of files that were not opened before.
+    """
+    from trajtools.sweeps.cache import decode
+
     paths = []
-    for path in without_unsafe(expand(files, errors), errors):
+    for path, answer in probed(expand(files, errors), errors, task):
         with collecting(errors, path):
             check_is_file(path)
             paths.append(path)
+            if known is not None and answer is not None:
+                known[str(path)] = decode(answer)
     report(errors)
     if not paths:
         finish(errors)
     return paths
+
+
+def _keep(known: Mapping[str, Any], options: Options, place: Path | None) -> int:
+    """Put results into the cache; returns how many it took."""
+    from trajtools.sweeps.cache import Cache, key_of
+
+    keys = {} if place is None else {path: key for path in known if (key := key_of(path, options))}
+    if place is not None and keys:
+        cache = Cache(place)
+        for path, key in keys.items():
+            cache.put(key, known[path])
+    return len(keys)
 
 
 def own_cache(paths: list[Path], quiet: bool) -> Path | None:
@@ -159,8 +191,10 @@ def own_cache(paths: list[Path], quiet: bool) -> Path | None:
     return place
 
 
-def measure(paths: list[Path], x: str, pool: Executor | None, cache: Path | None, quiet: bool, **chosen: Any) -> Sweep:
-    """Measure every run, with progress; say how many were measured before."""
+def measure(
+    paths: list[Path], x: str, pool: Executor | None, cache: Path | None, quiet: bool, *, new: int = 0, **chosen: Any
+) -> Sweep:
+    """Measure every run, with progress; say how many were measured before, but for `new` ones in the cache."""
     import trajtools as tt
 
     with progress(len(paths), "Measuring runs", quiet) as advance:
@@ -168,9 +202,9 @@ def measure(paths: list[Path], x: str, pool: Executor | None, cache: Path | None
 
         def show(done: int, total: int) -> None:
             nonlocal shown
-            if shown is None and done and not quiet:
+            if shown is None and done > new and not quiet:
                 click.echo(
-                    f"{done} of {total} runs were measured before with these options and have not changed "
+                    f"{done - new} of {total} runs were measured before with these options and have not changed "
                     f"({printable(str(cache))}).",
                     err=True,
                 )

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -42,7 +43,7 @@ _START_SECONDS = 60.0
 _MEMORY_SIZE = 10_000
 _SUBPROCESS = (
     "import json, sys; job = json.loads(sys.stdin.readline()); sys.path[:] = job['path']; "
-    "from trajtools.store.isolation import serve; serve(job['task'], job['items'])"
+    "from trajtools.store.isolation import serve; serve(job['task'], job['arguments'], job['items'])"
 )
 
 
@@ -76,7 +77,11 @@ def examine(path: str) -> None:
         run.locate_all()
 
 
-def probe(paths: Sequence[str | os.PathLike[str]], task: Callable[[str], Any] = examine) -> dict[Path, Any]:
+def probe(
+    paths: Sequence[str | os.PathLike[str]],
+    task: Callable[[str], Any] = examine,
+    advance: Callable[[int], None] | None = None,
+) -> dict[Path, Any]:
     """Open files in a child process, but for those that this user opened before and that did not change since.
 
     Parameters
@@ -85,6 +90,8 @@ def probe(paths: Sequence[str | os.PathLike[str]], task: Callable[[str], Any] = 
         Files.
     task : callable
         What the child does with a file, see `in_child`; it must touch what will be read later, as `examine` does.
+    advance : callable or None
+        ``advance(n)`` is called as n more files are done: first with the number of those that were opened before.
 
     Returns
     -------
@@ -95,9 +102,17 @@ def probe(paths: Sequence[str | os.PathLike[str]], task: Callable[[str], Any] = 
     opened = _Opened.load()
     unknown = [path for path in result if not opened.holds(path)]
     answers = in_child(task, [os.path.abspath(path) for path in unknown])
-    for path, (_, answer) in zip(unknown, answers, strict=True):
-        result[path] = answer
-    opened.add([path for path in unknown if not isinstance(result[path], Exception)])
+    if advance is not None:
+        advance(len(result) - len(unknown))
+    done: list[Path] = []
+    try:
+        for path, (_, answer) in zip(unknown, answers, strict=True):
+            result[path] = answer
+            done.append(path)
+            if advance is not None:
+                advance(1)
+    finally:  # an interruption costs no more than the file under way
+        opened.add([path for path in done if not isinstance(result[path], Exception)])
     return result
 
 
@@ -110,7 +125,8 @@ def in_child(task: Callable[[str], Any], items: Sequence[str], *, patient: bool 
     Parameters
     ----------
     task : callable
-        A function of a module of trajtools; takes a path, returns what JSON can hold.
+        A function of a module of trajtools, or a `functools.partial` of one with positional arguments that JSON can
+        hold; takes a path after these, returns what JSON can hold.
     items : sequence of str
         Absolute paths.
     patient : bool
@@ -222,17 +238,19 @@ class _Child:
         assert process.stdin is not None
         assert process.stdout is not None
         self._pipe = process.stdout
-        job = {"path": sys.path, "task": f"{task.__module__}:{task.__qualname__}", "items": items}
+        function, arguments = (task.func, task.args) if isinstance(task, partial) else (task, ())
+        name = f"{function.__module__}:{function.__qualname__}"
+        job = {"path": sys.path, "task": name, "arguments": arguments, "items": items}
         with contextlib.suppress(OSError), process.stdin as stdin:  # a child that died says so by its silence
             stdin.write(json.dumps(job).encode() + b"\n")
         return process
 
 
-def serve(task: str, items: list[str]) -> NoReturn:
+def serve(task: str, arguments: list[Any], items: list[str]) -> NoReturn:
     """Be the child that was started as a program."""
     module, _, name = task.partition(":")
     pipe = os.fdopen(os.dup(1), "wb")
-    _work(getattr(importlib.import_module(module), name), items, pipe)
+    _work(partial(getattr(importlib.import_module(module), name), *arguments), items, pipe)
 
 
 def _work(task: Callable[[str], Any], items: list[str], pipe: IO[bytes]) -> NoReturn:

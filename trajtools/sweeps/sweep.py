@@ -17,7 +17,7 @@ from trajtools.reasons import Reason
 from trajtools.results import Result, import_optional
 from trajtools.statistics import blocked_mean, random_generator
 from trajtools.sweeps.answer import RATE_NAMES, answer
-from trajtools.sweeps.cache import Cache, key_of
+from trajtools.sweeps.cache import Cache, encode, key_of
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
 from trajtools.sweeps.onset import (
     Coincidence,
@@ -46,6 +46,7 @@ NAMES = ("auto", "trajectory")
 FEWEST_BLOCKS = 8
 N_RESAMPLES = 999
 LEVEL, ALPHA = 0.95, 0.01
+SMALL_FILE = 64 * 2**20  # bytes
 UNREADABLE = "unreadable-file"
 FEW_ROWS = 15  # of the table in a repr
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
@@ -584,14 +585,13 @@ def sweep(
     >>> [point.x for point in result.points]
     [0.1, 1.0]
     """
-    limits = tuple(sorted({float(value) for value in thresholds}))
-    if not limits or not all(np.isfinite(limits)):
-        raise DataError(f"thresholds={thresholds!r}: pass at least one number")
-    if isinstance(stays, bool) or int(stays) != stays or stays < 1:
-        raise DataError(f"stays={stays!r}: it must be a whole number of recorded states, at least 1")
+    options = Options.of(
+        x=x, y=y, control=control, exponent=exponent, accuracy=accuracy, loss=loss,
+        thresholds=thresholds, stays=stays, rng=rng,
+    )  # fmt: skip
+    limits = options.thresholds
     if cache is not None and not isinstance(rng, int | np.integer):
         raise DataError(f"rng={rng!r}: with a cache it must be an integer, so that equal sweeps can be told")
-    options = Options(x, y, control or "", exponent, accuracy, loss, limits, int(stays), rng)
     paths = [str(path) for path in _paths(files, runs)]
     measured = _measured(paths, options, executor, None if cache is None else Cache(Path(cache)), progress)
     points = [one.point for one in measured if one.point is not None]
@@ -696,6 +696,28 @@ class Options:
     stays: int
     rng: int
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        x: str,
+        y: str | None,
+        control: str | None,
+        exponent: str | None,
+        accuracy: str,
+        loss: str,
+        thresholds: Sequence[float],
+        stays: int,
+        rng: int,
+    ) -> Options:
+        """The arguments of `sweep`, checked."""
+        limits = tuple(sorted({float(value) for value in thresholds}))
+        if not limits or not all(np.isfinite(limits)):
+            raise DataError(f"thresholds={thresholds!r}: pass at least one number")
+        if isinstance(stays, bool) or int(stays) != stays or stays < 1:
+            raise DataError(f"stays={stays!r}: it must be a whole number of recorded states, at least 1")
+        return cls(x, y, control or "", exponent, accuracy, loss, limits, int(stays), rng)
+
 
 @dataclass(frozen=True)
 class _Measured:
@@ -708,47 +730,66 @@ class _Measured:
 
 def measure(path: str, options: Options) -> _Measured:
     """Measure one run; a file that cannot be read is left out."""
+    from trajtools.store import open
+
     try:
-        return _measure(path, options)
+        with open(path) as run:
+            return _measure(run, options)
     except (FormatError, OSError) as error:
         text = str(error) if path in str(error) else f"{path}: {error}"
         return _Measured(None, left_out=Reason(UNREADABLE, text))
 
 
-def _measure(path: str, options: Options) -> _Measured:
-    from trajtools.store import open
+def examine_and_measure(*options_and_path: Any) -> Any:
+    """Try whether a file is safe, as `trajtools.store.isolation.examine` does, and measure its run.
 
-    with open(path) as run:
-        values = [_hyper_parameter(run, name) for name in (options.x, options.y) if name]
-        if any(value is None for value in values):
-            missing = options.x if values[0] is None else options.y
-            words = f"{run.path.name}: no number {missing} in hparams; {_remedy(run, missing or '')}"
-            return _Measured(None, left_out=Reason("no-hyper-parameter", words))
-        is_control = bool(options.control and run.hparams.get(options.control, False))
-        warnings: list[Reason] = []
-        references = [k for k, member in enumerate(run.members) if member.reference < 0]
-        accuracy = _series(run, options.accuracy, references, warnings)
-        loss = _series(run, options.loss, references, warnings)
-        step = run.step
-        outcome = outcome_of(run, references, loss, accuracy)
-        point = SweepPoint(
-            x=float(values[0] or 0.0),
-            y=float(values[1] or 0.0) if options.y else float("nan"),
-            path=str(run.path),
-            run=run.name,
-            control=is_control,
-            exponent=None if is_control else exponent_of(run, options.exponent, options.rng, warnings),
-            times=training_times(step, accuracy, options.thresholds, options.stays),
-            final_loss=_last(loss, diverged=outcome == "diverged"),
-            final_accuracy=_last(accuracy, diverged=outcome == "diverged"),
-            sharpness=_sharpness(run),
-            steps=int(step[-1]) if len(step) else 0,
-            hparams=dict(run.hparams),
-            warnings=tuple(warnings),
-            outcome=outcome,
-            lost_at=_lost_at(run) if outcome == "diverged" else float("nan"),
-        )
-        return _Measured(point, run.time_unit)
+    Takes the fields of `Options` and a path; gives the result as JSON can hold it. None of a shard, of a large file,
+    for which that process has neither time nor memory, and where measuring failed: these are left to the sweep.
+    """
+    from trajtools.store import Run
+
+    *fields, path = options_and_path
+    with Run(path) as run:
+        run.locate_all()
+        if run.shard or run.path.stat().st_size > SMALL_FILE:
+            return None
+        try:
+            return encode(_measure(run, Options(*fields)))
+        except Exception:
+            return None
+
+
+def _measure(run: Any, options: Options) -> _Measured:
+    values = [_hyper_parameter(run, name) for name in (options.x, options.y) if name]
+    if any(value is None for value in values):
+        missing = options.x if values[0] is None else options.y
+        words = f"{run.path.name}: no number {missing} in hparams; {_remedy(run, missing or '')}"
+        return _Measured(None, left_out=Reason("no-hyper-parameter", words))
+    is_control = bool(options.control and run.hparams.get(options.control, False))
+    warnings: list[Reason] = []
+    references = [k for k, member in enumerate(run.members) if member.reference < 0]
+    accuracy = _series(run, options.accuracy, references, warnings)
+    loss = _series(run, options.loss, references, warnings)
+    step = run.step
+    outcome = outcome_of(run, references, loss, accuracy)
+    point = SweepPoint(
+        x=float(values[0] or 0.0),
+        y=float(values[1] or 0.0) if options.y else float("nan"),
+        path=str(run.path),
+        run=run.name,
+        control=is_control,
+        exponent=None if is_control else exponent_of(run, options.exponent, options.rng, warnings),
+        times=training_times(step, accuracy, options.thresholds, options.stays),
+        final_loss=_last(loss, diverged=outcome == "diverged"),
+        final_accuracy=_last(accuracy, diverged=outcome == "diverged"),
+        sharpness=_sharpness(run),
+        steps=int(step[-1]) if len(step) else 0,
+        hparams=dict(run.hparams),
+        warnings=tuple(warnings),
+        outcome=outcome,
+        lost_at=_lost_at(run) if outcome == "diverged" else float("nan"),
+    )
+    return _Measured(point, run.time_unit)
 
 
 def _hyper_parameter(run: Any, name: str) -> float | None:
