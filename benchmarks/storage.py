@@ -280,17 +280,23 @@ def scan_of(path: Path) -> None:
             pass
 
 
-def reading_rows(folder: Path, n_states: int, size: int) -> Iterator[Row]:
-    """All states, single states, and one weight at all times of one run; h5py reads the same file or one in a piece."""
-    path, plain = write_run(folder / "run.h5", n_states, 1, size), folder / "plain.h5"
-    megabytes = f"{path.stat().st_size / 1e6:.0f} MB"
+def scan_row(path: Path) -> Row:
+    """All states of a run; h5py reads the same file."""
 
     def scan_by_h5py() -> None:
         with h5py.File(path, "r") as opened:
             opened["weights"][:, 0]
 
-    yield Row(f"all states of a run, verified, {megabytes}", partial(scan_of, path), {"h5py": lambda: scan_by_h5py},
-              ("raw read", raw_read(path)))  # fmt: skip
+    with Run(path) as run:
+        shape = f"{run.n_states:,} states of {run.n_parameters:,} weights"
+    return Row(f"all {shape} of a run, verified, {path.stat().st_size / 1e6:.0f} MB", partial(scan_of, path),
+               {"h5py": lambda: scan_by_h5py}, ("raw read", raw_read(path)))  # fmt: skip
+
+
+def reading_rows(folder: Path, n_states: int, size: int) -> Iterator[Row]:
+    """All states, single states, and one weight at all times of one run; h5py reads the same file or one in a piece."""
+    path, plain = write_run(folder / "run.h5", n_states, 1, size), folder / "plain.h5"
+    yield scan_row(path)
     with Run(path) as run, h5py.File(plain, "w") as file:
         x = run.trajectory()
         dataset = file.create_dataset("w", data=x.read())
@@ -374,6 +380,8 @@ def items(quick: bool = False) -> Iterator[Item]:
         yield from small_run_rows(folder)
         for twins in list(TWINS)[1 if quick else 0 :]:
             yield twins_row(folder, twins)
+        for n_states, size in [(1024, 100)] if quick else [(65_536, 100), (16_384, 1000)]:
+            yield scan_row(write_run(folder / "scan.h5", n_states, 1, size))
         yield from reading_rows(folder, 256 if quick else 2000, 100_000 if not quick else 10_000)
         for path in folder.glob("*.h5"):
             path.unlink()
