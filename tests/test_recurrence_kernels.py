@@ -80,16 +80,29 @@ def lag_arguments(metric="linf", delay=3):
     return (plane, plane, False, len(a), len(b), finite, words, True, (1, 1), False, 0, 0, len(b), edges)
 
 
+def counted(arguments, kernel=lags.lag_block):
+    plane, other, _, rows, columns, *_, origin, stop, edges = arguments
+    room, edges = lags.make_lags(plane, other, rows, columns, origin, stop), edges.copy()
+    kernel(*arguments[:-1], edges, room)
+    return room.histograms, room.counts, edges
+
+
+def ranked(probe, room, selected, kernel=ranks.lag_ranks):
+    under, inside = kernel(*probe, room, selected)
+    return under, inside, room.number, room.smallest, room.largest
+
+
 @pytest.mark.parametrize("metric", ["linf", "l2", "l1"])
 def test_lags_compiled_equal_interpreted(metric):
     arguments = lag_arguments(metric)
-    for found, wanted in zip(lags.lag_block(*arguments), lags.lag_block.py_func(*arguments), strict=True):
+    for found, wanted in zip(counted(arguments), counted(arguments, lags.lag_block.py_func), strict=True):
         assert_array_equal(found, wanted)
     plane, shape = arguments[0], arguments[3:5]
     lower, upper = plane._replace(level=np.nextafter(0.5, 0)), plane._replace(level=3.0)
-    probe = (lower, upper, shape, np.arange(-20, 30), 0.5, 3.0, 16)
+    probe = (lower, upper, shape, np.arange(-20, 30), 0.5, 3.0)
     kept, other = np.zeros(400), np.zeros(400)
-    found, wanted = ranks.lag_ranks(*probe, kept), ranks.lag_ranks.py_func(*probe, other)
+    bins = [ranks.make_bins(plane, shape[1], 16) for _ in range(2)]
+    found, wanted = ranked(probe, bins[0], kept), ranked(probe, bins[1], other, ranks.lag_ranks.py_func)
     for each, same in zip(found, wanted, strict=True):
         assert_array_equal(each, same)
     assert_array_equal(kept, other)
@@ -109,7 +122,9 @@ def test_ranks_are_those_of_all_distances_of_the_lags(metric):
     low, high = np.quantile(values, [0.2, 0.4])
     planes = plane._replace(level=np.nextafter(low, 0)), plane._replace(level=high)
     kept = np.empty(values.size)
-    under, inside, number, *_ = ranks.lag_ranks(*planes, distances.shape, chosen, low, high, 16, kept)
+    bins = ranks.make_bins(plane, len(b), 16)
+    under, inside = ranks.lag_ranks(*planes, distances.shape, chosen, low, high, bins, kept)
+    number = bins.number
     assert under == np.count_nonzero(values < low)
     assert inside == number.sum() == np.count_nonzero((values >= low) & (values <= high))
     assert_allclose(np.sort(kept[:inside]), np.sort(values[(values >= low) & (values <= high)]), rtol=1e-14)
@@ -152,10 +167,10 @@ def test_inputs_are_left_unchanged_and_threads_change_nothing():
     plane, finite = arguments[0], arguments[5]
     held = [plane.rows, plane.columns, plane.offsets, *finite, *arguments[6]]
     before = [array.copy() for array in held]
-    alone = lags.lag_block(*arguments)
+    alone = counted(arguments)
     for array, old in zip(held, before, strict=True):
         assert_array_equal(array, old)
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: lags.lag_block(*arguments[:-1], arguments[-1].copy()), range(16)):
+        for found in pool.map(lambda _: counted(arguments), range(16)):
             for each, same in zip(found, alone, strict=True):
                 assert_array_equal(each, same)

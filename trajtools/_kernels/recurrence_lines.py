@@ -1,6 +1,6 @@
 """Lines of a recurrence plot, from rows of bits: 64 comparisons at once, lines along a row and across rows.
 
-numba has no vector types, so these functions are written for LLVM. Each is wrapped into a kernel, so that the loops
+numba has no vector types, so these functions are written for LLVM. Each is wrapped into a section, so that the loops
 that call them also run interpreted.
 """
 
@@ -16,7 +16,7 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import helper, kernel, section
 from trajtools._kernels.lanes import DOUBLES, LANES, WORD, bits, eight, lowest, magnitude, spread
 from trajtools.types import L2, LINF
 
@@ -114,37 +114,37 @@ def _count(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def near(a: Any, at: Any, b: Any, other: Any, level: Any) -> Any:
     """Bit q: whether a[at + q] and b[other + q] differ by at most the level. NaN is near nothing."""
     return _near(a, at, b, other, level)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def squares_within(a: Any, at: Any, b: Any, other: Any, offsets: Any, level: Any) -> Any:
     """Bit q: whether the squares of ``a[c, at + q + o] - b[c, other + q + o]``, over all c and o, sum to the level."""
     return _squares_within(a, at, b, other, offsets, level)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def gaps_within(a: Any, at: Any, b: Any, other: Any, offsets: Any, level: Any) -> Any:
     """Bit q: whether the magnitudes of ``a[c, at + q + o] - b[c, other + q + o]`` sum to at most the level."""
     return _gaps_within(a, at, b, other, offsets, level)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def below(a: Any, at: Any, level: Any) -> Any:
     """Bit q: whether a[at + q] is at most the level."""
     return _below(a, at, level)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def count(word: Any) -> Any:
     """Number of set bits."""
     return _count(word)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def bits_between(low: Any, high: Any) -> Any:
     """A word with the bits low .. high - 1, for 0 <= low, high <= 64; empty if low >= high."""
     if low >= high:
@@ -171,13 +171,13 @@ MEMORY = 4
 WHOLE = -1
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def is_void(row_finite: Any, column_finite: Any, lag: Any, column: Any) -> Any:
     """Whether a cell inside the plot belongs to a state that is not finite."""
     return not (row_finite[column + lag] and column_finite[column])
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def add_line(histograms: Any, length: Any, ends: Any, weight: Any) -> Any:
     """Count a diagonal line; `ends`: the number of its ends at a border."""
     histograms[DIAGONAL, length] += weight
@@ -232,7 +232,7 @@ def along(
         _end_line(start, high, low, high, row_low, row_high, lag, row_finite, column_finite, weight, histograms, edge)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _end_line(
     start: Any,
     stop: Any,
@@ -332,7 +332,7 @@ def across(
             was_valid[w] = valid[w]
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@section()
 def _append_places(word: Any, base: Any, places: Any, filled: Any) -> Any:
     """Append the positions of set bits; always writes two, to avoid branch mispredictions for few bits."""
     places[filled] = base + lowest(word)
@@ -347,7 +347,7 @@ def _append_places(word: Any, base: Any, places: Any, filled: Any) -> Any:
     return filled + count(word)
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _move_void(valid: Any, was_valid: Any, base: Any, step: Any, memory: Any, histograms: Any) -> Any:
     """Close and open lines next to the void, which moved since the previous row."""
     changed = was_valid & ~valid
@@ -363,7 +363,7 @@ def _move_void(valid: Any, was_valid: Any, base: Any, step: Any, memory: Any, hi
         changed &= changed - np.uint64(1)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _end_column(past: Any, step: Any, rule: Any, vertical: Any, white: Any, white_cut: Any, times: Any) -> Any:
     """End the line of a column with memory `past`; unsigned lengths save a test."""
     start, last_start = past[_START], past[_LAST_START]
@@ -399,19 +399,6 @@ def summarize(lengths: Any, least: Any) -> Any:
     return cells, number, logs, everything, longest
 
 
-@kernel(nogil=True)
-def fold_lags(recurrences: Any, cells: Any, middle: Any, size: Any) -> Any:
-    """Recurrence rate at the distances 0, 1, ..., size - 1 from the lag `middle`; NaN without cells."""
-    rates = np.empty(size)
-    for lag in range(size):
-        recurrent, number = recurrences[middle + lag], cells[middle + lag]
-        if lag > 0:
-            recurrent += recurrences[middle - lag]
-            number += cells[middle - lag]
-        rates[lag] = recurrent / number
-    return rates
-
-
 # NaN before the first and after the last sample of every series, because whole words are compared.
 BEFORE, AFTER = 64, 192
 
@@ -436,7 +423,7 @@ def threads() -> int:
     return int(get_num_threads())
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _near_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
     """Maximum norm: a delay vector recurs if the series does at all delays."""
     left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
@@ -461,7 +448,7 @@ def _near_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: A
             _keep_shifted(out, raw[offsets[delay] >> 6 :], np.uint64(offsets[delay] & 63))
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _keep_shifted(words: Any, others: Any, bit: Any) -> Any:
     """Intersect words with other words, shifted by some bits."""
     if bit == np.uint64(0):
@@ -473,7 +460,7 @@ def _keep_shifted(words: Any, others: Any, bit: Any) -> Any:
             words[w] &= (others[w] >> bit) | (others[w + 1] << rest)
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, black: Any) -> Any:
     """L1 and L2: sums over the coordinates in order."""
     left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
@@ -485,7 +472,7 @@ def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, black: 
             black[w] = gaps_within(left, other + lag, right, other, offsets, level)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def recurrence_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
     """Bits of one lag: whether the states recur, in the words first .. last of columns from `origin` on."""
     if plane.code == LINF:
@@ -494,7 +481,7 @@ def recurrence_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, r
         _sum_words(plane, lag, origin, first, last, black)
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _mark_valid(
     low: Any, high: Any, origin: Any, lag: Any, holes: Any, row_bits: Any, column_bits: Any, valid: Any
 ) -> Any:
@@ -513,7 +500,7 @@ def _mark_valid(
     return _count_words(marked)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _count_words(words: Any) -> Any:
     total = 0
     for w in range(len(words)):
@@ -521,7 +508,35 @@ def _count_words(words: Any) -> Any:
     return total
 
 
-@kernel(nogil=True)
+class LagRoom(NamedTuple):
+    """Workspace of some columns of a plot, and what is counted in them, all zero at first.
+
+    `histograms` (7, n); `counts` (4, lags): recurrences, those in the largest square, cells, those in that square.
+    """
+
+    raw: np.ndarray
+    words: np.ndarray
+    memory: np.ndarray
+    places: np.ndarray
+    histograms: np.ndarray
+    counts: np.ndarray
+
+
+def make_lags(plane: Plane, other: Plane, rows: int, columns: int, origin: int, stop: int) -> LagRoom:
+    """Allocate the room of `lag_block`, outside the kernels to save compilation."""
+    words = (stop - origin + 63) >> 6
+    reach = max(int(plane.offsets[-1]), int(other.offsets[-1]))
+    return LagRoom(
+        raw=np.zeros(words + (reach >> 6) + 3, dtype=np.uint64),
+        words=np.zeros((6, words), dtype=np.uint64),
+        memory=np.full((64 * words, MEMORY), -1, dtype=np.int32),
+        places=np.empty(64 * words + 2, dtype=np.uint32),
+        histograms=np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64),
+        counts=np.zeros((4, rows + columns - 1), dtype=np.int64),
+    )
+
+
+@kernel(nogil=True, _nrt=False)
 def lag_block(
     plane: Any,
     other: Any,
@@ -537,27 +552,19 @@ def lag_block(
     origin: Any,
     stop: Any,
     edges: Any,
+    room: Any,
 ) -> Any:
     """Count the recurrences and lines in some columns of a recurrence plot.
 
     `finite` and `bits`: finite states of the rows and columns, as flags and, if there are `holes`, as bits (those of
     the rows from BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges` (lags, 2)
-    receives the lines that continue in another block. Returns histograms (7, n), and for every lag the recurrences,
-    those in the largest square, the cells, and the cells in that square: (4, lags).
+    receives the lines that continue in another block, `room` the histograms and counts.
     """
     row_finite, column_finite = finite
     row_bits, column_bits = bits
     diagonal_window, vertical_window = windows
-    words = (stop - origin + 63) >> 6
-    reach = max(plane.offsets[-1], other.offsets[-1])
-    raw = np.zeros(words + (reach >> 6) + 3, dtype=np.uint64)
-    black, more, valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64), np.zeros(words, np.uint64)
-    was_black, was_valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
-    nothing = np.zeros(words, dtype=np.uint64)
-    memory = np.full((64 * words, MEMORY), -1, dtype=np.int32)
-    places = np.empty(64 * words + 2, dtype=np.uint32)
-    histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
-    counts = np.zeros((4, rows + columns - 1), dtype=np.int64)
+    raw, words, memory, places, histograms, counts = room
+    black, more, valid, was_black, was_valid, nothing = words[0], words[1], words[2], words[3], words[4], words[5]
     square = min(rows, columns)
     old_first, old_last = 0, 0
     for lag in range(1 - columns, rows + 1):
@@ -594,10 +601,9 @@ def lag_block(
             old_first, old_last = first, last
         else:
             across(nothing, nothing, was_black, was_valid, from_word, to_word, index, rule, memory, places, histograms)
-    return histograms, counts
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _count_square(black: Any, valid: Any, origin: Any, low: Any, high: Any, index: Any, counts: Any) -> Any:
     """Recurrences and cells of one lag in the largest square from the first states on."""
     counts[1, index] = counts[3, index] = 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajtools._kernels._jit import kernel
+from trajtools._kernels._jit import helper, kernel
 from trajtools._kernels.lanes import lowest
 from trajtools._kernels.recurrence_lines import (
     BEFORE,
+    Plane,
     across,
     add_line,
     below,
@@ -47,7 +48,7 @@ def distance_block(a: Any, b: Any, code: Any, out: Any) -> Any:
                         out[i, j] = part if part > out[i, j] or np.isnan(part) else out[i, j]
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _part(a: Any, b: Any, i: Any, j: Any, start: Any, stop: Any, code: Any) -> Any:
     """Sum over some coordinates of one pair, with four running sums to hide latency."""
     s0 = s1 = s2 = s3 = 0.0
@@ -76,17 +77,21 @@ def _part(a: Any, b: Any, i: Any, j: Any, start: Any, stop: Any, code: Any) -> A
     return s0
 
 
-@kernel(nogil=True)
-def bits_below(distances: Any, levels: Any, words: Any) -> Any:
+def bits_below(distances: np.ndarray, levels: np.ndarray, words: int) -> np.ndarray:
     """Bits (t, words): whether the distances of a row are at most its level."""
-    rows, columns = distances.shape
-    padded = np.full(64 * words, np.nan)
-    out = np.zeros((rows, words), dtype=np.uint64)
-    for i in range(rows):
-        padded[:columns] = distances[i]
-        for w in range(words):
-            out[i, w] = below(padded, 64 * w, levels[i])
+    out = np.zeros((len(distances), words), dtype=np.uint64)
+    _bits_below(distances, levels, np.full(64 * words, np.nan), out)
     return out
+
+
+@kernel(nogil=True, _nrt=False)
+def _bits_below(distances: Any, levels: Any, padded: Any, out: Any) -> None:
+    rows, columns = distances.shape
+    for i in range(rows):
+        for j in range(columns):
+            padded[j] = distances[i, j]
+        for w in range(out.shape[1]):
+            out[i, w] = below(padded, 64 * w, levels[i])
 
 
 @kernel(nogil=True)
@@ -135,7 +140,7 @@ def count_rows(
         across(black, valid, was[0], was[1], 0, words, i, rule, memory, places, histograms)
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _count_row(black: Any, i: Any, columns: Any, square: Any, counts: Any) -> Any:
     """Recurrences of every lag: all, and those in the largest square."""
     for w in range(len(black)):
@@ -148,7 +153,7 @@ def _count_row(black: Any, i: Any, columns: Any, square: Any, counts: Any) -> An
                 counts[1, i - j + columns - 1] += 1
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _slant(
     black: Any,
     i: Any,
@@ -186,7 +191,7 @@ def _slant(
         slanted[w] = word
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@helper(_nrt=False, forceinline=True)
 def _word_at(bits: Any, at: Any, length: Any) -> Any:
     """64 bits of a row from any position on, also before its start; zeros beyond `length`."""
     if at <= -64 or at >= length:
@@ -221,27 +226,47 @@ def shared_neighbors(bits: Any) -> Any:
     return closed // 2, degree
 
 
-@kernel(nogil=True)
-def lag_ranks(lower: Any, upper: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any, selected: Any) -> Any:
+class Bins(NamedTuple):
+    """Number, smallest and largest of the distances in equal parts of a bracket, and workspace of `lag_ranks`."""
+
+    number: np.ndarray
+    smallest: np.ndarray
+    largest: np.ndarray
+    raw: np.ndarray
+    words: np.ndarray
+
+
+def make_bins(plane: Plane, columns: int, bins: int) -> Bins:
+    """Allocate empty bins, outside the kernels to save compilation."""
+    words = (columns + 63) >> 6
+    return Bins(
+        number=np.zeros(bins, dtype=np.int64),
+        smallest=np.full(bins, np.inf),
+        largest=np.full(bins, -np.inf),
+        raw=np.zeros(words + (int(plane.offsets[-1]) >> 6) + 3, dtype=np.uint64),
+        words=np.zeros((2, words), dtype=np.uint64),
+    )
+
+
+@kernel(nogil=True, _nrt=False)
+def lag_ranks(lower: Any, upper: Any, shape: Any, lags: Any, low: Any, high: Any, room: Any, selected: Any) -> Any:
     """Compare the distances (squared for L2) of some lags with a bracket.
 
     `lower` and `upper` are planes with the levels just below `low`, and `high`. `selected` receives the distances in
-    the bracket, as long as there is room. Returns the number below and in the bracket, and for equal parts of it their
-    number, smallest and largest: (bins,) each.
+    the bracket, as long as there is room, and the bins of `room` all of them. Returns the number below and in the
+    bracket.
     """
     rows, columns = shape
-    words = (columns + 63) >> 6
-    raw = np.zeros(words + (lower.offsets[-1] >> 6) + 3, dtype=np.uint64)
-    below_low, up_to_high = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
-    number = np.zeros(bins, dtype=np.int64)
-    smallest, largest = np.full(bins, np.inf), np.full(bins, -np.inf)
+    number, smallest, largest, raw, words = room
+    below_low, up_to_high = words[0], words[1]
+    bins, origin = number.shape[0], np.int64(0)  # numba would compile the helpers once more for a literal
     under, inside = 0, 0
     width = bins / (high - low) if high > low else 0.0
     for lag in lags:
         begin, end = max(0, -lag), min(columns, rows - lag)
         first, last = begin >> 6, (end + 63) >> 6
-        recurrence_words(upper, lag, 0, first, last, raw, up_to_high)
-        recurrence_words(lower, lag, 0, first, last, raw, below_low)
+        recurrence_words(upper, lag, origin, first, last, raw, up_to_high)
+        recurrence_words(lower, lag, origin, first, last, raw, below_low)
         for w in range(first, last):
             # Beyond the ends there is NaN, or the distance of samples that are not states.
             mask = bits_between(max(begin - 64 * w, 0), min(end - 64 * w, 64))
@@ -257,10 +282,10 @@ def lag_ranks(lower: Any, upper: Any, shape: Any, lags: Any, low: Any, high: Any
                 number[part] += 1
                 smallest[part] = min(smallest[part], value)
                 largest[part] = max(largest[part], value)
-    return under, inside, number, smallest, largest
+    return under, inside
 
 
-@kernel(nogil=True, _nrt=False)
+@helper(_nrt=False)
 def _distance_at(plane: Any, lag: Any, column: Any) -> Any:
     """Distance (squared for L2) of the states column + lag and column, summed in the order of the bits."""
     total = 0.0

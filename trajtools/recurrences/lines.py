@@ -174,7 +174,7 @@ def count_lags(
 ) -> Lines:
     """Count the lines of a plot of states, lag by lag."""
     from trajtools._kernels._jit import in_parts
-    from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, lag_block, stitch, threads
+    from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, lag_block, make_lags, stitch, threads
 
     rows, columns = pair.shape
     plane = pair.plane(threshold, inclusive)
@@ -192,7 +192,9 @@ def count_lags(
 
     def work(first: int, last: int) -> None:
         for block in range(first, last):
-            blocks[block] = lag_block(
+            begin, end = bounds[block], bounds[block + 1]
+            blocks[block] = make_lags(plane, second, rows, columns, begin, end)
+            lag_block(
                 plane,
                 second,
                 other is not None,
@@ -204,17 +206,17 @@ def count_lags(
                 windows,
                 mirrored,
                 MIDDLES if middles else ENTRIES,
-                bounds[block],
-                bounds[block + 1],
+                begin,
+                end,
                 edges[block],
+                blocks[block],
             )
 
     if n_blocks == 1:
         work(0, 1)
-        histograms, counts = blocks[0]
-        return as_lines(histograms, counts, pair.shape)
+        return as_lines(blocks[0].histograms, blocks[0].counts, pair.shape)
     in_parts(work, n_blocks)
-    histograms, counts = sum(f[0] for f in blocks), sum(f[1] for f in blocks)
+    histograms, counts = sum(f.histograms for f in blocks), sum(f.counts for f in blocks)
     histograms += stitch(edges, bounds, rows, columns, windows[0], mirrored, row_finite, column_finite)
     return as_lines(histograms, counts, pair.shape)
 

@@ -760,9 +760,13 @@ def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention)
 
 def lag_rates(lines: Lines) -> Floats:
     """Fraction of recurrent cells at every distance 0, 1, ... from the line of identity, in the largest square."""
-    from trajtools._kernels.recurrence_lines import fold_lags
-
-    return fold_lags(lines.square_recurrences, lines.square_cells, lines.shape[1] - 1, min(lines.shape))
+    middle, size = lines.shape[1] - 1, min(lines.shape)
+    recurrent, cells = (
+        np.append(each[middle], each[middle + 1 : middle + size] + each[middle - size + 1 : middle][::-1])
+        for each in (lines.square_recurrences, lines.square_cells)
+    )
+    with np.errstate(invalid="ignore"):  # NaN without cells
+        return np.asarray(recurrent / cells)
 
 
 def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:

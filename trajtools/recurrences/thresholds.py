@@ -171,25 +171,27 @@ def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float
     """One pass over all distances, on several threads; collects those in the bracket if they fit."""
     from trajtools._kernels._jit import in_parts
     from trajtools._kernels.recurrence_lines import threads
-    from trajtools._kernels.recurrence_rows import lag_ranks
+    from trajtools._kernels.recurrence_rows import lag_ranks, make_bins
 
     parts = max(1, min(threads(), len(lags) // 256))
     room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
     results: list[Any] = [None] * parts
+    bins = [make_bins(plane, shape[1], _BINS) for _ in range(parts)]
     lower, upper = plane._replace(level=float(np.nextafter(low, -np.inf))), plane._replace(level=float(high))
 
     def work(begin: int, end: int) -> None:
         for part in range(begin, end):
-            results[part] = lag_ranks(lower, upper, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
+            found = lag_ranks(lower, upper, shape, lags[part::parts].copy(), low, high, bins[part], room[part])
+            results[part] = found
 
     in_parts(work, parts)
     bracketed = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(results)])
     return (
         sum(f[0] for f in results),
         sum(f[1] for f in results),
-        np.sum([f[2] for f in results], axis=0),
-        np.min([f[3] for f in results], axis=0),
-        np.max([f[4] for f in results], axis=0),
+        np.sum([each.number for each in bins], axis=0),
+        np.min([each.smallest for each in bins], axis=0),
+        np.max([each.largest for each in bins], axis=0),
         bracketed,
     )
 
