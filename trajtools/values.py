@@ -68,7 +68,7 @@ def not_finite(
 
 def rows_not_finite(x: Any) -> tuple[Reason, ...]:
     """Say how many states of `x`, or samples if it is a series, are left out because they are not finite."""
-    step, noun = steps_of(x), "samples" if np.size(x) == len(x) else "states"
+    step, noun = training_steps(x), "samples" if np.size(x) == len(x) else "states"
     return not_finite(finite_rows(x), step=step, noun=noun)
 
 
@@ -77,7 +77,7 @@ def place(row: int, step: NDArray[Any] | None) -> str:
     return f"index {row}" if step is None else f"step {step[row]}"
 
 
-def steps_of(x: Any) -> NDArray[Any] | None:
+def training_steps(x: Any) -> NDArray[Any] | None:
     """Steps of the states of a training; None of arrays, and of tables with a clock, whose rows are counted."""
     step = getattr(x, "step", None)
     return np.asarray(step) if step is not None and getattr(x, "time_unit", "") in STEPPED else None

@@ -25,7 +25,7 @@ from trajtools.results import AxisNames, Result, import_optional, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.trajectory import StatesLike
 from trajtools.types import Bools, Floats, Ints, TimeStepLike
-from trajtools.values import not_finite, read_values, steps_of
+from trajtools.values import not_finite, read_values, training_steps
 from trajtools.wording import counted
 
 if TYPE_CHECKING:
@@ -635,7 +635,7 @@ class Keeper:
     def _warnings(self, excluded: int) -> list[Reason]:
         comparison = self._comparison
         warnings: list[Reason] = []
-        warnings += not_finite(comparison.rows.finite, step=steps_of(comparison.x))
+        warnings += not_finite(comparison.rows.finite, step=training_steps(comparison.x))
         silent = excluded - int(np.count_nonzero(~comparison.rows.finite))
         if silent:
             text = "{excluded} of {states} finite states have no distance in this metric: their distances are NaN"

@@ -46,7 +46,7 @@ from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike
-from trajtools.values import finite_rows, not_finite, place, steps_of
+from trajtools.values import finite_rows, not_finite, place, training_steps
 from trajtools.wiring import Parameter
 from trajtools.wording import one_unit
 
@@ -911,7 +911,7 @@ def read_record(
         check_nodes(nodes, DISTANCES)
         return _distance_record(x, dt, optimizer, issues)
     spacing, unit, step = sampling(x, dt)
-    trained, factor = steps_of(x), 1.0
+    trained, factor = training_steps(x), 1.0
     if kernel == GRAPH_L1:
         x, factor = as_links(x, nodes)
         kernel = "l1"
@@ -1115,5 +1115,12 @@ def _distance_record(x: Any, dt: float | None, optimizer: Optimizer, issues: tup
         )
     spacing, unit, step = sampling(x, dt)
     return Record(
-        x, DISTANCES, (spacing, unit), step, steps_of(x), optimizer, issues=issues, settings={"distances": x.metric}
+        x,
+        DISTANCES,
+        (spacing, unit),
+        step,
+        training_steps(x),
+        optimizer,
+        issues=issues,
+        settings={"distances": x.metric},
     )

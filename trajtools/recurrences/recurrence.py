@@ -19,7 +19,7 @@ from trajtools.recurrences.rows import PlotOptions, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
 from trajtools.trajectory import StatesLike
 from trajtools.types import Bools, TimeStepLike
-from trajtools.values import not_finite, steps_of
+from trajtools.values import not_finite, training_steps
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -258,7 +258,7 @@ def _excluded(finite: Sequence[Bools], sources: Sequence[Any], dim: int) -> tupl
     remarks: list[Reason] = []
     noun = "states" if dim == 1 else "delay vectors"
     for name, good, source in zip("xy", finite, sources, strict=False):
-        step = steps_of(source)
+        step = training_steps(source)
         known = step is not None and len(step) == len(good)  # delay vectors have no steps of their own
         remarks += not_finite(good, step=step if known else None, noun=noun, of=name if len(finite) > 1 else "")
     return tuple(remarks)

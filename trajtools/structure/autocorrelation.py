@@ -22,7 +22,7 @@ from trajtools.results import AxisNames, Result
 from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import StatesLike, Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike
-from trajtools.values import not_finite, steps_of
+from trajtools.values import not_finite, training_steps
 from trajtools.wording import counted, spoken, time_units
 
 if TYPE_CHECKING:
@@ -405,7 +405,7 @@ class Series:
 
     def not_finite(self) -> tuple[Reason, ...]:
         """Say which states are left out because they are not finite."""
-        step = steps_of(self.states)
+        step = training_steps(self.states)
         return not_finite(self.fine, step=None if step is None else step[self.rows])
 
     def variance_of_rounding(self) -> float:

@@ -20,7 +20,7 @@ from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.trajectory import StatesLike
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
-from trajtools.values import not_finite, steps_of
+from trajtools.values import not_finite, training_steps
 from trajtools.wording import bounds, spoken
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def _thinned(x: Any, metric: Any, most: int) -> tuple[Any, int, tuple[Reason, ..
 
 def _not_finite(x: Any, finite: Any, noun: str = "states") -> tuple[Reason, ...]:
     """Say which states or samples are left out; of a record that was thinned, how many of those that are left."""
-    step = steps_of(x)
+    step = training_steps(x)
     known = step is not None and len(step) == len(finite)
     return not_finite(finite, step=np.asarray(step) if known else None, noun=noun)
 
