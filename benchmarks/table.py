@@ -153,7 +153,7 @@ def run_group(group: str, only: list[str], options: argparse.Namespace, results:
                 continue  # peers print
             row = json.loads(text)
             if "versions" in row:
-                results["versions"] = row["versions"]
+                results["versions"] = results.get("versions", {}) | row["versions"]  # peers may be missing here
                 continue
             if "order" in row:
                 order = row["order"]
