@@ -65,14 +65,17 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
 
 
 def add_square(builder: Any, total: Any, step: Any) -> Any:
+    """Eight totals and the squares of eight steps."""
     return builder.fadd(total, builder.fmul(step, step))
 
 
 def add_size(builder: Any, total: Any, step: Any) -> Any:
+    """Eight totals and the magnitudes of eight steps."""
     return builder.fadd(total, magnitude(builder, step))
 
 
 def keep_largest(builder: Any, total: Any, step: Any) -> Any:
+    """The larger of eight totals and the magnitudes of eight steps."""
     return _larger(builder, magnitude(builder, step), total)
 
 
@@ -344,6 +347,7 @@ def _stretched(builder: Any, largest: Any, total: Any) -> Any:
 
 
 def number_of(value: int) -> Any:
+    """A constant of the width of an index."""
     return ir.Constant(WORD, value)
 
 
