@@ -209,7 +209,7 @@ def test_jacobians_are_least_squares_of_the_nearest_states(henon):
     found = local_jacobian(x, rng=np.random.default_rng(0))
     said = found.reason(0.5, "time")
     assert said.numbers["first"] == 2 * found.values[0]  # the unit of the exponent
-    assert "per time, and" in said.text
+    assert "per unit of time, and" in said.text
     standard = (x - x.mean(axis=0)) / x.std(axis=0)
     assert found.span == 1
     for value, inflation, count in zip(found.values, found.inflation, found.neighbors, strict=True):
