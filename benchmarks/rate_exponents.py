@@ -29,14 +29,10 @@ from recorders.torch.tangents import Tangents
 
 ALONG, RANDOM = 12, 4
 SMOOTH = (
-    "regression-tanh-sgd", "logistic-stretched", "sorter-adamw", "held-friedman-momentum", "held-residual-sgd",
-    "held-clinic-tanh-adam", "held-fresh-wine-sgd", "held-small-diabetes-momentum", "held-noisy-friedman-momentum",
-    "held-scarce-teacher-rmsprop",
+    "regression-tanh-sgd", "logistic-stretched", "held-friedman-momentum", "held-residual-sgd", "held-fresh-wine-sgd",
+    "held-small-diabetes-momentum", "held-scarce-teacher-rmsprop",
 )  # fmt: skip
-KINKED = (
-    "mlp-relu-sgd", "mlp-relu-adam", "held-conv-adam", "held-fresh-diabetes-adam", "held-fresh-moons-adam",
-    "held-scarce-curve-momentum", "held-noisy-shells-adamw",
-)  # fmt: skip
+KINKED = ("held-fresh-diabetes-adam", "held-fresh-moons-adam", "held-scarce-curve-momentum")
 
 
 def aligned(task: Task, rate: float) -> float:

@@ -228,7 +228,7 @@ class Edge(Result):
         if np.isfinite(self.exponents).any():
             steps = int(self.settings.get("exponent_steps", EXPONENT_STEPS))
             note = f"exponents: nats a step, after {steps - len(_burnt(self.growth))} of {steps} steps"
-            lines.append(f"{note}; known to {AGREE:.0%} or to {NATS / len(_burnt(self.growth)):.1g}")
+            lines.append(f"{note}; vectors agree within {AGREE:.0%} or {NATS / len(_burnt(self.growth)):.1g}")
         return lines
 
     def _alike(self) -> list[list[int]]:
