@@ -88,6 +88,14 @@ def test_farther_neighbors_that_grow_at_another_rate_widen_the_interval():
     assert np.isnan(plain.settings["density_dimension"])
 
 
+def test_farther_neighbors_leave_the_sign_of_growth():
+    growth = planted()
+    plain, other = fit_neighbors(growth), fit_neighbors(growth, sparser=sparser(start=-7.95, rate=3 * RATE))
+    assert other.value - 2 * other.settings["standard_error"] < 0 < other.interval[0] < 0.5 * RATE
+    assert other.interval[1] > 3 * RATE
+    assert other.settings["p_zero"] == plain.settings["p_zero"] < 1e-6
+
+
 def test_neighbors_that_are_hardly_farther_add_no_more_than_their_difference():
     growth = planted()
     plain, other = fit_neighbors(growth), fit_neighbors(growth, sparser=sparser(start=-7.95, rate=1.3 * RATE))

@@ -78,7 +78,8 @@ def fit_neighbors(
     distances (see `Plateau`), more in a window of less than two e-folds, and f the part of the difference from the
     exponent of sparser states (of their own best window, or of the same one if they have none) that an error
     proportional to the distance leaves: over r - 1, where their neighbours are r times as far apart, at most all of it.
-    The last four do not decrease with the number of references.
+    The last four do not decrease with the number of references. As a factor, f narrows the lower end of an interval
+    above zero towards zero, and is left out of the test of zero.
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
@@ -91,16 +92,20 @@ def fit_neighbors(
         farther = float(np.exp(sparser.log_distance[0] - growth.log_distance[0]))
         dimension = -float(np.log(sparser.settings["share"]) / np.log(farther)) if farther > 1 else float("nan")
         density = float(np.nan_to_num(abs(sparse - plateau.slope))) / max(farther - 1, 1.0)
-    error, correlation = _error(plateau, weight, density)
+    alone, correlation = _error(plateau, weight)
+    error = float(np.hypot(alone, density))
     degrees = max(int(np.isfinite(plateau.block_slopes).sum()) - 1, 1)
     nan = float("nan")
     interval, p_positive = (nan, nan), nan
     if np.isfinite(error):
         from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
-        half = float(stdtrit(degrees, 0.5 + level / 2)) * error
-        interval = (plateau.slope - half, plateau.slope + half)
-        p_positive = float(stdtr(degrees, -plateau.slope / max(error, 1e-300)))
+        reach = float(stdtrit(degrees, 0.5 + level / 2))
+        low, wider = plateau.slope - reach * alone, reach * (error - alone)
+        # The distance of neighbours changes how fast they separate, not whether: as a factor, it leaves the sign.
+        low = low / (1 + wider / low) if low > 0 else low - wider
+        interval = (low, plateau.slope + reach * error)
+        p_positive = float(stdtr(degrees, -plateau.slope / max(alone, 1e-300)))
     verdict, reasons = _judge(growth, plateau, p_positive, dimension)
     window = (float(growth.time[plateau.start]), float(growth.time[plateau.stop])) if plateau.stop else (nan, nan)
     return Exponent(
@@ -355,7 +360,7 @@ def _sparse_slope(sparser: Divergence, plateau: Plateau, span: tuple[int, int] |
     return float(window_fits(sparser.time, sparser.log_distance[None], edges[:1], edges[1:])[0][0, 0])
 
 
-def _error(plateau: Plateau, weight: Floats, density: float) -> tuple[float, float]:
+def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
     """Standard error of the value, and the correlation factor of successive blocks."""
     if not plateau.stop or np.isfinite(plateau.block_slopes).sum() < FEWEST_BLOCKS:
         return float("nan"), float("nan")
@@ -370,7 +375,7 @@ def _error(plateau: Plateau, weight: Floats, density: float) -> tuple[float, flo
         factor += 2 * correlation
     sampled = float(standard_error(plateau.block_slopes[:, None], weight)[0])
     near = plateau.near * plateau.slope * max(1.0, UNBENT / max(plateau.gain, FEWEST_EFOLDS))
-    square = SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + near**2 + density**2
+    square = SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + near**2
     return float(np.sqrt(square)), factor
 
 
