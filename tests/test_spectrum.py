@@ -156,6 +156,18 @@ def test_an_embedded_logistic_map_has_one_exponent_and_the_rest_is_spurious(dim)
     assert found.whole[0] > 1.9 * np.log(2)
 
 
+@pytest.mark.parametrize("rate", [3.6, 3.75, 3.9])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_vectors_near_the_tangent_do_not_grow_at_the_rate_of_curvature(rate, dim):
+    # The curve through (x, f(x)) bends little, so free vectors stay close to it and yet grow twice as fast.
+    x = states(logistic(rate), 3000)[:, 0]
+    exact = np.log(np.abs(rate * (1 - 2 * x))).mean()
+    found = lyapunov_spectrum(x, dim=dim, delay=1, theiler=1)
+    assert found.settings["directions"] == 1
+    assert found.whole[0] > 1.5 * exact
+    assert found.values[0] == pytest.approx(exact, rel=0.05)
+
+
 @pytest.mark.parametrize("dim", [2, 3, 4])
 def test_an_embedded_henon_map_has_two_exponents(dim):
     x = tt.embedding.embed(states(henon(), 5000)[:, 0], dim)

@@ -346,9 +346,7 @@ def lyapunov_spectrum(
     clock = sampling(vectors, dt)
     states = prepare(vectors, metric=metric, theiler=theiler, horizon=horizon)
     d = states.points.shape[1]
-    if states.horizon < 1:
-        raise DataError("horizon=0: a map needs at least one sample")
-    wanted, rule = _check_request(k, neighbors, d, level)
+    wanted, rule = _check_request(k, neighbors, d, level, states.horizon)
     across = thickness(states, np.asarray(vectors).dtype)
     directions, room = across.directions, min(SHARE * np.count_nonzero(states.usable), MOST_NEIGHBORS)
     bends = (d + 1) * (d + 2)
@@ -357,10 +355,11 @@ def lyapunov_spectrum(
     nearby = nearest(states, NearestK(most))
     maps = fit_maps(states, nearby.index[:, : rule.k], across)
     unexplained, time = float(np.median(maps.unexplained)), clock[0] * states.horizon
-    logs, laid, overlap = (_without_overflow(part) for part in stretching(maps, directions))
+    logs, in_planes, overlap = (_without_overflow(part) for part in stretching(maps, directions))
+    laid = _belong_in_planes(maps, logs, in_planes, overlap)
     whole = _mean(logs) / time
     count = 0 if unexplained > MOST_UNEXPLAINED else min(wanted, directions)
-    used, order, chosen = rule.k, 1, logs if laid is None else laid
+    used, order, chosen = rule.k, 1, in_planes if laid else logs
     if may_bend and count:
         bent = fit_maps(states, nearby.index[:, :bends], across, quadratic=True)
         if _better(bent, maps, abs(_mean(chosen)[count - 1]), count):
@@ -378,7 +377,7 @@ def lyapunov_spectrum(
         if order == 1 and may_bend and 2 * used >= bends:
             bent = fit_maps(states, near, across, quadratic=True)
             wider, bend = (bent, 2) if _better(bent, wider, abs(_mean(chosen)[count - 1]), count) else (wider, 1)
-        wide = _without_overflow(_like(laid, stretching(wider, directions)))
+        wide = _without_overflow(stretching(wider, directions)[laid])
         shifts[:count] = _apart(_mean(wide), _mean(chosen))[:count] / time
         flatter = _attenuation(wider)[:count] / time
         tried.append(_mean(wide)[:count] / time)
@@ -404,7 +403,7 @@ def lyapunov_spectrum(
         resolved=np.isfinite(intervals).all(axis=1),
         whole=whole,
         thickness=across.growth,
-        kaplan_yorke=kaplan_yorke(values, float(whole[-1]) if laid is None else float("nan")),
+        kaplan_yorke=kaplan_yorke(values, float("nan") if laid else float(whole[-1])),
         block_values=blocks,
         n_used=len(maps.times),
         n_total=int(np.count_nonzero(states.usable)),
@@ -422,7 +421,7 @@ def lyapunov_spectrum(
             "directions": directions,
             "overlap": overlap,
             "unexplained": unexplained,
-            "vectors": "free" if laid is None else "laid into the tangent planes",
+            "vectors": "laid into the tangent planes" if laid else "free",
             "thickness_sizes": across.sizes,
             "strategy": nearby.strategy.name,
             "strategy_why": nearby.strategy.why,
@@ -444,12 +443,6 @@ def _apart(one: Floats, other: Floats) -> Floats:
         return np.asarray(one - other)
 
 
-def _like(laid: Floats | None, parts: tuple[Floats, Floats | None, float]) -> Floats:
-    """Stretching of the same vectors as before: free ones, or those in the tangent planes."""
-    free, in_planes, _ = parts
-    return free if laid is None or in_planes is None else in_planes
-
-
 def _better(bent: LocalMaps, straight: LocalMaps, size: float, count: int) -> bool:
     """Whether quadratic maps are better: they halve the variance around linear ones, or noise flattens them less.
 
@@ -461,7 +454,11 @@ def _better(bent: LocalMaps, straight: LocalMaps, size: float, count: int) -> bo
     return flat > LEAST * size and float(_attenuation(bent)[count - 1]) < flat
 
 
-def _check_request(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:
+def _check_request(
+    k: int | None, neighbors: NearestK | None, d: int, level: float, horizon: int
+) -> tuple[int, NearestK]:
+    if horizon < 1:
+        raise DataError("horizon=0: a map needs at least one sample")
     if d > MOST_DIRECTIONS:
         raise DataError(
             f"local maps in {d} dimensions need more than {2 * d} close neighbours of every state, too many for any "
@@ -649,10 +646,35 @@ def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None,
     planes = np.ascontiguousarray(maps.principal[:, :directions])
     inside = planes @ np.swapaxes(vectors[:, :directions], 1, 2)
     overlap = float(np.median(np.linalg.svd(inside, compute_uv=False)[:, -1]))
-    if overlap >= _IN_PLANE:
-        return free, None, overlap
-    laid, _ = tangent_logs(maps.linear, maps.linked, planes, directions)
-    return free, laid, overlap
+    return free, tangent_logs(maps.linear, maps.linked, planes, directions)[0], overlap
+
+
+def _belong_in_planes(maps: LocalMaps, free: Floats, in_planes: Floats | None, overlap: float) -> bool:
+    """Whether free vectors leave the tangent planes, or are among those that the maps stretch across them.
+
+    If the leading ones are those in the planes, the next one grows with what is across.
+    """
+    if in_planes is None:
+        return False
+    last, following = _mean(free)[in_planes.shape[1] - 1 :][:2]
+    return overlap < _IN_PLANE or not _outside(maps, in_planes.shape[1]) < (last + following) / 2
+
+
+def _outside(maps: LocalMaps, directions: int) -> float:
+    """Leading exponent of the maps across the tangent planes, per map.
+
+    Where the attractor is only curved, it is the curvature that the maps stretch there, at twice the leading exponent
+    of the dynamics, and vectors that lie close to the planes can grow at that spurious rate too.
+    """
+    from trajtools._kernels.tangents import tangent_logs
+
+    across = maps.principal[:, directions:]
+    linked = maps.linked[1:]
+    between = across[1:] @ maps.linear[:-1] @ np.swapaxes(across[:-1], 1, 2)
+    if not linked.any():
+        return float("inf")
+    continued = np.concatenate([[False], linked[:-1]])[linked]
+    return float(_mean(tangent_logs(np.ascontiguousarray(between[linked]), continued, None, 1)[0])[0])
 
 
 def _warnings(
