@@ -211,7 +211,7 @@ def test_a_few_curves_that_grow_late_are_seen(late, units, verdict):
     log[:late, 300:] += np.linspace(0, 9, 101)
     exponent = Divergence.from_distances(np.exp(log).T).fit()
     assert exponent.verdict == verdict, exponent.reasons
-    assert ("few-curves-grow" in codes(exponent.reasons)) == (verdict == "regular")
+    assert "few-curves-grow" in codes(exponent.reasons)
 
 
 # -- persistence -------------------------------------------------------------------------------------------------------

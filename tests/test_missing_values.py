@@ -25,7 +25,8 @@ def test_missing_values_are_counted_and_named(share, columns):
     x = with_gaps(henon(1200, columns), share)
     rows = np.isnan(x.reshape(1200, -1)).any(axis=1)
     found = tt.lyapunov(x)
-    first, *rest = [one for one in found.warnings if one.code == "not-finite"]
+    (first,) = [one for one in found.warnings if one.code == "not-finite"]
+    rest = [one for one in found.warnings if one.code == "spoiled-vectors"]
     assert first.numbers["excluded"] == rows.sum()
     assert first.numbers["first"] == rows.argmax()
     if columns == 1 and "dim" in found.settings:
@@ -36,6 +37,7 @@ def test_missing_values_are_counted_and_named(share, columns):
             whole = sum(not rows[i : i + (dim - 1) * delay + 1 : delay].any() for i in range(total))
             (vectors,) = [one.numbers for one in rest]
             assert (vectors["whole"], vectors["total"]) == (whole, total)
+            assert ("fill the gaps" in str(rest[0])) == (whole < 0.8 * total)
     if columns == 2:
         assert not rest
 

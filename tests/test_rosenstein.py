@@ -207,7 +207,7 @@ def test_no_numbers_crash_it(x):
 
 @pytest.mark.parametrize("x", [np.ones(50), np.full(4, -0.0), np.zeros((3, 2))])
 def test_without_neighbors_it_says_what_was_left_out(x):
-    with pytest.raises(NoNeighborsError, match=r"theiler=.*zero_distance"):
+    with pytest.raises(NoNeighborsError, match=r"theiler=.*pairs of equal states"):
         rosenstein(x, theiler=2, horizon=0)
 
 

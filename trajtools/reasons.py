@@ -58,7 +58,7 @@ def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-MISSING = ("not-finite", "diverged")
+MISSING = ("not-finite", "spoiled-vectors", "ended-at-once", "diverged")
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
     # input
@@ -132,6 +132,8 @@ CODES: dict[str, str] = {
     "below-rounding-floor": "values lie at or below the rounding floor",
     "floor-unknown": "the rounding floor is unknown",
     "not-finite": "NaN, infinite or missing values were excluded",
+    "spoiled-vectors": "missing values spoil delay vectors",
+    "ended-at-once": "nothing grew before the NaN or infinity that ends the trajectory",
     "orbit-not-finite": "states of the orbit, or of the columns, contain NaN or inf and were excluded",
     "undefined-distances": "the metric returned NaN for finite states",
     "first-member": "the result is for the first member",

@@ -55,6 +55,7 @@ LARGEST = 1e100  # magnitude whose square neither overflows nor underflows
 SPARSE = 0.25  # of the record, from which the exponent is measured again with neighbours farther apart
 LONGEST = 2000  # samples for which pairs that do not separate are followed
 REPLACED = 16  # saturation time over the time that a pair is followed before it may be replaced
+MOST_WHOLE = 0.8  # of the delay vectors, below which gaps cost so many that something should be done
 FEWEST_SURROGATES = 99  # (k + 1) / (n + 1) reaches the 1 % level
 OF_PERIODS = ("repeats", "below-rounding-floor", "no-contrast")  # objections that an exact period explains
 NOT_STOCHASTIC = (  # reasons that leave open whether a test would tell the trajectory from noise
@@ -201,13 +202,14 @@ def _whole_vectors(finite: Bools, dim: int, delay: int) -> tuple[Reason, ...]:
     total = len(finite) - (dim - 1) * delay
     if total < 1:
         return ()
-    whole = np.logical_and.reduce([finite[k * delay : k * delay + total] for k in range(dim)])
+    whole = np.count_nonzero(np.logical_and.reduce([finite[k * delay : k * delay + total] for k in range(dim)]))
     text = (
         "with dim={dim} and delay={delay} every missing sample spoils up to {dim} delay vectors: {whole} of {total} "
-        "are whole; pass a smaller dim=, or fill the gaps"
+        "are whole"
     )
-    values = {"dim": dim, "delay": delay, "whole": np.count_nonzero(whole), "total": total}
-    return (Reason.of("not-finite", text, **values),)
+    if whole < MOST_WHOLE * total:
+        text += "; pass a smaller dim=, or fill the gaps"
+    return (Reason.of("spoiled-vectors", text, dim=dim, delay=delay, whole=whole, total=total),)
 
 
 def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
@@ -238,7 +240,7 @@ def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
         "the last finite step is {factor:.2g} times the usual one: nothing grew before the NaN or infinity, which came "
         "at once, as from the loss or the data"
     )
-    return Reason.of("not-finite", text, factor=factor)
+    return Reason.of("ended-at-once", text, factor=factor)
 
 
 def _resting_or_moving(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...]) -> Exponent:
