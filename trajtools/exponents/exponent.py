@@ -72,7 +72,7 @@ class Exponent(Result):
     growth : str
         How the distance grows: ``"exponential"``; ``"slower"``, as a power of time or by diffusion; ``"none"``;
         ``"contracting"``; ``"diverging"``, as fast as the training itself runs away, or of one trajectory, whose steps
-        grow until its numbers overflow; or ``"undecided"``.
+        grow until it is NaN or infinite; or ``"undecided"``.
     persistence : str
         Whether growth follows every perturbation: ``"shown"``; ``"ended"``, if it followed the earlier ones only;
         ``"mixed"``; or ``"not tested"``, with fewer than two starts that were followed long enough.
@@ -162,7 +162,7 @@ class Exponent(Result):
             return {
                 "chaotic": f"The distance between neighbouring states grows {time}, all along the record.",
                 "regular": "The trajectory returns to where it was, and neighbouring states stay close.",
-                "diverging": "The trajectory runs away until its numbers overflow.",
+                "diverging": "The trajectory runs away until it is NaN or infinite.",
             }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
         return {
             "chaotic": f"The distance to nearby copies grows {time}, whenever they are perturbed.",

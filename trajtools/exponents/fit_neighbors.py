@@ -78,8 +78,8 @@ def fit_neighbors(
     distances (see `Plateau`), more in a window of less than two e-folds, and f the part of the difference from the
     exponent of sparser states (of their own best window, or of the same one if they have none) that an error
     proportional to the distance leaves: over r - 1, where their neighbours are r times as far apart, at most all of it.
-    The last four do not decrease with the number of references. As a factor, f narrows the lower end of an interval
-    above zero towards zero, and is left out of the test of zero.
+    The last four do not decrease with the number of references. It is a factor where the interval
+    lies above zero: it moves the lower end towards zero but not across, and is left out of the test of zero.
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")

@@ -230,8 +230,9 @@ def _end_of_finite(x: Any, finite: Bools, step: Ints | None) -> Reason | None:
     factor = float(lengths[-1]) / usual
     if lengths[-1] == lengths.max() and factor > RUNAWAY:
         text = (
-            "the trajectory runs away: its steps grow (the last finite one is {factor:.2g} times the usual) until the "
-            "numbers overflow, at {place}, so there is no exponent to measure; for a training, lower the learning rate"
+            "the trajectory runs away: its steps grow (the last finite one is {factor:.2g} times the usual) until it "
+            "is NaN or infinite, at {place}, so there is no exponent to measure; for a training, lower the learning "
+            "rate"
         )
         return Reason.of("diverged", text, factor=factor, place=place(stop, step))
     if len(lengths) < FEWEST_AT_REST:

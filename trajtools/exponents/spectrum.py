@@ -377,7 +377,7 @@ def lyapunov_spectrum(
         if order == 1 and may_bend and 2 * used >= bends:
             bent = fit_maps(states, near, across, quadratic=True)
             wider, bend = (bent, 2) if _better(bent, wider, abs(_mean(chosen)[count - 1]), count) else (wider, 1)
-        wide = _without_overflow(stretching(wider, directions)[laid])
+        wide = _without_overflow(stretching(wider, directions)[1 if laid else 0])
         shifts[:count] = _apart(_mean(wide), _mean(chosen))[:count] / time
         flatter = _attenuation(wider)[:count] / time
         tried.append(_mean(wide)[:count] / time)
