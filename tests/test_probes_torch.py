@@ -142,6 +142,14 @@ def test_what_cannot_be_probed_is_refused_in_words() -> None:
         sharpness(model.requires_grad_(False), half_mse, x, y)
 
 
+def test_a_call_of_the_wrong_form_says_the_right_one() -> None:
+    model, (x, y) = small(), data()
+    for batch in ((x, y),), (x,):
+        with pytest.raises(TypeError) as caught:
+            sharpness(model, half_mse, *batch)
+        assert "(..., x, y)" in caught.value.__notes__[0]
+
+
 # --------------------------------------------------------------------------------------------- the user's training
 
 

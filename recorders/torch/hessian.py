@@ -70,7 +70,15 @@ class Objective:
         arguments, keywords = ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
         state = dict(zip(self.names, weights, strict=True))
         state |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return scalar(self.loss_fn(functional_call(self.model, state, arguments, keywords), *targets))
+        try:
+            return scalar(self.loss_fn(functional_call(self.model, state, arguments, keywords), *targets))
+        except TypeError as error:
+            error.add_note(
+                "The loss is loss_fn(model(x), *targets). Here the model got "
+                f"{len(arguments) + len(keywords)} argument(s) and the loss {len(targets)} target(s). Pass x and each "
+                "target as arguments of their own, (..., x, y); a tuple as x is several arguments of the model."
+            )
+            raise
 
     def gradient(self, weights: Sequence[Tensor], batch: tuple[Any, ...]) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradient of one batch at other weights; generators advance as in one pass."""
