@@ -542,8 +542,8 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     unused = len(fit.cells) - len(fit.fitted)
     if unused:
         text = (
-            "{unused} of {curves} curves (one for each initial condition and start) left out of the fit: no growth, too "
-            "short, or begun after the growth ended"
+            "{unused} of {curves} curves (one for each initial condition and start) left out of the fit: no growth, "
+            "too short, or begun after the growth ended"
         )
         warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.cells)))
     return tuple(warnings)
