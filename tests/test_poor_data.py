@@ -106,6 +106,22 @@ def test_twins_get_a_verdict_and_a_reason_or_a_sentence(x, average):
     check(tt.lyapunov((states, copies), average=average), (*NOTHING, "diverging"))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"window": 5}, r"two steps, \(start, stop\)"),
+        ({"average": "median"}, "there is no average 'median'"),
+        ({"average": "rms"}, "applies to twins and to kantz, not to rosenstein"),
+        ({"neighbors": 5}, "must be a NearestK .* for rosenstein; got 5"),
+        ({"neighbors": tt.WithinRadius(0.1), "method": "wolf"}, "must be a NearestK .* for wolf"),
+        ({"neighbors": "near", "method": "kantz"}, "must be a NearestK or a WithinRadius for kantz"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_and_not_ignored(wrong, words):
+    with pytest.raises(TrajtoolsError, match=words):
+        tt.lyapunov(chaos(200), **wrong)
+
+
 @pytest.mark.parametrize("estimate", [tt.rosenstein, tt.kantz, tt.wolf, tt.hybrid], ids=lambda f: f.__name__)
 def test_the_curves_are_finite_or_refused_in_a_sentence(x, estimate):
     said = ""

@@ -14,13 +14,14 @@ from trajtools.exponents.nulls import BASIN, NULLS, steepest
 from trajtools.exponents.one_trajectory import Options, read_record, states_exponent
 from trajtools.exponents.twins import TwinsLike, has_twins, twins
 from trajtools.inputs import takes_states
+from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.reasons import Reason
+from trajtools.statistics import AVERAGES
 from trajtools.trajectory import StatesLike
 from trajtools.types import RNGLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances
-    from trajtools.neighbors.rules import NearestK, WithinRadius
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
 
@@ -69,7 +70,8 @@ def lyapunov(
     scale : "std" or None
         ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     average : str or None
-        ``"mean-log"``, ``"log-mean"`` or ``"rms"``, see `trajtools.twins` and `trajtools.kantz`; None: their default.
+        ``"mean-log"``, ``"log-mean"`` or ``"rms"``, of twins and of kantz; see `trajtools.twins` and
+        `trajtools.kantz`. None: their default.
     neighbors : NearestK, WithinRadius or None
         Which states are neighbours; None: the default of the method.
     theiler : int or None, in samples
@@ -159,6 +161,8 @@ def lyapunov(
     """
     if method not in ("auto", *METHODS):
         raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto'")
+    if window is not None and np.shape(window) != (2,):
+        raise DataError(f"window must be two steps, (start, stop); got {window!r}")
     if method == "twins" or (method == "auto" and has_twins(x)):
         if buffers or nodes is not None:
             raise DataError("buffers= and nodes= apply to the neighbours of one trajectory; omit them for twins")
@@ -168,11 +172,13 @@ def lyapunov(
     if procedure is not None:
         raise UnknownNameError(f"procedure {procedure!r} is for twins; for one trajectory give procedure=None")
     null, dim, level = _null(null), _count("dim", dim, 1), _level(level)
+    method = "rosenstein" if method == "auto" else method
+    _check_rules(method, average, neighbors)
     record = read_record(x, metric=metric, dt=dt, window=window, dim=dim, nodes=nodes, buffers=buffers)
     if null == BASIN:
         steepest(record.optimizer)
     options = Options(
-        method="rosenstein" if method == "auto" else method,
+        method=method,
         metric=record.metric,
         average=average,
         neighbors=neighbors,
@@ -213,6 +219,18 @@ def _null(null: str | None) -> str | None:
             f"there is no null {null!r} for one trajectory; there are {', '.join(NULLS)}, 'auto', and None for no test"
         )
     return null
+
+
+def _check_rules(method: str, average: str | None, neighbors: Any) -> None:
+    """Raise if the estimator has no such average, or follows other neighbours."""
+    if average is not None and average not in AVERAGES:
+        raise UnknownNameError(f"there is no average {average!r}; there are {', '.join(AVERAGES)}")
+    if average is not None and method != "kantz":
+        raise DataError(f"average={average!r} applies to twins and to kantz, not to {method}; omit it")
+    nearest = method in ("rosenstein", "wolf")
+    if neighbors is not None and not isinstance(neighbors, NearestK if nearest else NearestK | WithinRadius):
+        needed = "a NearestK (kantz and hybrid accept a WithinRadius)" if nearest else "a NearestK or a WithinRadius"
+        raise DataError(f"neighbors must be {needed} for {method}; got {neighbors!r}")
 
 
 def _count(name: str, value: Any, least: int) -> int | None:
