@@ -108,6 +108,12 @@ def test_delay_of_a_sine_is_a_quarter_of_its_period(turn, states):
     assert abs(estimate_delay(np.sin(turn * np.arange(states))).value - quarter) < 0.6
 
 
+def test_dimension_takes_the_estimated_delay_if_none_is_given(lorenz_x):
+    choice = estimate_dimension(lorenz_x)
+    assert choice.settings["delay"] == estimate_delay(lorenz_x).value
+    assert choice.value == estimate_dimension(lorenz_x, delay=choice.settings["delay"]).value
+
+
 def test_delay_of_a_closed_curve_is_a_first_zero_of_its_autocorrelation():
     x = van_der_pol().trajectory(3000, rng=np.random.default_rng(0), transient=500)[:, 0]
     choice = estimate_delay(x)

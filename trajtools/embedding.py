@@ -233,7 +233,7 @@ def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
 def estimate_dimension(
     x: StatesLike,
     *,
-    delay: int,
+    delay: int | None = None,
     method: str = "cao",
     max_dim: int | None = None,
     theiler: int | None = None,
@@ -245,8 +245,8 @@ def estimate_dimension(
     ----------
     x : array_like, shape (N,)
         The series.
-    delay : int, in samples
-        Delay of the embedding.
+    delay : int or None, in samples
+        Delay of the embedding; None: from the data, see `estimate_delay`.
     method : str
         ``"cao"``: smallest dimension from which E1 stays above 0.9 (Cao 1997, maximum norm).
         ``"false-neighbors"``: smallest dimension with at most 1 % false neighbours by the first and second criterion
@@ -280,15 +280,19 @@ def estimate_dimension(
     if method not in ("cao", "false-neighbors"):
         raise UnknownNameError(f"there is no method {method!r}; there are 'cao' and 'false-neighbors'")
     whole = scaled(as_series(x)[:, 0])
+    delay = estimate_delay(whole).value if delay is None else delay
     series = whole[:most]
     finite = int(np.isfinite(series).sum())
     if max_dim is None:
         max_dim = int(np.clip((finite - FEWEST_SAMPLES) // max(delay, 1), 1, DIMENSIONS))
-    if finite < FEWEST_SAMPLES + max_dim * delay or np.nanmin(series) == np.nanmax(series):
+    needed = FEWEST_SAMPLES + max_dim * delay
+    if finite < needed:
         raise DataError(
-            f"{len(series)} samples ({finite} finite) are too few for a dimension up to max_dim={max_dim} with "
-            f"delay={delay}: {FEWEST_SAMPLES + max_dim * delay} are needed, and not all equal"
+            f"{len(series)} samples ({finite} finite) are too few for the dimension {max_dim} with delay={delay}: "
+            f"{needed} are needed"
         )
+    if np.nanmin(series) == np.nanmax(series):
+        raise DataError("the series is constant, so it has no dimension")
     window = theiler_window(series).value if theiler is None else theiler
     dims = np.arange(1, max_dim + 1, dtype=np.float64)
     settings: dict[str, Any] = {"delay": delay, "theiler": window, "n": len(series), "n_total": len(whole)}
