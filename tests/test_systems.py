@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trajtools.errors import DataError
 from trajtools.systems import SYSTEMS, Spectrum, dictionary_orbit, logistic, quartic_descent, saddle_escape
 
 # Value and tolerance: exact where the system says so, else from the literature, with the spread of a short run
@@ -78,6 +79,14 @@ def test_dictionary_of_graphs_has_the_distances_of_the_orbit():
     np.testing.assert_array_equal(distances, np.abs(index[:, None] - index[None]))
     with pytest.raises(ValueError, match="use more nodes"):
         dictionary_orbit(orbit, nodes=5, bins=100, rng=rng)
+
+
+def test_a_system_prints_in_one_line_and_refuses_impossible_lengths():
+    assert repr(logistic()) == "System: logistic(r=4), a map of dimension 1"
+    assert "a flow of dimension 3, sampled every 0.01" in repr(SYSTEMS["lorenz"]())
+    for wrong in (-5, 2.5, "many"):
+        with pytest.raises(DataError, match="T must be an integer, at least 0"):
+            logistic().trajectory(wrong)
 
 
 def test_states_that_run_away_are_counted_not_hidden():

@@ -120,6 +120,12 @@ class System:
     parameters: dict[str, float] = field(default_factory=dict)
     source: str = ""
 
+    def __repr__(self) -> str:
+        flow = self.substeps > 0 or self.dt != 1
+        kind, clock = ("flow", f", sampled every {self.dt:g}") if flow else ("map", "")
+        values = ", ".join(f"{name}={value:.6g}" for name, value in self.parameters.items())
+        return f"System: {self.name}({values}), a {kind} of dimension {self.dimension}{clock}"
+
     def advance(self, states: np.ndarray) -> np.ndarray:
         """Advance states by one sample.
 
@@ -193,6 +199,9 @@ class System:
         ndarray (n, T, d), float64
             The trajectories; a diverged one is NaN or inf from there on.
         """
+        for name, value, least in (("n", n, 1), ("T", T, 0), ("transient", transient, 0)):
+            if not hasattr(value, "__index__") or value < least:
+                raise DataError(f"{name} must be an integer, at least {least}; got {value!r}")
         rng = random_generator(rng)
         states = self.start(rng, n)
         with np.errstate(all="ignore"):
