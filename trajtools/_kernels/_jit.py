@@ -51,7 +51,7 @@ def compile_message() -> str:
 class Compilations(event.Listener):
     """Listener to compilations of our kernels by numba (not to loads from the cache).
 
-    Where nobody listens and they take long, a warning is logged, once and not in worker processes.
+    Where nobody has listened and they take long, a warning is logged, once and not in worker processes.
     """
 
     def __init__(self, clock: Callable[[], float] = thread_time) -> None:
@@ -70,6 +70,7 @@ class Compilations(event.Listener):
             return
         for listener in _listeners:
             listener()
+            self._logged = True  # a command has said it, or was asked to be quiet
         if not _listeners and self._spent >= _PATIENCE and not self._logged and parent_process() is None:
             self._logged = True
             _log.warning("%s", compile_message())
