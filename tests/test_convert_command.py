@@ -115,6 +115,8 @@ def test_the_command_refuses_in_one_sentence(tmp_path):
     assert result.stdout == ""
     assert_nothing_left(tmp_path)
     (folder / "step_20.npz").unlink()
+    assert "end it in .h5" in call("convert", folder, "-o", tmp_path / "out.csv", code=1).stderr
+    assert_nothing_left(tmp_path)
     for wrong in (
         ["--hparams", "lr=1"],
         ["--hparams", "[1]"],

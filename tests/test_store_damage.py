@@ -338,6 +338,14 @@ def test_salvage_gives_all_whole_states(kind, path, tmp_path):
         assert run.notes["salvaged"]["uuid"] == source.uuid
 
 
+def test_salvage_overwrites_nothing(path, tmp_path):
+    dr.write(path)
+    (tmp_path / "out.h5").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="choose another path"):
+        repair(path, salvage=tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_bytes() == b"mine"
+
+
 def test_salvage_without_a_count_of_states(path, tmp_path):
     truth = dr.write(path)
     with Run(path) as run:

@@ -276,7 +276,9 @@ def _of_file(path: Path, files: str, pattern: str | None, take: Take) -> Series:
             raise DataError(f"{option} chooses among the files of a folder, and {path} is a file: omit it")
     kind = kind_of(path)
     if not kind:
-        raise DataError(f"{path} is no checkpoint; needed a folder of checkpoints, or a file with a whole trajectory")
+        raise DataError(
+            f"{path} is not a checkpoint; needed a folder of checkpoints, or a file with a whole trajectory"
+        )
     try:
         with open_checkpoint(Checkpoint(path.name, kind, (path,))) as tree:
             states = _listed_states(tree)

@@ -24,6 +24,7 @@ from trajtools.cli.runner import (
     opened,
     progress,
 )
+from trajtools.cli.tables import is_table
 from trajtools.errors import DataError, RecordingError
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def convert(*, source: Path, output: Path, as_json: bool, quiet: bool, **chosen:
     declared = options.declaration(dict(chosen)) is not None
     if os.path.lexists(output):
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
+    if not declared and is_table(output):
+        raise DataError(f"{output} would be read as a table by its name: end it in .h5")
     if declared:
         _check_foreign(source)
     request = {**chosen, "source": str(source), "path": str(output), "command": sys.argv}

@@ -435,7 +435,7 @@ class Repair(Shown):
     lost: NDArray[np.int64]
 
     def _sentence(self) -> str:
-        return f"{self.path}: {'; '.join(self.actions)}; {counted(self.states, 'state')} committed."
+        return f"{self.path}: {'; '.join(self.actions)}; it holds {counted(self.states, 'state')}."
 
 
 def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | None = None) -> Repair:
@@ -541,6 +541,8 @@ def _repair(raw: RawFile) -> Repair:
 
 
 def _salvage(path: Path, out: Path) -> Repair:
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} exists and is not overwritten: choose another path")
     with Survey(path) as run:
         run.locate_all()
         whole = _whole(run)
@@ -548,7 +550,7 @@ def _salvage(path: Path, out: Path) -> Repair:
             raise DamagedError(f"no state in {path} is whole; nothing can be salvaged")
         lost = np.setdiff1d(np.arange(run.n_states), whole)
         steps = run.steps()[lost]
-        actions = [f"copied {len(whole)} states to {out}", *(f"{p.where}: {p.text}" for p in run.problems)]
+        actions = [f"copied {counted(len(whole), 'state')} of {path}", *(f"{p.where}: {p.text}" for p in run.problems)]
         losses = [f"lost {len(lost)} states: {_spans(lost)}{_named(steps)}"] if len(lost) else []
         writer = _create(run, out)
         try:
