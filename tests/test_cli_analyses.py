@@ -136,6 +136,15 @@ def test_correlation_says_what_the_library_says(trained):
     assert found["values"] == pytest.approx(truth.values)
 
 
+def test_correlation_prints_times_only_where_they_are_not_the_lags(trained, tmp_path):
+    np.savetxt(tmp_path / "x.csv", np.sin(np.arange(60.0)))
+    assert call("correlation", tmp_path / "x.csv").stdout.splitlines()[1].split()[:2] == ["lag", "autocorrelation"]
+    np.savetxt(tmp_path / "y.csv", np.c_[0.5 * np.arange(60), np.sin(np.arange(60.0))], header="time x", comments="")
+    head, *rows = call("correlation", tmp_path / "y.csv").stdout.splitlines()[1:]
+    assert head.split()[:3] == ["lag", "time", "autocorrelation"]
+    assert rows[1].split()[:2] == ["1", "0.5"]
+
+
 def test_distances_are_summarised_and_kept(trained, tmp_path):
     kept = tmp_path / "kept"
     (found,) = results("distances", trained, "--run", "eta=1", "--metric", "l1", "--save", kept)

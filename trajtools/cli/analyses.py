@@ -360,15 +360,17 @@ def _correlation_text(label: str, result: Autocorrelation) -> Block:
 
     last = len(result.lag) - 1
     lags = np.unique(np.round(np.geomspace(1, max(last, 1), LAGS)).astype(int)) if last else np.array([0])
+    shown = np.array([0, *lags[lags <= last]])
+    in_steps = np.array_equal(result.time[shown], result.lag[shown])  # then the column would repeat the lags
     rows = []
-    for at in [0, *lags[lags <= last]]:
+    for at in shown:
         low, high = float(result.low[at]), float(result.high[at])
         band = f"[{number(low)}, {number(high)}]" if np.isfinite(low) else "-"
         layers = [number(float(values[at])) for values in result.layer_values]
-        time, value = number(float(result.time[at])), number(float(result.values[at]))
-        rows.append([str(result.lag[at]), time, value, band, *layers])
-    head = ["lag", result.time_unit, "autocorrelation", "band of the null", *result.layers]
-    block: list[Any] = [label, table(head, rows, right=(0, 1, 2))]
+        time = [] if in_steps else [f"{float(result.time[at]):.6g}"]
+        rows.append([str(result.lag[at]), *time, number(float(result.values[at])), band, *layers])
+    head = ["lag", *([] if in_steps else [result.time_unit]), "autocorrelation", "band of the null", *result.layers]
+    block: list[Any] = [label, table(head, rows, right=range(2 if in_steps else 3))]
     if np.isfinite(result.p_value):
         block.append(f"largest value at any lag: p = {number(result.p_value)} against {result.null}")
     return block
