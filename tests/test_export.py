@@ -15,7 +15,7 @@ from saved_weights import SHAPES, assert_states, save, save_bfloat16, weights
 import trajtools as tt
 from recorders import Recorder, Sketch
 from trajtools.checkpoints import convert
-from trajtools.errors import UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 from trajtools.wiring import Member
 
 STEPS = (0, 5, 12, 40)
@@ -473,6 +473,8 @@ def test_a_run_is_exported_from_python_as_by_the_command(twins, tmp_path):
             tt.export(run, tmp_path / "x.xlsx")
         with pytest.raises(UnknownNameError, match="there is no format 'xlsx'"):
             tt.export(run, tmp_path / "x.npz", format="xlsx")
+    with pytest.raises(DataError, match="takes an open Run, got a str"):
+        tt.export("run.h5", tmp_path / "y.npz")
     options = ("--member", 1, "--select", "w", "--window", "10:60", "--every", 7, "-q")
     call("export", twins, "-o", tmp_path / "y.npz", *options)
     assert_same(tmp_path / "x.npz", tmp_path / "y.npz")

@@ -454,14 +454,16 @@ def test_a_file_that_is_not_ours_is_answered_with_a_command_that_works(danovski,
     for path, layout in ((danovski[0], "danovski2024"), (jimenez[0], "jimenez2025")):
         for command in ("info", "lyapunov", "recurrence"):
             said = call(command, path, code=1).stderr
-            assert f"looks like the layout {layout}; `trajtools lyapunov {path} --layout {layout}`" in said
-            assert f": trajtools convert {path} --layout {layout} -o FOLDER" in said
+            assert (
+                f"looks like the layout {layout}: measure it by `trajtools lyapunov {path} --layout {layout}`" in said
+            )
+            assert f"`trajtools convert {path} --layout {layout} -o FOLDER`" in said
         said = call("convert", path, "-o", layout, code=1).stderr
-        call(*said.split("trajtools ")[-1].replace("FOLDER", layout).split())
+        call(*said.split("trajtools ")[-1].replace("FOLDER`", layout).split())
         assert (tmp_path / layout).is_dir()
     with h5py.File("other.h5", "w") as file:
         file["w"] = np.ones((2, 3, 4))
-    assert "dataset 'w' has 3 axes of sizes (2, 3, 4): `trajtools convert`" in call("info", "other.h5", code=1).stderr
+    assert "dataset 'w' has the shape (2, 3, 4): `trajtools convert`" in call("info", "other.h5", code=1).stderr
 
 
 def test_choices_are_those_of_the_library():

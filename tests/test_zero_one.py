@@ -87,7 +87,8 @@ def test_oversampled_chaos_is_thinned_and_not_called_regular():
     assert found.value > 0.9
     assert 10 <= found.every <= 25
     assert found.n_used == len(lorenz[:: found.every])
-    assert f"every {found.every}th sample" in found.warnings[0].text
+    assert found.warnings[0].code == "oversampled"
+    assert found.warnings[0].numbers["every"] == found.every
 
 
 def test_verdict_waits_for_more_samples():

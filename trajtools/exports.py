@@ -129,6 +129,8 @@ def export(
     >>> path.read_text().split()[0]
     'step,loss'
     """
+    if not hasattr(run, "trajectory"):
+        raise DataError(f"export() takes an open Run, got a {type(run).__name__}; tt.open(file) opens one")
     target = Path(path)
     chosen = format or format_of(target)
     if chosen not in FORMATS:

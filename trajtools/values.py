@@ -129,7 +129,9 @@ def read_array(x: Any, name: str = "x") -> NDArray[Any]:
         array: NDArray[Any] = x
         return array
     if isinstance(x, Mapping):
-        raise DataError(f"{name} is a dict with {len(x)} entries; needed an array, or a list of states, one a step")
+        raise DataError(
+            f"{name} is a dict; needed an array, a table such as a DataFrame, or a list of states, one a step"
+        )
     raw = _plain(x, name)
     if isinstance(raw, np.ma.MaskedArray):
         if raw.dtype.kind in "iub":

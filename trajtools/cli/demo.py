@@ -40,7 +40,8 @@ PUBLISHED = "danovski2024"
 @click.option("--inits", type=click.IntRange(min=2), default=75, show_default=True, help="Initial conditions.")
 @click.option("--copies", type=click.IntRange(min=1), default=5, show_default=True, help="Perturbed copies of each.")
 @click.option("--steps", type=click.IntRange(min=10), default=300, show_default=True, help="Steps of gradient descent.")
-@click.option("--epsilon", type=float, default=1e-8, show_default=True, help="Size of the perturbation of a weight.")
+@click.option("--epsilon", type=click.FloatRange(min=0), default=1e-8, show_default=True,
+              help="Size of the perturbation of a weight.")  # fmt: skip
 @options.seed
 @click.option("--force", is_flag=True, help="Delete what an earlier demo left in the folder.")
 @options.strict

@@ -209,7 +209,10 @@ class Source:
         """Return a run with twins, or pairs (reference, copies)."""
         if self.foreign is not None:
             if not any(copies for _, copies in self.foreign.pairs):
-                raise DataError(f"{self.path.name} is declared to hold no copies of weights, which this command needs")
+                raise DataError(
+                    f"{self.path.name} is declared to hold no weights of copies, and this command needs them; "
+                    "`trajtools lyapunov` takes distances of twins"
+                )
             return self.foreign.pairs
         if self.table is None:
             return self.recorded_run()

@@ -171,7 +171,7 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) ->
         theiler, why = choose_window(array, distances=distances)
     needed = horizon + max(theiler, 1) + 1
     if length < 2:
-        raise DataError(f"there is {length} state, and neighbours need two at least: record more states")
+        raise DataError(f"neighbours need at least two states, and there are {length}: record more")
     if length < needed:
         raise DataError(
             f"{length} states are too few: following two states for horizon={horizon} steps, theiler={theiler} apart, "

@@ -294,7 +294,7 @@ def suggestion(path: str | os.PathLike[str]) -> str:
     >>> with h5py.File("other.h5", "w") as file:
     ...     file["W"] = np.random.default_rng(0).random((1, 3, 20, 5))
     >>> foreign.suggestion("other.h5").split(":")[0]
-    "its dataset 'W' has 4 axes of sizes (1, 3, 20, 5)"
+    "its dataset 'W' has the shape (1, 3, 20, 5)"
     """
     place = Path(path)
     try:
@@ -312,11 +312,11 @@ def suggestion(path: str | os.PathLike[str]) -> str:
     if likely and any(key in attributes for key in EPSILONS):
         options = f"{shlex.quote(str(path))} --layout {likely}"
         return (
-            f"its dataset {name!r} looks like the layout {likely}; `trajtools lyapunov {options}` measures it, "
-            f"this makes runs of it: trajtools convert {options} -o FOLDER"
+            f"its dataset {name!r} looks like the layout {likely}: measure it by `trajtools lyapunov {options}`, or "
+            f"turn it into runs by `trajtools convert {options} -o FOLDER`"
         )
     return (
-        f"its dataset {name!r} has {len(shape)} axes of sizes {shape}: `trajtools convert` and `lyapunov` read it if "
+        f"its dataset {name!r} has the shape {shape}: `trajtools convert` and `lyapunov` read it if "
         f'--dataset {name}, --axes "init member step entry" (a name for each axis) and --holds weights|distances say '
         "what it is"
     )

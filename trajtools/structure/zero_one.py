@@ -307,7 +307,7 @@ def _every(series: Floats, every: int | str) -> tuple[int, str, tuple[Reason, ..
     doubt = Reason("drift", "the series drifts; the test needs a stationary one") if choice.warnings else None
     if choice.value == 1:
         return 1, choice.reason, choice.warnings, doubt
-    text = "the series is oversampled: every {every}th sample is used ({why})"
+    text = "the series is oversampled: one sample in {every} is used ({why})"
     thinned = Reason.of("oversampled", text, every=choice.value, why=choice.reason)
     return choice.value, choice.reason, (thinned, *choice.warnings), doubt
 

@@ -530,7 +530,7 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     if not np.isfinite(middle).any():
         words = "at no value do half of the initial conditions reach the accuracy {accuracy:g}"
         if not any(p.times.shape[1] for p in points):
-            words = "no run has the metric that the training times are taken from (accuracy=)"
+            words = "no run has the metric of accuracy that training times are read from"
         never = Reason.of("accuracy-not-reached", words, accuracy=accuracy)
         nothing = (float("nan"), float("nan"))
         unit = sweep.time_unit

@@ -812,7 +812,7 @@ def _remedy(run: Any, name: str) -> str:
 def _series(run: Any, name: str, references: list[int], warnings: list[Reason]) -> Floats:
     """A metric of the references, shape (T, n); n = 0 where it was not recorded."""
     if name not in list(run.metrics):
-        warnings.append(Reason("no-metric", f"no metric {name!r}; it has {', '.join(run.metrics) or 'none'}"))
+        warnings.append(Reason("no-metric", f"no metric {name!r}; recorded: {', '.join(run.metrics) or 'none'}"))
         return np.empty((run.n_states, 0))
     values = run.metrics[name]
     if values.ndim == 1:
