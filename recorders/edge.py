@@ -227,7 +227,7 @@ class Edge(Result):
         lines = columns(head, [self._cells(part) for part in self._alike()])
         if np.isfinite(self.exponents).any():
             steps = int(self.settings.get("exponent_steps", EXPONENT_STEPS))
-            note = f"exponents: nats a step, after {steps - len(_burnt(self.growth))} of {steps} steps"
+            note = f"exponents: e-folds a step, after {steps - len(_burnt(self.growth))} of {steps} steps"
             lines.append(f"{note}; vectors agree within {AGREE:.0%} or {NATS / len(_burnt(self.growth)):.1g}")
         return lines
 

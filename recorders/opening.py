@@ -187,6 +187,8 @@ class Opening:
         self.first_step = 0 if step is None else operator.index(step)
         if self.first_step < 0:
             raise RecordingError(f"step={step}: steps count updates from 0")
+        if hparams is not None and not isinstance(hparams, Mapping):
+            raise RecordingError(f"hparams={hparams!r:.60}: pass a mapping, such as {{'lr': 0.1}}")
         table = MetricTable(self.structure.n_members, metrics)
         storage = self._new_storage()  # refuses what cannot be measured before the path is claimed
         origin = {**provenance(settings, user_provenance), **framework}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.types import Floats, Ints
 
@@ -207,6 +208,11 @@ class _Running:
                 self.losses[rate, seed] = np.asarray(self.train(rate, seed, rung), dtype=np.float64)
         begin = [self.losses[self.rates[0], seed][:SHORTEST_RUNG] for seed in self.seeds]
         at_start = float(np.median([losses[0] for losses in self.losses.values() if len(losses)]))
+        if not math.isfinite(at_start):
+            raise DataError(
+                f"the loss is {at_start:g} before the first update, so no rate can be compared: check the data, the "
+                "loss function and the initial weights"
+            )
         together = float(np.median(np.concatenate(begin)))
         # The slowest rate shows the loss of several batches at the start, unless it trains or diverges.
         slow = STALLED * abs(at_start) <= together <= DIVERGED * abs(at_start)
@@ -221,7 +227,9 @@ class _Running:
     def level(self, rate: float) -> float:
         """Score over the first loss, both above the smallest possible loss."""
         span = self.first - self.floor
-        return (self.score(rate) - self.floor) / span if span > 0 else math.inf
+        if span > 0:
+            return (self.score(rate) - self.floor) / span
+        return 1.0 if self.score(rate) <= self.first else math.inf
 
     def best_level(self) -> float:
         return min((self.level(rate) for rate in self.alive), default=math.inf)

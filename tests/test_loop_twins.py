@@ -10,7 +10,7 @@ from torch_training import batches, flat  # noqa: E402
 import trajtools as tt  # noqa: E402
 from recorders import RecordingWarning  # noqa: E402
 from recorders.torch import LoopTwins, Recorder  # noqa: E402
-from trajtools.errors import RecordingError  # noqa: E402
+from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]
 
@@ -178,6 +178,12 @@ def test_what_cannot_have_twins_is_refused_in_one_sentence(monkeypatch):
     with pytest.raises(RecordingError, match=r"cannot be copied: TypeError.*without twins"):
         LoopTwins(model, optimizer)
     del model.stream
+    with pytest.raises(ArchitectureError, match="trains no parameter of this model"):
+        LoopTwins(model, OPTIMISERS["momentum"](network().parameters()))
+    with pytest.raises(RecordingError, match=r"optimizer='sgd': pass a torch\.optim\.Optimizer"):
+        LoopTwins(model, "sgd")
+    with pytest.raises(ArchitectureError, match=r"must be a torch\.nn\.Module, got str"):
+        LoopTwins("model", optimizer)
     scaler = torch.amp.GradScaler("cpu")
     with pytest.raises(RecordingError, match=r"LoopTwins\(\.\.\., scaler=scaler\)"):
         LoopTwins(model, optimizer).step(lambda *_: scaler.update())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recorders.race import GRID, RATIO, late, run_race, rungs
+from trajtools.errors import DataError
 from trajtools.reasons import codes
 
 
@@ -51,6 +52,18 @@ def basin(best, speed=0.05, floor=0.0):
         return floor + (1 - floor) * np.exp(-decay * t)
 
     return loss
+
+
+def test_a_loss_that_is_not_finite_at_the_start_is_an_error_and_not_a_divergence():
+    for value in (np.nan, np.inf):
+        with pytest.raises(DataError, match="before the first update"):
+            raced(lambda rate, t, seed, value=value: np.full(len(t), value))
+
+
+def test_a_loss_that_begins_at_zero_and_stays_there_moves_nothing():
+    race, _ = raced(lambda rate, t, seed: np.zeros(len(t)))
+    assert codes(race.reasons) == ("nothing-moved",)
+    assert "diverged" not in race.states
 
 
 @pytest.mark.parametrize("best", [3e-4, 1e-3, 0.02, 0.1, 1.0, 7.0])

@@ -365,6 +365,12 @@ def test_what_is_no_metric_does_not_end_the_training(tmp_path, value, words):
     assert re.search(words, remark)
 
 
+def test_hyper_parameters_are_a_mapping(tmp_path):
+    with pytest.raises(RecordingError, match="hparams=3: pass a mapping"):
+        Recorder(tmp_path / "a.h5", network(), hparams=3)
+    assert not (tmp_path / "a.h5").exists()
+
+
 def test_a_metric_that_cannot_be_named_is_refused_and_the_recorder_goes_on(tmp_path):
     with Recorder(tmp_path / "a.h5", network(), strict=True) as rec:
         for name in ("", "a\0b", "x" * 65):

@@ -256,6 +256,11 @@ def test_a_copied_optimiser_is_noticed_at_close(tmp_path):
     assert read(tmp_path)[1] == [0]
 
 
+def test_no_state_is_refused(tmp_path):
+    with pytest.raises(ArchitectureError, match=r"a state is a torch module.*; got NoneType"):
+        opened(tmp_path, None)
+
+
 def test_an_optimiser_of_another_model_is_refused(tmp_path):
     with pytest.raises(ArchitectureError, match="trains no parameter of this model"):
         opened(tmp_path, network(), optimizer=OPTIMISERS["sgd"](network().parameters()))

@@ -84,7 +84,7 @@ def find_edge(
     Raises
     ------
     DataError
-        If there are no batches, or an argument is invalid.
+        If there are no batches, an argument is invalid, or the loss is not finite before the first update.
 
     Examples
     --------

@@ -91,7 +91,7 @@ def find_edge(
     Raises
     ------
     DataError
-        If there are no batches, or an argument is invalid.
+        If there are no batches, an argument is invalid, or the loss is not finite before the first update.
     ArchitectureError
         If the model is sharded or has no trainable parameters.
 

@@ -20,6 +20,7 @@ from recorders.background import RecordingWarning
 from recorders.planting import check_replant, seed_of
 from recorders.torch.modules import Walk, devices_of, innermost, refuse_sharded, same_noise, unwrap
 from recorders.torch.ranks import from_first_rank, is_first_rank, n_ranks, over_ranks
+from recorders.torch.recorder import followed
 from recorders.torch.transfer import from_host
 from recorders.torch.twins import ModuleTwins, copy_optimizer, drawn
 from trajtools.errors import RecordingError
@@ -91,9 +92,10 @@ class LoopTwins(ModuleTwins):
     Raises
     ------
     PerturbationError, ArchitectureError
-        As in `perturb`.
+        As in `perturb`; ArchitectureError also if the optimiser trains no parameter of the model.
     RecordingError
-        If the model cannot be copied, or is trained by several processes and not wrapped in DistributedDataParallel.
+        If `optimizer` is none, or the model cannot be copied, or is trained by several processes and not wrapped in
+        DistributedDataParallel.
 
     Notes
     -----
@@ -156,6 +158,7 @@ class LoopTwins(ModuleTwins):
         assert perturbed.perturbation is not None
         table = (Member("reference"), *perturbed.members)
         super().__init__(table, perturbed[0].made, False, perturbation=perturbed.perturbation, replant=replant)
+        followed(optimizer, [unwrap(model)])  # copies of an optimiser of another model would train nothing
         self._single = not isinstance(optimizer, list | tuple)
         optimizers = [optimizer] if self._single else list(optimizer)
         self._original = Copy(model, optimizers, list(schedulers))

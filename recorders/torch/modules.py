@@ -31,6 +31,8 @@ BIAS = Role("bias", -1, 0)
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Unwrap a module from torch.compile and data parallelism."""
+    if not isinstance(model, nn.Module):
+        raise ArchitectureError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     shells = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         if isinstance(model, shells):

@@ -501,7 +501,7 @@ def _simplest(state: Any) -> Any:
         return state
     if isinstance(state, Mapping):
         return state
-    models = [state] if isinstance(state, nn.Module) else list(state)
+    models = list(state) if isinstance(state, Iterable) and not isinstance(state, str | nn.Module) else [state]
     for model in models:
         if not isinstance(model, nn.Module):
             raise ArchitectureError(
