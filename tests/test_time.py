@@ -220,6 +220,7 @@ def test_neighbours_of_a_trajectory_know_their_steps_and_those_of_an_array_do_no
     path = tt.Trajectory.from_array(x, step=np.arange(1500) * 10)
     stepped = tt.rosenstein(path, theiler=5, horizon=12).fit()
     assert array.unit == "1/sample"
+    assert tt.lyapunov(x, window=(0, 400)).unit == "1/sample"
     assert_allclose(stepped.value, array.value / 10)
     with pytest.raises(DataError, match="steps_per_sample="):
         array.per("step")

@@ -136,7 +136,7 @@ def _median(values: Any) -> float:
 @click.option("--neighbors", type=click.IntRange(min=1), help="Number of nearest states that recur, for each state.")
 @options.metric("l2")
 @options.scale
-@click.option("--theiler", type=click.IntRange(min=0), help="Ignore lags below this.  [default: of the convention]")
+@click.option("--theiler", type=click.IntRange(min=0), help="Ignore lags below this.  [default: the convention's]")
 @click.option("--convention", type=click.Choice(CONVENTIONS), default="standard", show_default=True,
               help="Definitions of the measures.")  # fmt: skip
 @click.option("--embed", type=options.embedding, metavar="DIM,DELAY", help="Delay coordinates.")

@@ -497,7 +497,9 @@ def _windows_text(run: str, windows: Windows) -> Block:
         for w, one in enumerate(windows.exponents)
     ]
     low, high = windows.max_gain_between
-    gain = f"largest cumulative gain: {number(windows.max_gain)} e-folds, from step {low} to {high}"
+    gain = "no window has a known gain"
+    if windows.max_gain == windows.max_gain:
+        gain = f"largest cumulative gain: {number(windows.max_gain)} e-folds, from step {low} to {high}"
     return [f"{run}, window by window:", table(head, rows, right={1, 2, 4}), bullets(gain, windows.warnings)]
 
 

@@ -1104,7 +1104,7 @@ def _buffers_per_weight(optimizer: Optimizer) -> int:
 def _windowed(x: Any, window: tuple[int, int]) -> Any:
     if isinstance(x, (Trajectory, Distances)):
         return x.window(*window)
-    return Trajectory.from_array(x).window(*window)
+    return Trajectory.from_array(x, time_unit="sample").window(*window)
 
 
 def _distance_record(x: Any, dt: float | None, optimizer: Optimizer, issues: tuple[Reason, ...]) -> Record:
