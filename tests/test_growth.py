@@ -258,7 +258,7 @@ def test_curves_that_end_when_twins_are_planted_anew_ask_for_fewer_plantings():
     curves = 1e-6 * np.exp(0.025 * np.arange(60) + 0.02 * rng.standard_normal((12, 60)))
     once = from_distances(curves)
     anew = replace(once, start=np.repeat([0, 60, 120, 180], 3))
-    for growth, way in ((once, ": record longer"), (anew, ": leave more steps between plantings")):
+    for growth, way in ((once, "record longer than"), (anew, "between plantings (replant=)")):
         found = growth.fit()
         assert found.reasons[0].code == "too-little-growth", found.reasons
         assert way in found.reasons[0].text

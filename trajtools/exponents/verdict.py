@@ -419,13 +419,15 @@ def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason
             )
             return Reason.of("too-little-growth", text, rise=rise, room=max(room, 0.0), needed=FEWEST_EFOLDS, way=way)
     else:
-        how = "leave more steps between plantings (replant=)" if _replanted(fit) else "record longer"
-        way = f"follow each perturbation for longer than {time:g} {time_units(fit.growth.time_unit)}: {how}"
+        span = f"{time:g} {time_units(fit.growth.time_unit)}"
+        way = f"record longer than {span}"
+        if _replanted(fit):
+            way = f"leave more than {span} between plantings (replant=)"
     growing = int(np.sum(fit.rises >= ONSET + FEWEST_EFOLDS))
     if growing and no_phase:
         text = (
-            "{growing} of {curves} curves (one for each initial condition and start) rise by {least:g} e-folds or "
-            "more, too few to measure their growth: three of one start are needed, or all where it has fewer; train "
+            "of {curves} curves (one for each initial condition and start), {growing} rise by {least:g} e-folds or "
+            "more, too few to measure their growth: it takes three of one start, or all where it has fewer; train "
             "more initial conditions, or {way}"
         )
         values = {"growing": growing, "curves": len(rows), "least": ONSET + FEWEST_EFOLDS, "way": way}
