@@ -181,6 +181,9 @@ def test_a_sweep_says_onset_and_minimum(trained):
         "end-of-range",
     }
     assert "do they coincide: not decided" in said
+    reasons = [line for line in said.splitlines() if line.startswith("  - ")]
+    assert len(set(reasons)) == len(reasons)
+    assert "is not auto, trajectory, metric:NAME or none" in call("sweep", trained, "--exponent", "x", code=2).stderr
     assert "no run with the hyper-parameter 'width'" in call("sweep", trained, "--x", "width", code=1).stderr
 
 

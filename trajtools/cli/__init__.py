@@ -134,7 +134,9 @@ def _with_options(text: str) -> str:
         if match[1] not in known or (opened > 0 and before[opened - 1].isalnum()):  # an argument of a call in Python
             return match[0]
         value = next((one for one in match.groups()[1:] if one is not None), None)
-        return known[match[1]] if value is None else f"{known[match[1]]} {value}"
+        if value is None:
+            return known[match[1]]
+        return f"{known[match[1]]} {'none' if value == 'None' else value}"
 
     return _ARGUMENT.sub(option, text)
 

@@ -109,6 +109,13 @@ def detrending(text: str) -> str | int:
     return int(text) if text.isdigit() else text
 
 
+def measured_exponent(text: str) -> str:
+    """Read which exponent a sweep measures."""
+    if text not in ("auto", "trajectory", "none") and not text.startswith("metric:"):
+        raise click.BadParameter(f"{text!r} is not auto, trajectory, metric:NAME or none")
+    return text
+
+
 def learning_rates(text: str) -> list[float]:
     """Read positive numbers separated by commas."""
     try:

@@ -53,7 +53,8 @@ CACHE_DAYS = 90  # since its last use, after which a cache that nobody named is 
               help="Accuracy to be reached; repeatable.")  # fmt: skip
 @click.option("--stays", type=click.IntRange(min=1), default=1, show_default=True,
               help="Number of recorded states that it must be held for.")  # fmt: skip
-@click.option("--exponent", default="auto", show_default=True, help="auto, trajectory, metric:NAME, or none.")
+@click.option("--exponent", type=options.measured_exponent, default="auto", show_default=True, metavar="WHICH",
+              help="auto, trajectory, metric:NAME, or none.")  # fmt: skip
 @click.option("--control", default="control", show_default=True, help="Runs with this in their hparams are controls.")
 @click.option("--scaling", metavar="NAME,NAME", help="Fit a power law of the training time in these hyper-parameters.")
 @options.workers
@@ -234,7 +235,9 @@ def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Blo
         both = result.coincidence(rng=seed)
         blocks.append(bullets("onset of chaos:", both.onset.reasons))
         blocks.append(bullets("fastest training:", both.fastest.reasons))
-        blocks.append(bullets(f"do they coincide: {both.verdict}", both.reasons))
+        said = {str(reason) for reason in (*both.onset.reasons, *both.fastest.reasons)}
+        new = [reason for reason in both.reasons if str(reason) not in said]
+        blocks.append(bullets(f"do they coincide: {both.verdict}", new))
     if factors is not None:
         blocks.append(str(result.scaling(factors, rng=seed)))
     return blocks

@@ -171,8 +171,8 @@ def refuse_options(names: list[str], path: Path) -> None:
     """Refuse options that need a recorded file."""
     if names:
         raise DataError(
-            f"{', '.join(names)}: only for recorded files; {path.name} is a table, which holds one trajectory. Drop "
-            "the option, or record twins (recorders.Recorder)"
+            f"{', '.join(names)}: only for recorded files; {path.name} is a table, which holds one trajectory: drop "
+            f"{'it' if len(names) == 1 else 'them'}"
         )
 
 

@@ -231,7 +231,7 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     settings = {"above": above, "level": level, "points": len(curve.x), "left_out": left_out}
     settings["times_stable"] = TIMES_STABLE
     if len(curve.x) < 2:
-        words = "an onset needs tested exponents at two values of the hyper-parameter at least; this sweep has {values}"
+        words = "an onset needs tested exponents at two or more values of the hyper-parameter; this sweep has {values}"
         few = Reason.of("too-few-values", words, values=len(curve.x))
         return _none(bracket, (few, *silent), float("nan"), level, settings)
     limit, stable = _limits(curve, above)

@@ -878,7 +878,7 @@ def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -
     if asked.startswith("metric:"):
         return recorded(run, asked.removeprefix("metric:"), rng)
     if asked not in NAMES:
-        raise SelectionError(f"exponent={asked!r} is none of {', '.join(map(repr, NAMES))}, 'metric:NAME' and None")
+        raise SelectionError(f"exponent={asked!r} is not {', '.join(map(repr, NAMES))}, 'metric:NAME' or None")
     if asked == "auto" and not has_twins(run):
         warnings.append(Reason("no-twins", "no twins: no exponent"))
         return None
