@@ -186,3 +186,10 @@ def test_one_member_has_no_twins_and_the_command_says_so(files):
 
 def test_strict_tells_what_is_inconclusive(files):
     call("lyapunov", files["three states"], "--strict", code=3)
+
+
+@pytest.mark.parametrize("wrong", [None, 3.0, [1, 2], np.zeros(3), [["a.h5"]]], ids=repr)
+@pytest.mark.parametrize("read", [tt.open, tt.open_runs, tt.sweep], ids=lambda f: f.__name__)
+def test_what_is_no_path_is_refused_in_a_sentence(read, wrong):
+    with pytest.raises(DataError, match="got a"):
+        read(wrong)

@@ -69,12 +69,9 @@ def open(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, iso
     ...     run.n_states, run.hparams["lr"]
     (5, 0.1)
     """
-    if not isinstance(path, str | os.PathLike | Iterable):
-        raise DataError(f"open() got a {type(path).__name__}; needed the path of a file, a pattern or a list of files")
-    listed = [path] if isinstance(path, str | os.PathLike) else list(path)
-    files = [file for one in listed for file in _paths(one)]
-    if not files:
-        raise DataError("open() got no path; needed a file, a pattern or a list of files")
+    files = [
+        file for one in listed_paths(path, "open()", "a file, a pattern or a list of files") for file in _paths(one)
+    ]
     runs = [open_isolated(file) if isolated else Run(file) for file in dict.fromkeys(files)]
     first = runs[0]
     if len(runs) == 1 and first.shard is None:
@@ -566,13 +563,20 @@ def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     {'lr': 0.1}
     >>> folder.cleanup()
     """
-    if not isinstance(paths, str | os.PathLike | Iterable):
-        raise DataError(f"open_runs() got a {type(paths).__name__}; needed files, folders or patterns")
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not listed:
-        raise DataError("open_runs() got no path; needed files, folders or patterns")
+    listed = listed_paths(paths, "open_runs()", "files, folders or patterns")
     files = [file for path in listed for file in run_files(path)]
     return Runs(list(dict.fromkeys(files)))
+
+
+def listed_paths(paths: Any, who: str, needed: str) -> list[str | os.PathLike[str]]:
+    """One path or several as a list; `who` and `needed` are for the sentence where they are none."""
+    listed = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | os.PathLike) else [paths]
+    if not listed:
+        raise DataError(f"{who} got no path; needed {needed}")
+    for one in listed:
+        if not isinstance(one, str | os.PathLike):
+            raise DataError(f"{who} got a {type(one).__name__}; needed {needed}")
+    return listed
 
 
 def run_files(path: str | os.PathLike[str]) -> list[Path]:

@@ -487,8 +487,8 @@ def _compared_with_space(estimates: list[Estimate], usable: list[Estimate]) -> t
             "{dimensions} of {tried} embedding dimensions have a scaling region, the largest is {last}, and saturation "
             "takes 3: the slope need not be the dimension of an attractor"
         )
-        numbers = {"dimensions": len(values), "tried": len(estimates), "last": space}
-        return "inconclusive", Reason.of("too-few-dimensions", text, **numbers)
+        counts = {"dimensions": len(values), "tried": len(estimates), "last": space}
+        return "inconclusive", Reason.of("too-few-dimensions", text, **counts)
     growth = abs(values[-1] - values[-3]) / max(abs(values[-1]), VAGUE)
     last = "from embedding dimension {first} to {last} it changes by {change:.1%}: "
     numbers = {"first": usable[-3][0].space, "last": space, "change": growth}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -623,12 +624,15 @@ def _paths(files: Any, chosen: Callable[[Run], bool] | None) -> list[Path]:
     if isinstance(files, Mapping):
         items = [files] if isinstance(files, Runs) else list(files.values())
     else:
-        items = [files] if isinstance(files, (str, Path)) or hasattr(files, "hparams") else list(files)
+        several = isinstance(files, Iterable) and not isinstance(files, str) and not hasattr(files, "hparams")
+        items = list(files) if several else [files]
     paths: list[Path] = []
     for item in items:
         if not isinstance(item, Runs) and hasattr(item, "hparams"):
             paths += [item.path] if chosen is None or chosen(item) else []
             continue
+        if not isinstance(item, (Runs, str, os.PathLike)):
+            raise DataError(f"a sweep compares files, folders, patterns or runs; got a {type(item).__name__}")
         for path in (item if isinstance(item, Runs) else open_runs(item)).paths.values():
             if chosen is None:
                 paths.append(path)
