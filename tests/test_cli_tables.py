@@ -125,6 +125,9 @@ def test_arrays_that_are_no_trajectory_are_refused(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(FormatError, match="a trajectory is"):
             read_table(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "nothing.npy", np.empty((0, 2)))
+    for command in ("lyapunov", "distances", "correlation", "dimension", "recurrence"):
+        assert "without numbers" in call(command, tmp_path / "nothing.npy", code=1).stderr
     objects = np.array([{}, []], dtype=object)
     np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
     with pytest.raises(FormatError, match=r"not a \.npy file of numbers"):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.divergence import Divergence
-from trajtools.exponents.fit_neighbors import find_plateau, fit_neighbors, saturation, standard_error
+from trajtools.exponents.fit_neighbors import find_plateau, fit_neighbors, more_states, saturation, standard_error
 from trajtools.reasons import codes
 
 RATE = 0.2
@@ -221,3 +221,10 @@ def test_the_standard_error_is_that_of_a_weighted_mean():
     blocks = rng.standard_normal((50, 1))
     assert_allclose(standard_error(blocks, np.ones(50)), blocks.std(ddof=1) / np.sqrt(50))
     assert np.isnan(standard_error(blocks[:1], np.ones(1)))
+
+
+def test_more_states_than_anybody_records_are_no_advice():
+    for dimension, reachable in ((2.0, True), (8.0, False)):
+        advice, times = more_states(1.2, dimension)
+        assert times == pytest.approx(np.exp(1.2 * dimension))
+        assert ("out of reach" in advice) is not reachable

@@ -170,9 +170,10 @@ class Table:
 def refuse_options(names: list[str], path: Path) -> None:
     """Refuse options that need a recorded file."""
     if names:
+        way = "drop it" if len(names) == 1 else "drop them"
+        way += ", or record twins (recorders.Recorder)" if "--method twins" in names else ""
         raise DataError(
-            f"{', '.join(names)}: only for recorded files; {path.name} is a table, which holds one trajectory: drop "
-            f"{'it' if len(names) == 1 else 'them'}"
+            f"{', '.join(names)}: only for recorded files; {path.name} is a table, which holds one trajectory: {way}"
         )
 
 
@@ -292,10 +293,13 @@ def _counts_rows(values: Any) -> bool:
 def _read_npy(path: Path) -> tuple[dict[str, Any], NDArray[Any] | None]:
     import numpy as np
 
+    with path.open("rb") as file:
+        written = file.read(6) == b"\x93NUMPY"
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise FormatError(f"{path} is not a .npy file of numbers ({error}); write it with numpy.save") from error
+        why = f" ({error})" if written else ""  # else numpy takes it for a pickle, and says how to trust it
+        raise FormatError(f"{path} is not a .npy file of numbers{why}; write it with numpy.save") from error
     if array.dtype.names is not None and array.ndim == 1:
         return {str(name): array[name] for name in array.dtype.names}, None
     columns = _columns_of_array(array, path)
@@ -307,6 +311,8 @@ def _columns_of_array(array: Any, path: Path, name: str = "") -> dict[str, Any]:
         raise FormatError(
             f"{path} holds an array {array.shape} of {array.dtype}; a trajectory is (T,) or (T, d), of real numbers"
         )
+    if not array.size:
+        raise FormatError(f"{path} holds an array {array.shape} without numbers")
     if array.ndim == 1:
         return {name or "0": array}
     return {f"{name}[{at}]" if name else str(at): array[:, at] for at in range(array.shape[1])}

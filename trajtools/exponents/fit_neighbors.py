@@ -30,6 +30,7 @@ FEWEST_EFOLDS = 1.0  # of a fitted window
 
 
 FEWEST_STEPS = 3  # of a fitted window: fewer show no curvature
+OUT_OF_REACH = 1000.0  # times as many states, which nobody records
 UNBENT = 2.0  # e-folds of a window; shorter ones hide how much finite distances bend the curve
 MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end; the second if the first leaves no window
 FLAT_SHARE = 0.1  # largest share of the rise in the last quarter of a saturated curve
@@ -382,9 +383,11 @@ def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
 def more_states(efolds: float, dimension: float) -> tuple[str, float]:
     """Advice to record more, and how many times as many states give neighbours that many e-folds closer."""
     if not (efolds > 0 and np.isfinite(dimension)):
-        return "record more states", float("nan")
+        return "record more states, so that neighbours are closer", float("nan")
     times = float(np.exp(min(efolds * dimension, 700.0)))
-    return f"record about {times:.2g} times as many states", times
+    if times > OUT_OF_REACH:
+        return f"closer neighbours would take about {times:.2g} times as many states, which is out of reach", times
+    return f"record about {times:.2g} times as many states, so that neighbours are closer", times
 
 
 def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: float) -> tuple[str, tuple[Reason, ...]]:
@@ -417,7 +420,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float, dimension: f
         no_window = Reason.of(
             "no-exponential-regime",
             "no window of {needed_steps} steps below saturation spans {needed} e-fold: there is no exponential regime "
-            "in {steps} steps; {advice}, so that neighbours are closer",
+            "in {steps} steps; {advice}",
             advice=advice,
             times=times,
             needed_steps=FEWEST_STEPS,

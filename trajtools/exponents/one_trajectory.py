@@ -598,7 +598,7 @@ def _objection(fit: Exponent) -> Reason | None:
     ):
         text = (
             "the growth is measured over {gain:.1f} e-folds and does not lead to saturation: an exponential would; "
-            "{needed:g} e-folds are needed; {advice}, so that neighbours are closer, or use a longer horizon"
+            "{needed:g} e-folds are needed; {advice}, or use a longer horizon"
         )
         gain = float(fit.settings["gain"])
         advice, times = more_states(UNBENT - gain, fit.settings["density_dimension"])
