@@ -304,6 +304,13 @@ def test_a_column_of_times_is_the_clock_of_a_table():
         tt.embedding.embed(pd.DataFrame({"x": SHORT[:, 0], "time": np.arange(240)}), 2)
 
 
+def test_booleans_beside_numbers_are_numbers():
+    pd = pytest.importorskip("pandas")
+    high = SHORT[:, 0] > 0
+    table = pd.DataFrame({"x": SHORT[:, 0], "high": high})
+    same(tt.pairwise(table)[:], tt.pairwise(np.c_[SHORT[:, 0], high])[:])
+
+
 def test_rows_out_of_the_order_of_their_numbers_are_sorted():
     pd = pytest.importorskip("pandas")
     even, whole = pd.DataFrame(SHORT), spectrum(SHORT)

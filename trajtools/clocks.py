@@ -223,8 +223,8 @@ def _refuse_repeated(stamps: NDArray[Any], rows: Ints, what: str) -> None:
     if len(repeated):
         at = int(repeated[0])
         raise DataError(
-            f"{what} repeats: rows {rows[at]} and {rows[at + 1]} are both at {_shown(stamps[at])} ({len(repeated)} "
-            "such rows); remove the duplicates, or average them, or analyse several series one by one"
+            f"{what} repeats: rows {rows[at]} and {rows[at + 1]} are both at {_shown(stamps[at])} ({len(repeated)} of "
+            f"{len(stamps)} rows repeat one); remove the duplicates, average them, or analyse several series one by one"
         )
 
 

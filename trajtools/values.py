@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trajtools.clocks import UNIT_OF_SPELLING, Clock, even_clock, parse_dates, time_name
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
+from trajtools.wording import one_unit, time_units
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
 MOST_NAMED = 5  # columns that a message lists
@@ -322,8 +323,9 @@ def split_clock(columns: Mapping[str, NDArray[Any]], name: str) -> tuple[str | N
         unit = (time_name(label) or ("", "time"))[1]
         clock = even_clock(columns[label], f"the column {label!r} of {name}", unit=unit)
         if clock is not None:
-            text = "the column {column!r} is the clock ({dt:g} {unit} between rows), not a coordinate of the state"
-            remark = Reason.of("clock-column", text, column=label, dt=clock.dt, unit=clock.unit)
+            text = "the column {column!r} is the clock (a row every {dt:g} {units}), not a coordinate of the state"
+            units = one_unit(clock.unit) if clock.dt == 1 else time_units(clock.unit)
+            remark = Reason.of("clock-column", text, column=label, dt=clock.dt, unit=clock.unit, units=units)
             return label, clock, (remark,)
     return None, None, ()
 
@@ -369,8 +371,9 @@ def _read_pandas(x: Any, name: str) -> Values:
         raise DataError(f"{name} has several columns of one name, of {_listed(labels)}; rename them")
     numbers = all(getattr(kind, "kind", "O") in "fiub" and not hasattr(kind, "na_value") for kind in x.dtypes)
     timed = clock is None and any(time_name(label) is not None for label in labels)
-    if numbers and not timed:  # one block, which pandas may hold without a copy
-        return ordered(Values(np.asarray(x), tuple(labels), clock))
+    block = np.asarray(x) if numbers and not timed else None  # which pandas may hold without a copy
+    if block is not None and block.dtype.kind != "O":  # numbers beside booleans make objects
+        return ordered(Values(block, tuple(labels), clock))
     columns = {label: _pandas_column(x.iloc[:, at], f"{name}[{label!r}]") for at, label in enumerate(labels)}
     return _table(columns, name, clock)
 

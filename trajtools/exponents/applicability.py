@@ -38,7 +38,7 @@ FLOOR_FACTOR = 10.0  # smallest usable distance over the rounding of the stored 
 REPEATS = 0.5  # largest share of references that recur exactly
 SATURATION = 0.5  # e-folds below the maximum of the mean log distance where a probe counts as saturated
 TWINS = (
-    "twins can tell: perturbed copies that are trained along (`Twins` of the recorders), analysed by trajtools.twins"
+    "twins can tell: perturbed copies that are trained beside it (`Twins` of the recorders), read by trajtools.twins"
 )
 SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # reason codes
 

@@ -193,7 +193,7 @@ def _with_twins(exponent: Exponent, step: Ints | None, width: int) -> Exponent:
     missing = {"not-analysable", *SUGGEST_TWINS} & set(codes(exponent.reasons))
     if exponent.verdict != "inconclusive" or not missing or width < 2:
         return exponent
-    text = f"of a training, {TWINS}" if step is not None else f"if these are states of a training, {TWINS}"
+    text = TWINS if step is not None else f"if these are states of a training, {TWINS}"
     return replace(exponent, reasons=(*exponent.reasons, Reason("use-twins", text)))
 
 
