@@ -264,6 +264,13 @@ def test_curves_that_end_when_twins_are_planted_anew_ask_for_fewer_plantings():
         assert way in found.reasons[0].text
 
 
+def test_too_short_a_region_asks_for_a_longer_one_and_not_for_a_longer_record():
+    growth = from_distances(1e-9 * np.exp(0.2 * np.arange(100.0)) * np.array([[1.0], [1.1], [0.9], [1.05]]))
+    found = growth.fit((0.0, 6.0))
+    assert found.reasons[0].code == "too-little-growth", found.reasons
+    assert "fit a longer region" in found.reasons[0].text
+
+
 def test_too_few_e_folds_are_inconclusive_and_name_the_way_out():
     short = logistic_growth(0, n=4).fit()
     assert short.verdict == "inconclusive"

@@ -534,7 +534,7 @@ def test_scaled_columns_do_not_depend_on_their_units(name):
 def test_scale_is_for_columns():
     with pytest.raises(UnknownNameError, match="no scale 'max'"):
         tt.lyapunov(SHORT, scale="max")
-    with pytest.raises(DataError, match="scale='std' is for the columns"):
+    with pytest.raises(DataError, match="scale='std' divides the columns"):
         tt.recurrence(tt.pairwise(SHORT), scale="std")
     flat = np.c_[SHORT, np.ones(240)]
     same(tt.pairwise(flat, scale="std").values, tt.pairwise(SHORT, scale="std").values)

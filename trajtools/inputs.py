@@ -387,8 +387,7 @@ def _factor(states: Any, scale: str, name: str) -> Floats:
         states = np.asarray(states)
     if not isinstance(states, np.ndarray) or states.ndim > 2:
         raise DataError(
-            f"scale={scale!r} is for the columns of states (T, d); {name} is a {type(states).__name__} and has "
-            "none; omit scale="
+            f"scale={scale!r} divides the columns of an array of states (T, d), and {name} has none; omit scale="
         )
     spread = _spread(states if states.ndim == 2 else states[:, None])
     return np.where(spread > 0, spread, 1.0)

@@ -134,7 +134,7 @@ def _with_options(text: str) -> str:
         if match[1] not in known or (opened > 0 and before[opened - 1].isalnum()):  # an argument of a call in Python
             return match[0]
         value = next((one for one in match.groups()[1:] if one is not None), None)
-        if value is None:
+        if value in (None, "True"):  # "True" is that of a switch
             return known[match[1]]
         return f"{known[match[1]]} {'none' if value == 'None' else value}"
 

@@ -369,7 +369,8 @@ def _correlation_text(label: str, result: Autocorrelation) -> Block:
         layers = [number(float(values[at])) for values in result.layer_values]
         time = [] if in_steps else [f"{float(result.time[at]):.6g}"]
         rows.append([str(result.lag[at]), *time, number(float(result.values[at])), band, *layers])
-    head = ["lag", *([] if in_steps else [result.time_unit]), "autocorrelation", "band of the null", *result.layers]
+    head = ["lag", *([] if in_steps else [result.time_unit]), "autocorrelation", "band of the null"]
+    head += [f"{result.settings['per']} {name}" for name in result.layers]
     block: list[Any] = [label, table(head, rows, right=range(2 if in_steps else 3))]
     if np.isfinite(result.p_value):
         block.append(f"largest value at any lag: p = {number(result.p_value)} against {result.null}")

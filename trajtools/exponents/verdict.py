@@ -421,14 +421,16 @@ def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason
     else:
         span = f"{time:g} {time_units(fit.growth.time_unit)}"
         way = f"record longer than {span}"
-        if _replanted(fit):
+        if fit.fixed_region:
+            way = "fit a longer region"
+        elif _replanted(fit):
             way = f"leave more than {span} between plantings (replant=)"
     growing = int(np.sum(fit.rises >= ONSET + FEWEST_EFOLDS))
     if growing and no_phase:
         text = (
-            "of {curves} curves (one for each initial condition and start), {growing} rise by {least:g} e-folds or "
-            "more, too few to measure their growth: it takes three of one start, or all where it has fewer; train "
-            "more initial conditions, or {way}"
+            "only {growing} of {curves} curves (one for each initial condition and start) reached {least:g} e-folds, "
+            "too few to measure their growth: it takes three of one start, or all where it has fewer; train more "
+            "initial conditions, or {way}"
         )
         values = {"growing": growing, "curves": len(rows), "least": ONSET + FEWEST_EFOLDS, "way": way}
         return Reason.of("few-curves-grow", text, **values)

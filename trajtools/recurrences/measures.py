@@ -842,7 +842,7 @@ def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) ->
     least = max(result.theiler, 1) + 2
     if not least <= size <= length:
         raise DataError(
-            f"size={size}: a window needs between {least} states (theiler={result.theiler}) and all {length}"
+            f"a window of {size} states: it takes between {least} states (theiler={result.theiler}) and all {length}"
         )
     start = np.arange(0, length - size + 1, step, dtype=np.int64)
     quantified = [_one(result, int(a), int(a) + size, each) for a in start]

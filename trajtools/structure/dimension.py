@@ -250,7 +250,8 @@ def correlation_dimension(
     series = _series(x, metric)
     if series is None:
         if dims is not None or delay is not None:
-            raise DataError(f"dims={dims!r} and delay={delay!r} apply to a series (T,) only; states are not embedded")
+            passed = [f"{name}={value!r}" for name, value in (("dims", dims), ("delay", delay)) if value is not None]
+            raise DataError(f"{' and '.join(passed)}: only for a series (T,); states are not embedded")
         states, every, thinned = _thinned(x, metric, most)
         pairs = find_pairs(states, metric=metric, theiler=_shortened(theiler, every))
         sums = sum_of(pairs, radii, _COUNTED)
