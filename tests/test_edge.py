@@ -562,6 +562,19 @@ def test_torch_and_jax_find_the_same_edge(torch, find_edge):
 
 
 @pytest.mark.jax
+def test_jax_takes_functions_of_the_parameters_and_of_the_rate():
+    jax = pytest.importorskip("jax")
+    optax = pytest.importorskip("optax")
+    from recorders.jax import find_edge
+
+    params, data = {"w": jax.numpy.ones(2)}, [(jax.numpy.ones(2),)]
+    with pytest.raises(DataError, match="a function of the rate"):
+        find_edge(params, data, lambda p, x: (p["w"] @ x) ** 2, optax.sgd(0.1))
+    with pytest.raises(DataError, match="loss_fn must be a function"):
+        find_edge(params, data, "mse", optax.sgd)
+
+
+@pytest.mark.jax
 def test_jax_measures_a_network_with_dead_inputs_under_adam():
     # Weights that never have a gradient: Adam has no derivative there.
     jax = pytest.importorskip("jax")

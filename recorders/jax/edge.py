@@ -28,6 +28,7 @@ from recorders.edge import (
 from recorders.jax.tangents import floating
 from recorders.jax.trees import float64, is_weight
 from recorders.jax.twins import Lockstep
+from trajtools.errors import DataError
 from trajtools.types import Floats, RealArrayLike
 
 NEVER = 1e-18  # a gradient whose square is lost in float32
@@ -99,6 +100,13 @@ def find_edge(
     0.1
     """
     tried, numbers, most = check_rates(rates), check_seeds(seeds), check_steps(steps)
+    if not callable(loss_fn):
+        raise DataError(f"loss_fn must be a function loss_fn(params, *batch), got {type(loss_fn).__name__}")
+    if not callable(optimizer):
+        raise DataError(
+            "optimizer must be a function of the rate, since every rate is tried: optax.sgd, or lambda rate: "
+            f"optax.sgd(rate, momentum=0.9); got {type(optimizer).__name__}"
+        )
     copies = Copies(params, data, loss_fn, optimizer, has_aux=has_aux, seeds=numbers)
     return search(
         copies, rates=tried, seeds=numbers, steps=most, exponents=exponents, progress=progress, settings={}

@@ -66,7 +66,7 @@ class Layout:
         weights = [(path, position) for position, (path, leaf) in enumerate(leaves) if is_weight(leaf)]
         if not weights:
             raise ArchitectureError(
-                f"a {type(tree).__name__} has no floating-point array, so there is no state to record. Pass the "
+                f"this {type(tree).__name__} has no floating-point array, so there is no state to record. Pass the "
                 "pytree of the parameters (a dict, a flax or equinox tree, ...), its leaves JAX or NumPy arrays"
             )
         weights.sort(key=_order([path for path, _ in weights]))
