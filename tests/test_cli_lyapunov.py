@@ -243,6 +243,12 @@ def test_the_fast_path_loads_no_slow_package(henon):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_switch_is_named_without_a_value(twins):
+    said = call("lyapunov", twins, "--method", "rosenstein", "--buffers", code=1).stderr
+    assert "--buffers" in said
+    assert "True" not in said
+
+
 def test_compiling_is_said_while_it_happens_and_not_again(twins, tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "trajtools", "lyapunov", str(twins), "--json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -498,7 +499,7 @@ def _windows_text(run: str, windows: Windows) -> Block:
     ]
     low, high = windows.max_gain_between
     gain = "no window has a known gain"
-    if windows.max_gain == windows.max_gain:
+    if math.isfinite(windows.max_gain):
         gain = f"largest cumulative gain: {number(windows.max_gain)} e-folds, from step {low} to {high}"
     return [f"{run}, window by window:", table(head, rows, right={1, 2, 4}), bullets(gain, windows.warnings)]
 
