@@ -70,8 +70,8 @@ class Blocks:
         offsets, sizes, indexed = _places(dataset.id, stream, self.n_blocks, self._raw.size)
         if not indexed:
             self._unindexed.add(name)
-        self._offsets[name], self._sizes[name] = offsets, sizes
-        self._verified[name] = np.zeros(offsets.shape, bool)
+        self._sizes[name], self._verified[name] = sizes, np.zeros(offsets.shape, bool)
+        self._offsets[name] = offsets  # at last: other threads take what has offsets for known
         return dataset.shape[0]
 
     def rows_of(self, block: int) -> int:
@@ -409,7 +409,8 @@ class Blocks:
         actual = np.array([digest.intdigest() or 1 for digest in digests], "<u8")
         whole = np.zeros(len(chunks), bool)
         for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
-            time.sleep(0.002 * 4**trial if trial else 0)
+            if trial:
+                time.sleep(0.002 * 4**trial)
             for count, sums in self._claims(block):
                 whole |= (count == stream.rows) & (sums[indices] == actual)
             if whole.all() or block < self.n_blocks - 1:

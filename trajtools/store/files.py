@@ -46,9 +46,8 @@ _FIELDS = struct.Struct("<8sBBBBQQQQ")
 _TREE = struct.Struct("<5xBIH26x")  # of the header of a B-tree: kind, bytes of a node and of a record
 _RECORDS = {1: 24, 2: 36, 3: 16, 4: 28, 5: 11, 6: 15, 8: 17, 9: 13}  # bytes, of large objects, links and attributes
 _NODE_BYTES = 10  # of a node around its records
-_ARRAY = struct.Struct(
-    "<6xB37xQQ12x"
-)  # of the header of an extensible array: bytes of an entry, entries used, existing
+# Of the header of an extensible array: bytes of an entry, entries in use, existing ones.
+_ARRAY = struct.Struct("<6xB37xQQ12x")
 # Of the header of a heap: width of its table, bytes of its smallest and largest blocks, bits of an offset, rows in use.
 _HEAP = struct.Struct("<110xHQQH10xH4x")
 _ROOT = 64  # where the root group begins in the files that are made here
@@ -467,15 +466,16 @@ def _is_survived(block: memoryview, size: int) -> bool:
     It takes the records of a B-tree for what its header says, counts to whatever the header of an extensible array
     says, and follows the table of a heap whatever its shape. HDF5 reads each of these headers by itself.
     """
-    if len(block) == _TREE.size and block[:4] == b"BTHD":
+    signature = bytes(block[:4])
+    if len(block) == _TREE.size and signature == b"BTHD":
         kind, node, record = _TREE.unpack(block)
         # Of the chunks of a dataset, a record has as many numbers as there are axes.
         is_right = record == _RECORDS[kind] if kind in _RECORDS else kind in (10, 11) and record >= 16
         return is_right and record <= node - _NODE_BYTES and node <= size
-    if len(block) == _ARRAY.size and block[:4] == b"EAHD":
+    if len(block) == _ARRAY.size and signature == b"EAHD":
         entry, used, existing = _ARRAY.unpack(block)
         return used <= existing <= size // max(entry, 1)
-    if len(block) >= _HEAP.size and block[:4] == b"FRHP":
+    if len(block) >= _HEAP.size and signature == b"FRHP":
         width, smallest, largest, bits, rows = _HEAP.unpack_from(block)
         if not (all(n and not n & (n - 1) for n in (width, smallest, largest)) and smallest <= largest):
             return False
