@@ -80,10 +80,16 @@ class Blocks:
 
     def slots(self, block: int) -> NDArray[Any]:
         """The slots of a block, (SLOTS, width): the rows that each covers, then its checksums."""
-        result = np.zeros((SLOTS, self.axis.width), "<u8")
-        place = int(self._offsets[self.axis.sums][block, 0])
-        if place >= 0:
-            self._raw.fill(place, result.reshape(-1).view(np.uint8))
+        slots: NDArray[Any] = self._read_slots(np.array([block]))[0]
+        return slots
+
+    def _read_slots(self, blocks: NDArray[np.int64]) -> NDArray[Any]:
+        """The slots of some blocks, (blocks, SLOTS, width); zeros where there are none."""
+        result = np.zeros((len(blocks), SLOTS, self.axis.width), "<u8")
+        places, fill = self._offsets[self.axis.sums][blocks, 0].tolist(), self._raw.fill
+        for view, place in zip(result.reshape(len(blocks), -1).view(np.uint8), places, strict=True):
+            if place >= 0:
+                fill(place, view)
         return result
 
     def compare(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -244,34 +250,51 @@ class Blocks:
     def _mismatches(
         self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
     ) -> NDArray[np.bool_]:
-        bad, claims, last = np.zeros(len(blocks), bool), [], -1
-        exists = self._offsets[stream.name][blocks, chunks] >= 0
-        each = zip(blocks.tolist(), (self.axis.first[stream.name] + chunks).tolist(), exists.tolist(), strict=True)
-        for at, (block, index, is_there) in enumerate(each):
-            if block != last:
-                claims, last = self._claims(block), block  # after the data, which they cover
-            values = [(count, int(sums[index])) for count, sums in claims]
-            if is_there and any(value and _checksum(data[at], count, block, index) == value for count, value in values):
-                continue
-            # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
-            if stream.sparse and any(value == 0 for _, value in values):
-                data[at] = np.nan  # what is there was never committed
-            else:
-                bad[at] = True
-        return bad
+        """Which chunks match no slot that covers what is committed; NaN in those that were never committed."""
+        most = max(1, CLAIMS_BYTES // (8 * SLOTS * self.axis.width))
+        parts = [slice(start, start + most) for start in range(0, len(blocks), most)]
+        return np.concatenate([self._mismatch(stream, blocks[part], chunks[part], data[part]) for part in parts])
 
-    def _claims(self, block: int) -> list[tuple[int, NDArray[Any]]]:
-        """The slots that cover what is committed: rows and checksums; remembered where no writer changes them."""
-        known: dict[int, list[tuple[int, NDArray[Any]]]] = self._local.__dict__.setdefault("claims", {})
-        claims = known.get(block)
-        if claims is None:
-            needed, most, slots = self.rows_of(block), self.axis.rows, self.slots(block)
-            claims = [(count, slots[k]) for k, count in enumerate(slots[:, 0].tolist()) if needed <= count <= most]
-            if block < self.n_blocks - 1:
-                if len(known) * slots.nbytes > CLAIMS_BYTES:
-                    known.clear()
-                known[block] = claims
-        return claims
+    def _mismatch(
+        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
+    ) -> NDArray[np.bool_]:
+        indices, tall = self.axis.first[stream.name] + chunks, stream.rows
+        covers, counts, values = self._claims(blocks, indices)  # after the data, which they cover
+        exists = self._offsets[stream.name][blocks, chunks] >= 0
+        claimed = covers & (values != 0) & exists[:, None]
+        full = claimed & (counts == tall)
+        each = zip(full.any(axis=1).tolist(), data, blocks.tolist(), indices.tolist(), strict=True)
+        sums = np.array(
+            [_checksum(one, tall, block, index) if there else 0 for there, one, block, index in each], "<u8"
+        )
+        whole = (full & (values == sums[:, None])).any(axis=1)
+        for at, slot in np.argwhere(claimed & ~full & ~whole[:, None]).tolist():  # of a block that is not full
+            count, value = int(counts[at, slot]), int(values[at, slot])
+            whole[at] |= _checksum(data[at], count, int(blocks[at]), int(indices[at])) == value
+        if stream.sparse:  # nothing there is right where a slot in use claims no chunk
+            absent = ~whole & (covers & (values == 0)).any(axis=1)
+            for at in np.flatnonzero(absent).tolist():
+                data[at][...] = np.nan  # what is there was never committed
+            whole |= absent
+        return ~whole
+
+    def _claims(
+        self, blocks: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
+        """Which slots cover what is committed, their rows, and what they claim of some chunks, (chunks, SLOTS).
+
+        The slots of the last blocks that were read are remembered where no writer changes them.
+        """
+        known, slots = self._local.__dict__.get("slots", (blocks[:0], None))
+        at = np.searchsorted(known, blocks)
+        if blocks.max() >= self.n_blocks - 1 or at.max() >= len(known) or (known[at] != blocks).any():
+            known = np.unique(blocks)
+            slots = self._read_slots(known)
+            self._local.slots = known, slots
+            at = np.searchsorted(known, blocks)
+        counts, values = slots[at, :, 0], slots[at[:, None], np.arange(SLOTS), indices[:, None]]
+        needed = np.minimum(self.n - blocks * self.axis.rows, self.axis.rows).astype("<u8")
+        return (counts >= needed[:, None]) & (counts <= self.axis.rows), counts, values
 
     def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
         limit = stream.chunk_bytes
@@ -320,6 +343,16 @@ class Blocks:
         numbers = np.arange(members.start, members.stop) if isinstance(members, slice) else members
         if shape[0] == 1 and self._read_state(stream, _first(rows), numbers, columns, out[0]):
             return result
+        if isinstance(rows, slice) and (by_member or shape[1] == 1):
+            each = result.reshape(shape[1], shape[0], shape[2])
+            inner = self._read_blocks(stream, rows, numbers, columns, each)
+            if inner is not None:
+                for edge in (slice(rows.start, inner.start), slice(inner.stop, rows.stop)):
+                    if edge.stop > edge.start:
+                        out[edge.start - rows.start : edge.stop - rows.start] = self.rectangle(
+                            name, edge, members, columns
+                        )
+                return result
         pieces = _pieces(columns, stream.chunk[1])
         targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
                    for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
@@ -345,6 +378,25 @@ class Blocks:
                     out[:, place][_both(row.place, piece.place)] = chunk[:, piece.span][_both(row.part, piece.part)]
         self._fetch_whole(name, waiting)
         return result
+
+    def _read_blocks(
+        self, stream: Stream, rows: slice, members: NDArray[np.int64], columns: Indices, out: NDArray[Any]
+    ) -> slice | None:
+        """Read the whole blocks among some rows into (M, T, P) if a chunk is as wide as a state; returns their rows."""
+        tall, wide = stream.rows, stream.shape[1]
+        first, last = -(-rows.start // tall), rows.stop // tall
+        is_simple = isinstance(columns, slice) and (columns.start, columns.stop) == (0, wide) and stream.grid[1] == 1
+        if stream.filters or not is_simple or last - first < 2:
+            return None
+        inner = slice(first * tall, last * tall)
+        most = min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        for member, states in zip(members.tolist(), out, strict=True):
+            rooms = list(states[inner.start - rows.start : inner.stop - rows.start].reshape(-1, tall, wide))
+            for at in range(0, len(rooms), most):
+                blocks = np.arange(first + at, min(first + at + most, last))
+                part = rooms[at : at + most]
+                self.fetch(stream.name, blocks, np.full_like(blocks, member), slice(0, tall), part)
+        return inner
 
     def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
         """States of a (T, M, P) stream in pieces that are compared while they are in the cache of the processor.
@@ -411,8 +463,8 @@ class Blocks:
         for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
             if trial:
                 time.sleep(0.002 * 4**trial)
-            for count, sums in self._claims(block):
-                whole |= (count == stream.rows) & (sums[indices] == actual)
+            covers, counts, values = self._claims(np.full(len(chunks), block), indices)
+            whole |= (covers & (counts == stream.rows) & (values == actual[:, None])).any(axis=1)
             if whole.all() or block < self.n_blocks - 1:
                 break
         if not whole.all():
@@ -465,10 +517,10 @@ def _places(
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
     most = 2 * offsets.size + 10**4
-    visited: list[tuple[int, ...]] = []
+    visited: list[Any] = []
 
     def note(info: Any) -> bool | None:
-        visited.append((*info.chunk_offset, info.byte_offset, min(info.size, 2**40)))
+        visited.append(info)
         return True if len(visited) > most else None  # an index that claims more than it can hold
 
     try:
@@ -478,7 +530,8 @@ def _places(
         indexed = False
     if visited:
         # Unsigned, as in the file: what is out of range stays so.
-        corners, (places, lengths) = np.split(np.array(visited, np.uint64).T, [-2])
+        corners = np.array([info.chunk_offset for info in visited], np.uint64).T
+        places, lengths = np.array([(info.byte_offset, min(info.size, 2**40)) for info in visited], np.uint64).T
         block, *inside = corners // np.array((stream.rows, *stream.chunk), np.uint64)[: len(corners), None]
         at = np.zeros_like(block)
         for part, n in zip(inside, stream.grid, strict=True):
