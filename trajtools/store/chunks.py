@@ -6,9 +6,11 @@ import contextlib
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from operator import itemgetter
 from typing import Any
 
 import h5py
@@ -223,7 +225,13 @@ class Blocks:
                 whole = self._inflated(stream, offset, length)
                 view[:] = whole[span.start * row_bytes : span.stop * row_bytes]
         else:
-            self._read_runs(stream, offsets, views, span.start * row_bytes if count < stream.rows else 0)
+            skipped, gaps = span.start * row_bytes if count < stream.rows else 0, np.diff(places) - size
+            is_near = bool(((gaps >= 0) & (gaps < len(_GAP))).any())
+            if is_near or places.min() < 0 or any(view.ndim > 1 for view in views):
+                self._read_runs(stream, offsets, views, skipped)
+            else:
+                for offset, view in zip(offsets, views, strict=True):
+                    self._raw.fill(offset + skipped, view)
         return result if rooms is None else rooms
 
     def _read_runs(self, stream: Stream, offsets: list[int], views: list[NDArray[np.uint8]], skipped: int) -> None:
@@ -268,6 +276,8 @@ class Blocks:
             [_checksum(one, tall, block, index) if there else 0 for there, one, block, index in each], "<u8"
         )
         whole = (full & (values == sums[:, None])).any(axis=1)
+        if whole.all():
+            return ~whole
         for at, slot in np.argwhere(claimed & ~full & ~whole[:, None]).tolist():  # of a block that is not full
             count, value = int(counts[at, slot]), int(values[at, slot])
             whole[at] |= _checksum(data[at], count, int(blocks[at]), int(indices[at])) == value
@@ -283,18 +293,27 @@ class Blocks:
     ) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
         """Which slots cover what is committed, their rows, and what they claim of some chunks, (chunks, SLOTS).
 
-        The slots of the last blocks that were read are remembered where no writer changes them.
+        Slots are remembered where no writer changes them, and read ahead where blocks are read one after the other.
         """
-        known, slots = self._local.__dict__.get("slots", (blocks[:0], None))
-        at = np.searchsorted(known, blocks)
-        if blocks.max() >= self.n_blocks - 1 or at.max() >= len(known) or (known[at] != blocks).any():
-            known = np.unique(blocks)
-            slots = self._read_slots(known)
-            self._local.slots = known, slots
-            at = np.searchsorted(known, blocks)
+        low, high, last, tall = int(blocks.min()), int(blocks.max()), self.n_blocks - 1, self.axis.rows
+        first, slots = self._local.__dict__.get("slots", (0, np.zeros((0, SLOTS, self.axis.width), "<u8")))
+        if first <= low and high < min(first + len(slots), last):
+            at = blocks - first
+        elif high - low < 2 * len(blocks):
+            most = CLAIMS_BYTES // (8 * SLOTS * self.axis.width)
+            ahead = len(slots) if low == first + len(slots) else 0
+            slots, at = (
+                self._read_slots(np.arange(low, max(high + 1, min(high + 1 + ahead, low + most, last)))),
+                blocks - low,
+            )
+            self._local.slots = low, slots[: last - low]
+        else:
+            slots, at = self._read_slots(blocks), np.arange(len(blocks))
         counts, values = slots[at, :, 0], slots[at[:, None], np.arange(SLOTS), indices[:, None]]
-        needed = np.minimum(self.n - blocks * self.axis.rows, self.axis.rows).astype("<u8")
-        return (counts >= needed[:, None]) & (counts <= self.axis.rows), counts, values
+        if high < last:
+            return counts == tall, counts, values
+        needed = np.minimum(self.n - blocks * tall, tall).astype("<u8")
+        return (counts >= needed[:, None]) & (counts <= tall), counts, values
 
     def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
         limit = stream.chunk_bytes
@@ -516,22 +535,19 @@ def _places(
     """Offset and size of every chunk of the committed blocks, (blocks, chunks), -1 where there is none; index whole?"""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
-    most = 2 * offsets.size + 10**4
-    visited: list[Any] = []
-
-    def note(info: Any) -> bool | None:
-        visited.append(info)
-        return True if len(visited) > most else None  # an index that claims more than it can hold
-
+    # Of an index that claims more than it can hold, some are forgotten.
+    visited: deque[Any] = deque(maxlen=2 * offsets.size + 10**4)
     try:
-        dataset.chunk_iter(note)
-        indexed = True
+        dataset.chunk_iter(visited.append)
+        indexed = len(visited) < (visited.maxlen or 0)
     except (RuntimeError, OSError, ValueError, KeyError):
         indexed = False
     if visited:
         # Unsigned, as in the file: what is out of range stays so.
-        corners = np.array([info.chunk_offset for info in visited], np.uint64).T
-        places, lengths = np.array([(info.byte_offset, min(info.size, 2**40)) for info in visited], np.uint64).T
+        count, columns = len(visited), [map(itemgetter(k), visited) for k in (0, 2, 3)]
+        corners = np.fromiter(chain.from_iterable(columns[0]), np.uint64).reshape(count, -1).T
+        places, lengths = (np.fromiter(column, np.uint64, count) for column in columns[1:])
+        lengths = np.minimum(lengths, 2**40)
         block, *inside = corners // np.array((stream.rows, *stream.chunk), np.uint64)[: len(corners), None]
         at = np.zeros_like(block)
         for part, n in zip(inside, stream.grid, strict=True):
