@@ -46,8 +46,7 @@ _FIELDS = struct.Struct("<8sBBBBQQQQ")
 _TREE = struct.Struct("<5xBIH26x")  # of the header of a B-tree: kind, bytes of a node and of a record
 _RECORDS = {1: 24, 2: 36, 3: 16, 4: 28, 5: 11, 6: 15, 8: 17, 9: 13}  # bytes, of large objects, links and attributes
 _NODE_BYTES = 10  # of a node around its records
-# Of the header of an extensible array: bytes of an entry, entries in use, existing ones.
-_ARRAY = struct.Struct("<6xB37xQQ12x")
+_ARRAY = struct.Struct("<44xQQ12x")  # of the header of an extensible array: entries in use, existing ones
 # Of the header of a heap: width of its table, bytes of its smallest and largest blocks, bits of an offset, rows in use.
 _HEAP = struct.Struct("<110xHQQH10xH4x")
 _ROOT = 64  # where the root group begins in the files that are made here
@@ -473,8 +472,8 @@ def _is_survived(block: memoryview, size: int) -> bool:
         is_right = record == _RECORDS[kind] if kind in _RECORDS else kind in (10, 11) and record >= 16
         return is_right and record <= node - _NODE_BYTES and node <= size
     if len(block) == _ARRAY.size and signature == b"EAHD":
-        entry, used, existing = _ARRAY.unpack(block)
-        return used <= existing <= size // max(entry, 1)
+        used, existing = _ARRAY.unpack(block)
+        return used <= existing <= size  # an entry takes 8 bytes, but of a file that was cut, most may be gone
     if len(block) >= _HEAP.size and signature == b"FRHP":
         width, smallest, largest, bits, rows = _HEAP.unpack_from(block)
         if not (all(n and not n & (n - 1) for n in (width, smallest, largest)) and smallest <= largest):
