@@ -72,6 +72,7 @@ FATAL = {  # to HDF5 2.0: block, place in it, bytes
     "records without a size": (b"BTHD", 10, (0).to_bytes(2, "little")),
     "records of another kind": (b"BTHD", 5, b"\x01"),
     "a node larger than the file": (b"BTHD", 6, b"\xff" * 4),
+    "more records than a node holds": (b"BTHD", 24, b"\xff\0\xff\0"),
     "a heap without a width": (b"FRHP", 110, (0).to_bytes(2, "little")),
     "a heap of too many rows": (b"FRHP", 140, b"\xff\xff"),
     "an index that never ends": (b"EAHD", 44, (2**40).to_bytes(8, "little") * 2),

@@ -43,9 +43,10 @@ HEAD_BYTES = 2**16  # covers the structure of most files, so that HDF5 opens the
 LIBVER = ("v110", "v110")
 WAY_OUT = "`trajtools validate` says what is missing, `trajtools repair --salvage` saves what is whole"
 _FIELDS = struct.Struct("<8sBBBBQQQQ")
-_TREE = struct.Struct("<5xBIH26x")  # of the header of a B-tree: kind, bytes of a node and of a record
+# Of the header of a B-tree: kind, bytes of a node and of a record, depth, records of the root and of all nodes.
+_TREE = struct.Struct("<5xBIHH10xHQ4x")
 _RECORDS = {1: 24, 2: 36, 3: 16, 4: 28, 5: 11, 6: 15, 8: 17, 9: 13}  # bytes, of large objects, links and attributes
-_NODE_BYTES = 10  # of a node around its records
+_NODE_BYTES, _DEEPEST = 10, 32  # of a node around its records; levels of nodes
 _ARRAY = struct.Struct("<44xQQ12x")  # of the header of an extensible array: entries in use, existing ones
 # Of the header of a heap: width of its table, bytes of its smallest and largest blocks, bits of an offset, rows in use.
 _HEAP = struct.Struct("<110xHQQH10xH4x")
@@ -467,10 +468,11 @@ def _is_survived(block: memoryview, size: int) -> bool:
     """
     signature = bytes(block[:4])
     if len(block) == _TREE.size and signature == b"BTHD":
-        kind, node, record = _TREE.unpack(block)
+        kind, node, record, depth, of_root, of_all = _TREE.unpack(block)
         # Of the chunks of a dataset, a record has as many numbers as there are axes.
         is_right = record == _RECORDS[kind] if kind in _RECORDS else kind in (10, 11) and record >= 16
-        return is_right and record <= node - _NODE_BYTES and node <= size
+        holds = record * max(of_root, 1) <= node - _NODE_BYTES
+        return is_right and holds and depth <= _DEEPEST and max(node, of_all) <= size
     if len(block) == _ARRAY.size and signature == b"EAHD":
         used, existing = _ARRAY.unpack(block)
         return used <= existing <= size  # an entry takes 8 bytes, but of a file that was cut, most may be gone
