@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any
 
 import h5py
@@ -302,10 +302,8 @@ class Blocks:
         elif high - low < 2 * len(blocks):
             most = CLAIMS_BYTES // (8 * SLOTS * self.axis.width)
             ahead = len(slots) if low == first + len(slots) else 0
-            slots, at = (
-                self._read_slots(np.arange(low, max(high + 1, min(high + 1 + ahead, low + most, last)))),
-                blocks - low,
-            )
+            stop = max(high + 1, min(high + 1 + ahead, low + most, last))
+            slots, at = self._read_slots(np.arange(low, stop)), blocks - low
             self._local.slots = low, slots[: last - low]
         else:
             slots, at = self._read_slots(blocks), np.arange(len(blocks))
@@ -544,10 +542,10 @@ def _places(
         indexed = False
     if visited:
         # Unsigned, as in the file: what is out of range stays so.
-        count, columns = len(visited), [map(itemgetter(k), visited) for k in (0, 2, 3)]
-        corners = np.fromiter(chain.from_iterable(columns[0]), np.uint64).reshape(count, -1).T
-        places, lengths = (np.fromiter(column, np.uint64, count) for column in columns[1:])
-        lengths = np.minimum(lengths, 2**40)
+        corners = np.fromiter(chain.from_iterable(map(attrgetter("chunk_offset"), visited)), np.uint64)
+        corners = corners.reshape(len(visited), -1).T
+        places = np.fromiter(map(attrgetter("byte_offset"), visited), np.uint64)
+        lengths = np.minimum(np.fromiter(map(attrgetter("size"), visited), np.uint64), 2**40)
         block, *inside = corners // np.array((stream.rows, *stream.chunk), np.uint64)[: len(corners), None]
         at = np.zeros_like(block)
         for part, n in zip(inside, stream.grid, strict=True):
