@@ -3,6 +3,7 @@
     python benchmarks/table.py --only storage
     python benchmarks/storage.py blocking [FOLDER]     # how long `record()` holds up the loop
     python benchmarks/storage.py memory [FOLDER]       # peak memory of recording 10^7 weights
+    python benchmarks/storage.py threads [FOLDER]      # `tt.twins` of a file on one thread and on all, by the clock too
 
 Files of the table lie in memory where the machine has a file system there: what is measured is the processor, not a
 disk. Each way of writing begins by deleting what it wrote before.
@@ -25,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 from measure import Growth, Item, Maker, Row, Skipped, installed
+from numba import get_num_threads, set_num_threads
 from series import power
 
 import trajtools as tt
@@ -473,9 +475,39 @@ def memory(folder: Path) -> None:
         subprocess.run([sys.executable, __file__, "memory", str(folder), "--large", writer], check=True)
 
 
+def threads(folder: Path, turns: int = 15) -> None:
+    print("`tt.twins` of a file: time of a raw read of the same bytes over ours, the least of turns (bound: 0.9 by the")
+    print("clock with two free cores)")
+    numbers = sorted({1, get_num_threads()})
+    for name, shape in TWINS.items():
+        path = write_run(folder / "twins.h5", *shape)
+        ways = {"raw": raw_read(path)(), **{str(n): partial(on_threads, n, path) for n in numbers}}
+        wall: dict[str, list[float]] = {way: [] for way in ways}
+        processor: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(turns + 1):
+            for way, act in ways.items():
+                began = time.process_time()
+                taken = timed(act)
+                if turn:  # kernels are loaded in the first
+                    wall[way].append(taken)
+                    processor[way].append(time.process_time() - began)
+        for way in list(ways)[1:]:
+            clock, cost = (min(times["raw"]) / min(times[way]) for times in (wall, processor))
+            print(f"  {name:32s} threads: {way:3s} by the clock {clock:5.2f}   in processor time {cost:5.2f}")
+
+
+def on_threads(number: int, path: Path) -> np.ndarray:
+    most = get_num_threads()
+    set_num_threads(number)
+    try:
+        return twins_of(path)
+    finally:
+        set_num_threads(most)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("blocking", "memory"))
+    parser.add_argument("what", choices=("blocking", "memory", "threads"))
     parser.add_argument("folder", nargs="?", default=".", type=Path)
     parser.add_argument("--large", choices=["thread", "direct"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -483,7 +515,7 @@ def main() -> None:
         large(options.folder, options.large)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        (blocking if options.what == "blocking" else memory)(Path(scratch))
+        {"blocking": blocking, "memory": memory, "threads": threads}[options.what](Path(scratch))
 
 
 if __name__ == "__main__":

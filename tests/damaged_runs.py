@@ -300,6 +300,12 @@ def flip_anywhere(data: bytearray, rng: np.random.Generator) -> None:
         data[rng.integers(len(data))] ^= 1 << rng.integers(8)
 
 
+def seal_block(data: bytearray, at: int, length: int) -> None:
+    """Make the checksum of a block of metadata right again."""
+    block = np.frombuffer(bytes(data[at : at + length]), np.uint8).astype(np.int64)
+    data[at + length : at + length + 4] = int(lookup3(block)).to_bytes(4, "little")
+
+
 class MetadataMutation:
     """Change fields of HDF5's metadata, and make their checksums right again."""
 
@@ -325,8 +331,7 @@ class MetadataMutation:
                     value = [0, 2**64 - 1, 2**63 - 1, 2**63, 2**40, len(data), other, at][int(rng.integers(8))]
                     data[place : place + 8] = value.to_bytes(8, "little")
             if self._checksums:
-                block = np.frombuffer(bytes(data[at : at + length]), np.uint8).astype(np.int64)
-                data[at + length : at + length + 4] = int(lookup3(block)).to_bytes(4, "little")
+                seal_block(data, at, length)
 
 
 # ------------------------------------------------------------------------------------------- tasks that do not survive

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numba
@@ -52,22 +53,51 @@ def test_one_pass_over_an_ensemble_is_that_of_each_pair(code, blocks):
     states = np.ascontiguousarray(blocks[0].transpose(1, 0, 2))
     kernel = {L1: PAIRS[0], L2: PAIRS[1], LINF: PAIRS[2]}[code]
     centre, zero = np.array([0, 2]), np.zeros_like(blocks[0][:, :1])
-    distance = distances.twin_rows(states, LEFT, RIGHT, code)
-    assert_array_equal(distance, kernel(blocks[0], blocks[0], LEFT, RIGHT))
-    assert_allclose(distances.twin_rows.py_func(states, LEFT, RIGHT, code), distance, rtol=1e-14)
+    distance = np.full((len(blocks[0]) + 1, len(LEFT)), -1.0)
+    distances.twin_rows(states, LEFT, RIGHT, code, distance, 1, False)
+    assert_array_equal(distance[1:], kernel(blocks[0], blocks[0], LEFT, RIGHT))
+    interpreted = np.empty_like(distance)
+    distances.twin_rows.py_func(states, LEFT, RIGHT, code, interpreted, 1, False)
+    assert_allclose(interpreted[1:], distance[1:], rtol=1e-14)
     bits, *exponents = bits_of(states)
     layout = (*exponents, *FORMATS[states.dtype.name])
     previous = np.concatenate([blocks[1][-1:, centre], blocks[0][:-1, centre]])
     for row in (distances.reference_rows, distances.reference_rows.py_func):
         before = np.zeros((2, 20), states.dtype)
         before[:, 7:18] = blocks[1][-1, centre]
-        norm, speed, spacings = row(states, bits, centre, before, 7, code, layout)
-        assert_allclose(norm, kernel(blocks[0], zero, centre, np.zeros(2, np.int64)), rtol=1e-14)
-        assert_allclose(speed, np.abs(blocks[0][:, centre].astype(float) - previous).sum(axis=2), rtol=1e-14)
-        assert_allclose(spacings, distances.rounding_rows(bits_of(blocks[0])[0], *layout)[:, :, centre], rtol=1e-14)
+        norm, speed = np.full((2, len(distance), 2), -1.0)
+        spacings = np.full((3, len(distance), 2), -1.0)
+        row(states, bits, centre, before, 7, code, layout, norm, speed, spacings, 1, False)
+        assert_allclose(norm[1:], kernel(blocks[0], zero, centre, np.zeros(2, np.int64)), rtol=1e-14)
+        assert_allclose(speed[1:], np.abs(blocks[0][:, centre].astype(float) - previous).sum(axis=2), rtol=1e-14)
+        expected = distances.rounding_rows(bits_of(blocks[0])[0], *layout)[:, :, centre]
+        assert_allclose(spacings[:, 1:], expected, rtol=1e-14)
         assert_array_equal(before[:, 7:18], blocks[0][-1, centre])
         assert not before[:, :7].any()
         assert not before[:, 18:].any()
+        for untouched in (distance[0], norm[0], speed[0], spacings[:, 0]):
+            assert (untouched == -1).all()
+
+
+@pytest.mark.parametrize("code", [L1, L2, LINF])
+def test_passes_over_parts_of_the_entries_are_one_over_all(code, blocks):
+    states = np.ascontiguousarray(blocks[0].transpose(1, 0, 2))
+    centre, shape = np.array([0, 2]), (states.shape[1], 2)
+    layout = (*bits_of(states)[1:], *FORMATS[states.dtype.name])
+    results = []
+    for edges in ((0, states.shape[2]), (0, 4, 5, states.shape[2])):
+        before = blocks[1][-1, centre].copy()
+        distance, norm, speed = np.empty((states.shape[1], len(LEFT))), np.empty(shape), np.empty(shape)
+        spacings = np.empty((3, *shape))
+        for start, stop in pairwise(edges):
+            part = np.ascontiguousarray(states[:, :, start:stop])
+            distances.twin_rows(part, LEFT, RIGHT, code, distance, 0, start > 0)
+            distances.reference_rows(
+                part, bits_of(part)[0], centre, before, start, code, layout, norm, speed, spacings, 0, start > 0
+            )
+        results.append((distance, norm, speed, spacings, before))
+    for one, other in zip(*results, strict=True):
+        assert_allclose(one, other, rtol=1e-14)
 
 
 @pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)

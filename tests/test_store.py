@@ -971,6 +971,25 @@ def test_pieces_of_many_small_members(tmp_path, size):
     np.testing.assert_array_equal(together, values.transpose(1, 0, 2))
 
 
+@pytest.mark.parametrize("rows", [slice(0, 400), slice(1, 399), slice(63, 193), slice(64, 192), slice(100, 140)])
+def test_whole_blocks_among_some_rows(tmp_path, rows):
+    path = tmp_path / "run.h5"
+    truth = dr.write(path, 400, 20)["weights"]
+    for members in ([2], [2, 0]):
+        with Run(path) as run:
+            for _ in range(2):  # unknown chunks, and known ones
+                np.testing.assert_array_equal(run.states.read(rows, members), truth[rows, members])
+                part = run.states.by_member(rows, members, slice(0, 20))
+                np.testing.assert_array_equal(part, truth[rows, members].transpose(1, 0, 2))
+    flip(path, dr.chunk_place(path, "weights", 2, 2) + 5)
+    os.utime(path, (0, 0))
+    with Run(path) as run:
+        if rows.stop > 128:
+            with pytest.raises(DamagedError, match=r"states 128 to 191 \(member 2\)"):
+                run.states.read(rows, [2])
+        np.testing.assert_array_equal(run.states.read(rows, [0]), truth[rows, [0]])
+
+
 def test_damage_is_found_at_the_end_of_the_pieces_of_a_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "PIECE_BYTES", 1000)
     path = tmp_path / "run.h5"

@@ -68,6 +68,38 @@ def test_damaged_metadata_never_give_other_data(kind, checksums, path, tmp_path)
     assert not dr.NEVER & set(counts), notable
 
 
+FATAL = {  # to HDF5 2.0: block, place in it, bytes
+    "records without a size": (b"BTHD", 10, (0).to_bytes(2, "little")),
+    "records of another kind": (b"BTHD", 5, b"\x01"),
+    "a node larger than the file": (b"BTHD", 6, b"\xff" * 4),
+    "more records than a node holds": (b"BTHD", 24, b"\xff\0\xff\0"),
+    "a heap without a width": (b"FRHP", 110, (0).to_bytes(2, "little")),
+    "a heap of too many rows": (b"FRHP", 140, b"\xff\xff"),
+    "an index that never ends": (b"EAHD", 44, (2**40).to_bytes(8, "little") * 2),
+    "an index of more than there is": (b"EAHD", 44, (2**40).to_bytes(8, "little")),
+}
+
+
+@pytest.mark.parametrize("what", FATAL)
+def test_metadata_that_hdf5_does_not_survive_are_damage(what, path, tmp_path):
+    dr.write(path, hparams={"text": "y" * 70_000})
+    signature, place, value = FATAL[what]
+    data = path.read_bytes()
+    places = [(at, length) for at, length in dr.metadata_blocks(data) if data[at : at + 4] == signature]
+    assert places
+    copies = []
+    for at, length in places:
+        changed = bytearray(data)
+        changed[at + place : at + place + len(value)] = value
+        dr.seal_block(changed, at, length)
+        copies.append(tmp_path / f"{at}.h5")
+        copies[-1].write_bytes(changed)
+        os.utime(copies[-1], (1, 1))
+    for copy, answer in isolation.in_child(dr.read_all, list(map(str, copies))):
+        assert isinstance(answer, dict | FormatError), (copy, answer)
+        assert not isinstance(answer, UnsafeFileError), (copy, answer)
+
+
 @pytest.mark.parametrize("kind", ["weights", "gzip", "many blocks"])
 def test_everything_before_a_cut_is_read(kind, path, tmp_path):
     truth = dr.write(path, **KINDS[kind])

@@ -1,10 +1,13 @@
 """Work on several threads: every part once, errors told, and nothing that depends on how many threads there are."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 from trajtools._kernels import _jit
-from trajtools._kernels._jit import in_parts
+from trajtools._kernels._jit import in_parts, is_abandoned
 from trajtools.neighbors.search import sorted_along
 
 
@@ -32,6 +35,31 @@ def test_what_a_part_raises_is_raised_and_stops_the_others(monkeypatch):
     with pytest.raises(IndexError, match="part"):
         in_parts(work, 1000)
     assert len(seen) <= 3
+
+
+@pytest.mark.parametrize("where", ["in this thread", "in another"])
+def test_an_interruption_is_seen_by_the_others(where, monkeypatch):
+    monkeypatch.setattr(_jit, "get_num_threads", lambda: 3)
+    here, begun, seen = threading.current_thread(), threading.Barrier(3, timeout=60), []
+    raised = threading.Lock()
+
+    def work(first, last):
+        begun.wait()
+        is_here = threading.current_thread() is here
+        if is_here if where == "in this thread" else not is_here and raised.acquire(blocking=False):
+            raise KeyboardInterrupt
+        for _ in range(6000):
+            if is_abandoned():
+                seen.append(first)
+                return
+            time.sleep(0.01)
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        in_parts(work, 3)
+    assert len(seen) == 2
+    assert threading.active_count() == before
+    assert not is_abandoned()
 
 
 @pytest.mark.parametrize("length", [10, 2**15 - 1, 2**15, 50_000])

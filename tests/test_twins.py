@@ -1,16 +1,22 @@
+import os
+import threading
 from types import SimpleNamespace
 
+import damaged_runs as dr
 import naive
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from planted import from_distances, logistic_growth, orbit
 
-from trajtools.errors import DataError, SelectionError, UnknownNameError
+from trajtools._kernels import _jit
+from trajtools.distances import equal_times
+from trajtools.errors import DamagedError, DataError, SelectionError, UnknownNameError
 from trajtools.exponents.twins import twins
 from trajtools.reasons import codes
+from trajtools.store import Run, RunSpec, RunWriter
 from trajtools.trajectory import Trajectory
-from trajtools.wiring import Member
+from trajtools.wiring import Member, Parameter
 
 
 @pytest.fixture
@@ -277,3 +283,57 @@ def test_scale_of_the_weights_shifts_the_curve_and_nothing_else():
     plain = [(np.ones((3, 2)), [np.ones((3, 2)) + 1e-3])]
     assert_allclose(twins(rng_states).log_distance - twins(plain).log_distance, np.log(8))
     assert growth.scale.max() <= 1
+
+
+def write_twins(path, count, n_twins, size):
+    """A run of one reference and its twins; returns its states (T, M, P)."""
+    rng = np.random.default_rng(size)
+    states = rng.standard_normal((count, 1 + n_twins, size)).cumsum(axis=0).astype(np.float32)
+    members = [Member("0"), *(Member(str(i), reference=0, epsilon=1e-6) for i in range(1, 1 + n_twins))]
+    spec = RunSpec([Parameter("w", "other", (size,), "float32", 0, size)], members, "float32")
+    writer = RunWriter.create(path, spec)
+    rows = writer.layout.rows
+    for start in range(0, count, rows):
+        part = states[start : start + rows]
+        writer.write(start, len(part), step=np.arange(start, start + len(part)), weights=dr.tiles(writer.layout, part))
+    writer.close()
+    return states
+
+
+@pytest.mark.parametrize("shape", [(130, 2, 9000), (70, 30, 50)])  # several chunks across, and several batches of twins
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
+def test_twins_of_a_file_do_not_depend_on_the_threads(shape, metric, tmp_path, monkeypatch):
+    states = write_twins(tmp_path / "run.h5", *shape)
+    monkeypatch.setattr(equal_times, "BLOCK_BYTES", 2**20)
+    results = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(_jit, "get_num_threads", lambda threads=threads: threads)
+        before = threading.active_count()
+        with Run(tmp_path / "run.h5") as run:
+            results.append(twins(run, metric=metric))
+        assert threading.active_count() == before
+    first = results[0]
+    for other in results[1:]:
+        for name in ("distances", "floor", "scale", "speed"):
+            assert_array_equal(getattr(other, name), getattr(first, name))
+    few = slice(5, None, 40)
+    each = [naive.between(states[few, 1 + k], states[few, 0], metric) for k in range(shape[1])]
+    assert_allclose(first.distances[:, few], each, rtol=1e-12)
+    lengths = naive.between(states[:, 0], np.zeros_like(states[:, 0]), metric)
+    assert_allclose(first.scale, lengths.max(), rtol=1e-12)
+    moves = naive.between(states[1:, 0], states[:-1, 0], "l1")
+    assert_allclose(first.speed[0, 1:], moves, rtol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_damage_is_named_from_any_thread(threads, tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    write_twins(path, 130, 2, 9000)
+    monkeypatch.setattr(equal_times, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(_jit, "get_num_threads", lambda: threads)
+    dr.flip(path, dr.chunk_place(path, "weights", 1, 2) + 5)
+    os.utime(path, (0, 0))
+    before = threading.active_count()
+    with Run(path) as run, pytest.raises(DamagedError, match=r"states 64 to 127 \(member 1\)"):
+        twins(run)
+    assert threading.active_count() == before

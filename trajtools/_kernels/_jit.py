@@ -163,9 +163,10 @@ def in_parts(work: Callable[[int, int], object], count: int, *, least: int = 1) 
     parts = min(count, threads * _PARTS_PER_THREAD)
     edges = [count * part // parts for part in range(parts + 1)]
     queue = deque(pairwise(edges))
+    failed: list[bool] = []
 
     def take() -> None:
-        _inside.part = True
+        _inside.part, _inside.failed = True, failed
         try:
             while queue:
                 try:
@@ -174,14 +175,25 @@ def in_parts(work: Callable[[int, int], object], count: int, *, least: int = 1) 
                     return
                 work(*part)
         except BaseException:
+            failed.append(True)
             queue.clear()
             raise
         finally:
-            _inside.part = False
+            _inside.part, _inside.failed = False, ()
 
     # This thread works, too: one thread less to start, which matters for parts of a millisecond.
     with ThreadPoolExecutor(threads - 1) as pool:
         others = [pool.submit(take) for _ in range(threads - 1)]
-        take()
-        for other in others:
-            other.result()
+        try:
+            take()
+            for other in others:
+                other.result()
+        except BaseException:  # the user's interruption comes here, too, while the others are at work
+            failed.append(True)
+            queue.clear()
+            raise
+
+
+def is_abandoned() -> bool:
+    """Whether another part of the same work has failed or was interrupted, so that this one is for nothing."""
+    return bool(getattr(_inside, "failed", ()))

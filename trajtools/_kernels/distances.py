@@ -57,8 +57,9 @@ def pairs_l1(a: Any, b: Any, left: Any, right: Any) -> Any:
     """Sum of absolute differences of a[t, left[k]] and b[t, right[k]]; see trajtools.distances.METRICS."""
     out = np.empty((a.shape[0], left.shape[0]))
     for t in range(a.shape[0]):
+        x, y = a[t], b[t]
         for k in range(left.shape[0]):
-            out[t, k] = _sum_l1(a[t, left[k]], b[t, right[k]])
+            out[t, k] = _sum_l1(x[left[k]], y[right[k]])
     return out
 
 
@@ -67,8 +68,9 @@ def pairs_linf(a: Any, b: Any, left: Any, right: Any) -> Any:
     """Largest absolute difference, NaN if any is NaN; see trajtools.distances.METRICS."""
     out = np.empty((a.shape[0], left.shape[0]))
     for t in range(a.shape[0]):
+        x, y = a[t], b[t]
         for k in range(left.shape[0]):
-            out[t, k] = _largest(a[t, left[k]], b[t, right[k]])
+            out[t, k] = _largest(x[left[k]], y[right[k]])
     return out
 
 
@@ -77,8 +79,9 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
     """Root of the sum of squared differences; see trajtools.distances.METRICS."""
     out = np.empty((a.shape[0], left.shape[0]))
     for t in range(a.shape[0]):
+        x, y = a[t], b[t]
         for k in range(left.shape[0]):
-            out[t, k] = root_l2(a[t, left[k]], b[t, right[k]])
+            out[t, k] = root_l2(x[left[k]], y[right[k]])
     return out
 
 
@@ -116,39 +119,90 @@ def rounding_rows(bits: Any, shift: int, bias: int, mantissa: int, smallest: int
     return out
 
 
-@kernel(nogil=True)
-def twin_rows(block: Any, left: Any, right: Any, metric: int) -> Any:
-    """Distances (t, k) of members left[k] to right[k] of states (m, t, p)."""
-    distance = np.empty((block.shape[1], left.shape[0]))
-    for k in range(left.shape[0]):
-        for t in range(block.shape[1]):
-            distance[t, k] = _distance(block[left[k], t], block[right[k], t], metric)
-    return distance
+# Arrays are passed one by one to functions called for every pair or piece: numba copies a tuple of them at each call.
+# ruff: noqa: PLR0917
 
 
 @kernel(nogil=True)
-def reference_rows(block: Any, bits: Any, centre: Any, before: Any, at: int, metric: int, layout: Any) -> Any:
-    """Distances (t, r) of members centre[r] of a block (m, t, p) to zero and (L1) to the previous state, and spacings.
+def twin_rows(block: Any, left: Any, right: Any, metric: int, distance: Any, top: int, add: bool) -> None:
+    """Distances of members left[k] to right[k] of states (m, t, p), in the rows of (T, k) from `top` on.
 
-    The spacings are (3, t, r), `bits` and the numbers of `layout` as in `rounding_rows`; without a layout, none are
-    computed. `before`, (r, P), holds the states before the first ones from the entry `at` on, and takes the last ones.
+    With `add`, they are merged with what is there, distances over other entries.
     """
-    shape = (block.shape[1], centre.shape[0])
-    norm, speed = np.empty(shape), np.empty(shape)
-    spacings = np.empty((3, *shape))
-    zero = np.zeros(block.shape[2], block.dtype)
-    for r in range(shape[1]):
+    for k in range(left.shape[0]):
+        x, y = block[left[k]], block[right[k]]
+        for t in range(block.shape[1]):
+            # Inlined: of rows of 100 weights, three quarters of the time would be the call.
+            part = _sum_l1(x[t], y[t]) if metric == L1 else _distance(x[t], y[t], metric)
+            distance[top + t, k] = _merged(distance[top + t, k], part, metric) if add else part
+
+
+@kernel(nogil=True)
+def reference_rows(
+    block: Any,
+    bits: Any,
+    centre: Any,
+    before: Any,
+    at: int,
+    metric: int,
+    layout: Any,
+    norm: Any,
+    speed: Any,
+    spacings: Any,
+    top: int,
+    add: bool,
+) -> None:
+    """Distances of members centre[r] of a block (m, t, p) to zero and (L1) to the previous state, and spacings.
+
+    They fill the rows of (T, r) and (3, T, r) from `top` on; with `add`, they are merged with what is there. The
+    spacings, of which `bits` and the numbers of `layout` are as in `rounding_rows`, are left out without a layout.
+    `before`, (r, P), holds the states before the first ones from the entry `at` on, and takes the last ones.
+    """
+    zero = np.zeros(0 if metric == L1 else block.shape[2], block.dtype)
+    for r in range(centre.shape[0]):
+        states, own = block[centre[r]], bits[centre[r]]
         last = before[r][at : at + block.shape[2]]  # contiguous, in the eyes of the compiler
-        for t in range(shape[0]):
-            state = block[centre[r], t]
-            norm[t, r] = _distance(state, zero, metric)
-            speed[t, r] = _sum_l1(state, block[centre[r], t - 1] if t else last)
+        for t in range(block.shape[1]):
+            row = top + t
+            length, change = _size_and_change(states[t], states[t - 1] if t else last)
+            if metric != L1:
+                length = _distance(states[t], zero, metric)
+            norm[row, r] = _merged(norm[row, r], length, metric) if add else length
+            speed[row, r] = speed[row, r] + change if add else change
             if layout is not None:
-                shift, bias, mantissa, smallest = layout
-                own = _spacings(bits[centre[r], t], shift, bias, mantissa, smallest)
-                spacings[0, t, r], spacings[1, t, r], spacings[2, t, r] = own
-        last[:] = block[centre[r], shape[0] - 1]
-    return norm, speed, spacings
+                total, root, largest = _spacings(own[t], *layout)
+                spacings[0, row, r] = spacings[0, row, r] + total if add else total
+                spacings[1, row, r] = math.hypot(spacings[1, row, r], root) if add else root
+                spacings[2, row, r] = max(spacings[2, row, r], largest) if add else largest
+        _copy(states[block.shape[1] - 1], last)
+
+
+@kernel()
+def _merged(one: float, other: float, metric: int) -> Any:
+    """Distance over two sets of entries, from those over each."""
+    if metric == L1:
+        return one + other
+    if metric == L2:
+        return math.hypot(one, other)
+    return one if one >= other or math.isnan(one) else other
+
+
+@kernel(fastmath=_SUM)
+def _size_and_change(x: Any, y: Any) -> Any:
+    """L1 distances of a row to zero and to another one, in one pass."""
+    size = change = 0.0
+    for p in range(x.shape[0]):
+        value = np.float64(x[p])
+        size += abs(value)
+        change += abs(value - np.float64(y[p]))
+    return size, change
+
+
+@kernel()
+def _copy(x: Any, y: Any) -> Any:
+    # Assigned to a slice, they would be copied one by one.
+    for p in range(x.shape[0]):
+        y[p] = x[p]
 
 
 @kernel()
@@ -156,10 +210,6 @@ def _distance(x: Any, y: Any, metric: int) -> Any:
     if metric == L1:
         return _sum_l1(x, y)
     return root_l2(x, y) if metric == L2 else _largest(x, y)
-
-
-# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call.
-# ruff: noqa: PLR0917
 
 
 # Entries of a row compared at a time, so that a tile of them stays in the cache.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -355,6 +356,8 @@ def to_references(
     ensemble: Ensemble, twins: Ints, reference: Ints, metric: Metric, *, rows: slice, dtype: str, size: int
 ) -> ReferenceDistances:
     """Return the distance of every twin to its reference; reads each state once."""
+    from trajtools._kernels._jit import is_abandoned
+
     count = rows.stop - rows.start
     references = np.unique(reference)
     out = ReferenceDistances(
@@ -365,34 +368,45 @@ def to_references(
         references,
     )
     sequential = in_time(metric)
-    for units in _batches(twins, reference, 8 * ensemble.chunk[0] * min(ensemble.chunk[1], size)):
-        members = np.unique(np.concatenate([twins[units], reference[units]]))
-        where = np.searchsorted(references, np.unique(reference[units]))
-        left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
-        centre = np.searchsorted(members, references[where])
-        height, columns = _shape(metric, ensemble.chunk, len(members), size)
-        # Blocks of rows start where chunks do.
-        edges = [rows.start, *range(rows.start // height * height + height, rows.stop, height), rows.stop]
-        before: dict[str, Any] = {}
-        for start, stop in pairwise(edges):
-            here = slice(start - rows.start, stop - rows.start)
-            distance, floor, norm, speed = _block(
-                ensemble,
-                slice(start, stop),
-                members,
-                columns=columns,
-                size=size,
-                units=(left, right, centre),
-                metric=sequential,
-                dtype=dtype,
-                before=before,
-            )
-            out.distance[here, units] = distance
-            out.floor[here, where] = floor
-            out.speed[here, where] = speed
-            if len(norm):
-                largest = np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
-                out.scale[where] = np.fmax(out.scale[where], largest)
+    batches = _batches(twins, reference, 8 * ensemble.chunk[0] * min(ensemble.chunk[1], size))
+    scales: list[tuple[Ints, Floats]] = []
+
+    def compare(first: int, last: int) -> None:
+        for units in batches[first:last]:
+            members = np.unique(np.concatenate([twins[units], reference[units]]))
+            where = np.searchsorted(references, np.unique(reference[units]))
+            left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
+            centre = np.searchsorted(members, references[where])
+            height, columns = _shape(metric, ensemble.chunk, len(members), size)
+            # Blocks of rows start where chunks do.
+            edges = [rows.start, *range(rows.start // height * height + height, rows.stop, height), rows.stop]
+            scale, before = np.full(len(where), np.nan), dict[int, Any]()
+            for start, stop in pairwise(edges):
+                if is_abandoned():
+                    return
+                here = slice(start - rows.start, stop - rows.start)
+                distance, floor, norm, speed = _block(
+                    ensemble,
+                    slice(start, stop),
+                    members,
+                    columns=columns,
+                    size=size,
+                    units=(left, right, centre),
+                    metric=sequential,
+                    dtype=dtype,
+                    before=before,
+                )
+                out.distance[here, units] = distance
+                out.floor[here, where] = floor
+                out.speed[here, where] = speed
+                if len(norm):
+                    largest = np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
+                    scale = np.fmax(scale, largest)
+            scales.append((where, scale))
+
+    _in_parts(compare, len(batches), metric)
+    for where, scale in scales:  # batches share references
+        out.scale[where] = np.fmax(out.scale[where], scale)
     return out
 
 
@@ -490,33 +504,99 @@ def _block(
     units: tuple[Ints, Ints, Ints],
     metric: Metric,
     dtype: str,
-    before: dict[str, Any],
+    before: dict[int, Any],
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Return distance (t, u), floor, distance to zero and speed (t, r) of a block of rows, merged over columns.
 
-    `before` holds the last states of the references in the previous block, and takes those of this one.
+    `before` holds the last states of the references in the previous block by their first column, and takes those of
+    this one.
     """
-    centre, length = units[2], rows.stop - rows.start
-    totals = [np.empty((length, len(one))) for one in (units[0], centre, centre, centre)]
-    is_first = "last" not in before
-    for start in range(0, size, columns):
-        span = slice(start, min(start + columns, size))
-        for here, there, states in _pieces(ensemble, rows, members, span, whole=metric.merge is None):
-            block, at = kernel_ready(states), slice(start + there.start, start + there.stop)
-            if "last" not in before:
-                before["last"] = np.zeros((len(centre), size), block.dtype)
-            distance, floor, norm, speed = _compared(
-                metric, block, units, (before["last"], at.start), dtype=dtype, size=size
+    spans = [slice(start, min(start + columns, size)) for start in range(0, size, columns)]
+    strips: list[Any] = [None] * len(spans)
+
+    def compare(first: int, last: int) -> None:
+        for k in range(first, last):
+            strips[k] = _strip(
+                ensemble, rows, members, spans[k], units=units, metric=metric, dtype=dtype, before=before
             )
-            if is_first and here.start == 0:
-                speed[0] = np.nan
-            parts = (distance, floor, norm, speed)
-            for total, part, merge in zip(totals, parts, (*[metric.merge] * 3, np.add), strict=True):
-                total[here] = part if at.start == 0 or merge is None else merge(total[here], part)
-    distance, floor, norm, speed = totals
+
+    _in_parts(compare, len(spans), metric)
+    # In the order of the columns, whichever was ready first: the sums are the same to the bit.
+    distances, norms, speeds, spacings = zip(*strips, strict=True)
+    merge = metric.merge or np.add  # of a metric that needs whole states, there is nothing to merge
+    distance, norm, speed = reduce(merge, distances), reduce(merge, norms), reduce(np.add, speeds)
+    floor = np.full(norm.shape, np.nan)
+    if metric.rounding is not None and dtype in FORMATS:
+        three = zip((np.add, np.hypot, np.maximum), zip(*spacings, strict=True), strict=True)
+        floor = metric.rounding([reduce(each, parts) for each, parts in three], size)
     if metric.finish is not None:
         distance, norm = metric.finish(distance, size), metric.finish(norm, size)
     return distance, floor, norm, speed
+
+
+def _strip(
+    ensemble: Ensemble,
+    rows: slice,
+    members: Ints,
+    columns: slice,
+    *,
+    units: tuple[Ints, Ints, Ints],
+    metric: Metric,
+    dtype: str,
+    before: dict[int, Any],
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return distance (t, u), distance to zero and speed (t, r) and spacings (3, t, r) over some columns."""
+    from trajtools._kernels.distances import reference_rows, twin_rows
+
+    (left, right, centre), height = units, rows.stop - rows.start
+    distance, norm, speed = (np.empty((height, len(one))) for one in (left, centre, centre))
+    spacings = np.empty((3, *norm.shape))
+    has_kernel = _has_kernel(metric)
+    operation = OPERATIONS[metric.sums.operation if metric.sums is not None and has_kernel else "l1"]
+    last = before.get(columns.start)
+    is_first = last is None
+    for here, there, states in _pieces(ensemble, rows, members, columns, whole=metric.merge is None):
+        block, top, add = kernel_ready(states), here.start, there.start > 0
+        bits, *form = bits_of(block)
+        layout = None if metric.rounding is None or dtype not in FORMATS else (*form, *FORMATS[dtype])
+        if last is None:
+            last = before[columns.start] = np.zeros((len(centre), columns.stop - columns.start), block.dtype)
+        reference_rows(block, bits, centre, last, there.start, operation, layout, norm, speed, spacings, top, add)
+        if has_kernel:
+            twin_rows(block, left, right, operation, distance, top, add)
+        else:
+            for total, part in zip((distance, norm), _by_metric(metric, block, units), strict=True):
+                total[here] = metric.merge(total[here], part) if add and metric.merge is not None else part
+    if is_first:
+        speed[:1] = np.nan
+    return distance, norm, speed, spacings
+
+
+def _by_metric(metric: Metric, block: Any, units: tuple[Ints, Ints, Ints]) -> tuple[Floats, Floats]:
+    """Distances (t, u) of states (m, t, p), and those of the references to zero (t, r), by the metric's own code."""
+    left, right, centre = units
+    states = np.ascontiguousarray(block.transpose(1, 0, 2))
+    features, zero = metric.described(states), metric.described(np.zeros_like(states[:, :1]))
+    norm = metric.pairs(features, zero, centre, np.zeros(len(centre), dtype=np.int64))
+    return metric.pairs(features, features, left, right), norm
+
+
+def _in_parts(work: Callable[[int, int], None], count: int, metric: Metric) -> None:
+    """Call ``work(first, last)`` on parts of 0 .. count, on threads where a kernel compares the states.
+
+    Other metrics follow states in time, or are functions of users.
+    """
+    from trajtools._kernels._jit import in_parts
+
+    if _has_kernel(metric):
+        in_parts(work, count)
+    else:
+        work(0, count)
+
+
+def _has_kernel(metric: Metric) -> bool:
+    """Whether the metric is l1, l2, linf, or made of one of them."""
+    return metric.sums is not None and metric.merge is not None and not metric.sums.signs
 
 
 def _pieces(ensemble: Ensemble, rows: slice, members: Ints, columns: slice, *, whole: bool) -> Iterator[Any]:
@@ -525,31 +605,3 @@ def _pieces(ensemble: Ensemble, rows: slice, members: Ints, columns: slice, *, w
         return ensemble.pieces(rows, members.tolist(), columns)
     place = slice(0, rows.stop - rows.start), slice(0, columns.stop - columns.start)
     return iter([(*place, ensemble.by_member(rows, members.tolist(), columns))])
-
-
-def _compared(
-    metric: Metric, block: Any, units: tuple[Ints, Ints, Ints], before: tuple[Any, int], *, dtype: str, size: int
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Distances (t, u) of states (m, t, p), and floors, distances to zero and speeds (t, r) of the references.
-
-    `before` holds, from an entry on, the states of the references before the first ones, and takes the last ones.
-    """
-    from trajtools._kernels.distances import reference_rows, twin_rows
-
-    left, right, centre = units
-    sums, bits = metric.sums, bits_of(block)
-    layout = None if metric.rounding is None or dtype not in FORMATS else (*bits[1:], *FORMATS[dtype])
-    # l1, l2, linf and what is made of them
-    has_kernel = sums is not None and metric.merge is not None and not sums.signs
-    operation = OPERATIONS[sums.operation if sums is not None and has_kernel else "l1"]
-    norm, speed, spacings = reference_rows(block, bits[0], centre, *before, operation, layout)
-    floor = np.full(norm.shape, np.nan)
-    if metric.rounding is not None and layout is not None:
-        floor = metric.rounding(spacings, size)
-    if has_kernel:
-        return twin_rows(block, left, right, operation), floor, norm, speed
-    states = np.ascontiguousarray(block.transpose(1, 0, 2))
-    features, zero = metric.described(states), metric.described(np.zeros_like(states[:, :1]))
-    origin = np.zeros(len(centre), dtype=np.int64)
-    norm = metric.pairs(features, zero, centre, origin)
-    return metric.pairs(features, features, left, right), floor, norm, speed

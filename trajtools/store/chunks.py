@@ -6,9 +6,11 @@ import contextlib
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from operator import attrgetter
 from typing import Any
 
 import h5py
@@ -70,8 +72,8 @@ class Blocks:
         offsets, sizes, indexed = _places(dataset.id, stream, self.n_blocks, self._raw.size)
         if not indexed:
             self._unindexed.add(name)
-        self._offsets[name], self._sizes[name] = offsets, sizes
-        self._verified[name] = np.zeros(offsets.shape, bool)
+        self._sizes[name], self._verified[name] = sizes, np.zeros(offsets.shape, bool)
+        self._offsets[name] = offsets  # at last: other threads take what has offsets for known
         return dataset.shape[0]
 
     def rows_of(self, block: int) -> int:
@@ -80,10 +82,16 @@ class Blocks:
 
     def slots(self, block: int) -> NDArray[Any]:
         """The slots of a block, (SLOTS, width): the rows that each covers, then its checksums."""
-        result = np.zeros((SLOTS, self.axis.width), "<u8")
-        place = int(self._offsets[self.axis.sums][block, 0])
-        if place >= 0:
-            self._raw.fill(place, result.reshape(-1).view(np.uint8))
+        slots: NDArray[Any] = self._read_slots(np.array([block]))[0]
+        return slots
+
+    def _read_slots(self, blocks: NDArray[np.int64]) -> NDArray[Any]:
+        """The slots of some blocks, (blocks, SLOTS, width); zeros where there are none."""
+        result = np.zeros((len(blocks), SLOTS, self.axis.width), "<u8")
+        places, fill = self._offsets[self.axis.sums][blocks, 0].tolist(), self._raw.fill
+        for view, place in zip(result.reshape(len(blocks), -1).view(np.uint8), places, strict=True):
+            if place >= 0:
+                fill(place, view)
         return result
 
     def compare(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -217,7 +225,13 @@ class Blocks:
                 whole = self._inflated(stream, offset, length)
                 view[:] = whole[span.start * row_bytes : span.stop * row_bytes]
         else:
-            self._read_runs(stream, offsets, views, span.start * row_bytes if count < stream.rows else 0)
+            skipped, gaps = span.start * row_bytes if count < stream.rows else 0, np.diff(places) - size
+            is_near = bool(((gaps >= 0) & (gaps < len(_GAP))).any())
+            if is_near or places.min() < 0 or any(view.ndim > 1 for view in views):
+                self._read_runs(stream, offsets, views, skipped)
+            else:
+                for offset, view in zip(offsets, views, strict=True):
+                    self._raw.fill(offset + skipped, view)
         return result if rooms is None else rooms
 
     def _read_runs(self, stream: Stream, offsets: list[int], views: list[NDArray[np.uint8]], skipped: int) -> None:
@@ -244,34 +258,60 @@ class Blocks:
     def _mismatches(
         self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
     ) -> NDArray[np.bool_]:
-        bad, claims, last = np.zeros(len(blocks), bool), [], -1
-        exists = self._offsets[stream.name][blocks, chunks] >= 0
-        each = zip(blocks.tolist(), (self.axis.first[stream.name] + chunks).tolist(), exists.tolist(), strict=True)
-        for at, (block, index, is_there) in enumerate(each):
-            if block != last:
-                claims, last = self._claims(block), block  # after the data, which they cover
-            values = [(count, int(sums[index])) for count, sums in claims]
-            if is_there and any(value and _checksum(data[at], count, block, index) == value for count, value in values):
-                continue
-            # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
-            if stream.sparse and any(value == 0 for _, value in values):
-                data[at] = np.nan  # what is there was never committed
-            else:
-                bad[at] = True
-        return bad
+        """Which chunks match no slot that covers what is committed; NaN in those that were never committed."""
+        most = max(1, CLAIMS_BYTES // (8 * SLOTS * self.axis.width))
+        parts = [slice(start, start + most) for start in range(0, len(blocks), most)]
+        return np.concatenate([self._mismatch(stream, blocks[part], chunks[part], data[part]) for part in parts])
 
-    def _claims(self, block: int) -> list[tuple[int, NDArray[Any]]]:
-        """The slots that cover what is committed: rows and checksums; remembered where no writer changes them."""
-        known: dict[int, list[tuple[int, NDArray[Any]]]] = self._local.__dict__.setdefault("claims", {})
-        claims = known.get(block)
-        if claims is None:
-            needed, most, slots = self.rows_of(block), self.axis.rows, self.slots(block)
-            claims = [(count, slots[k]) for k, count in enumerate(slots[:, 0].tolist()) if needed <= count <= most]
-            if block < self.n_blocks - 1:
-                if len(known) * slots.nbytes > CLAIMS_BYTES:
-                    known.clear()
-                known[block] = claims
-        return claims
+    def _mismatch(
+        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
+    ) -> NDArray[np.bool_]:
+        indices, tall = self.axis.first[stream.name] + chunks, stream.rows
+        covers, counts, values = self._claims(blocks, indices)  # after the data, which they cover
+        exists = self._offsets[stream.name][blocks, chunks] >= 0
+        claimed = covers & (values != 0) & exists[:, None]
+        full = claimed & (counts == tall)
+        each = zip(full.any(axis=1).tolist(), data, blocks.tolist(), indices.tolist(), strict=True)
+        sums = np.array(
+            [_checksum(one, tall, block, index) if there else 0 for there, one, block, index in each], "<u8"
+        )
+        whole = (full & (values == sums[:, None])).any(axis=1)
+        if whole.all():
+            return ~whole
+        for at, slot in np.argwhere(claimed & ~full & ~whole[:, None]).tolist():  # of a block that is not full
+            count, value = int(counts[at, slot]), int(values[at, slot])
+            whole[at] |= _checksum(data[at], count, int(blocks[at]), int(indices[at])) == value
+        if stream.sparse:  # nothing there is right where a slot in use claims no chunk
+            absent = ~whole & (covers & (values == 0)).any(axis=1)
+            for at in np.flatnonzero(absent).tolist():
+                data[at][...] = np.nan  # what is there was never committed
+            whole |= absent
+        return ~whole
+
+    def _claims(
+        self, blocks: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
+        """Which slots cover what is committed, their rows, and what they claim of some chunks, (chunks, SLOTS).
+
+        Slots are remembered where no writer changes them, and read ahead where blocks are read one after the other.
+        """
+        low, high, last, tall = int(blocks.min()), int(blocks.max()), self.n_blocks - 1, self.axis.rows
+        first, slots = self._local.__dict__.get("slots", (0, np.zeros((0, SLOTS, self.axis.width), "<u8")))
+        if first <= low and high < min(first + len(slots), last):
+            at = blocks - first
+        elif high - low < 2 * len(blocks):
+            most = CLAIMS_BYTES // (8 * SLOTS * self.axis.width)
+            ahead = len(slots) if low == first + len(slots) else 0
+            stop = max(high + 1, min(high + 1 + ahead, low + most, last))
+            slots, at = self._read_slots(np.arange(low, stop)), blocks - low
+            self._local.slots = low, slots[: last - low]
+        else:
+            slots, at = self._read_slots(blocks), np.arange(len(blocks))
+        counts, values = slots[at, :, 0], slots[at[:, None], np.arange(SLOTS), indices[:, None]]
+        if high < last:
+            return counts == tall, counts, values
+        needed = np.minimum(self.n - blocks * tall, tall).astype("<u8")
+        return (counts >= needed[:, None]) & (counts <= tall), counts, values
 
     def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
         limit = stream.chunk_bytes
@@ -320,6 +360,16 @@ class Blocks:
         numbers = np.arange(members.start, members.stop) if isinstance(members, slice) else members
         if shape[0] == 1 and self._read_state(stream, _first(rows), numbers, columns, out[0]):
             return result
+        if isinstance(rows, slice) and (by_member or shape[1] == 1):
+            each = result.reshape(shape[1], shape[0], shape[2])
+            inner = self._read_blocks(stream, rows, numbers, columns, each)
+            if inner is not None:
+                for edge in (slice(rows.start, inner.start), slice(inner.stop, rows.stop)):
+                    if edge.stop > edge.start:
+                        out[edge.start - rows.start : edge.stop - rows.start] = self.rectangle(
+                            name, edge, members, columns
+                        )
+                return result
         pieces = _pieces(columns, stream.chunk[1])
         targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
                    for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
@@ -345,6 +395,25 @@ class Blocks:
                     out[:, place][_both(row.place, piece.place)] = chunk[:, piece.span][_both(row.part, piece.part)]
         self._fetch_whole(name, waiting)
         return result
+
+    def _read_blocks(
+        self, stream: Stream, rows: slice, members: NDArray[np.int64], columns: Indices, out: NDArray[Any]
+    ) -> slice | None:
+        """Read the whole blocks among some rows into (M, T, P) if a chunk is as wide as a state; returns their rows."""
+        tall, wide = stream.rows, stream.shape[1]
+        first, last = -(-rows.start // tall), rows.stop // tall
+        is_simple = isinstance(columns, slice) and (columns.start, columns.stop) == (0, wide) and stream.grid[1] == 1
+        if stream.filters or not is_simple or last - first < 2:
+            return None
+        inner = slice(first * tall, last * tall)
+        most = min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        for member, states in zip(members.tolist(), out, strict=True):
+            rooms = list(states[inner.start - rows.start : inner.stop - rows.start].reshape(-1, tall, wide))
+            for at in range(0, len(rooms), most):
+                blocks = np.arange(first + at, min(first + at + most, last))
+                part = rooms[at : at + most]
+                self.fetch(stream.name, blocks, np.full_like(blocks, member), slice(0, tall), part)
+        return inner
 
     def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
         """States of a (T, M, P) stream in pieces that are compared while they are in the cache of the processor.
@@ -409,9 +478,10 @@ class Blocks:
         actual = np.array([digest.intdigest() or 1 for digest in digests], "<u8")
         whole = np.zeros(len(chunks), bool)
         for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
-            time.sleep(0.002 * 4**trial if trial else 0)
-            for count, sums in self._claims(block):
-                whole |= (count == stream.rows) & (sums[indices] == actual)
+            if trial:
+                time.sleep(0.002 * 4**trial)
+            covers, counts, values = self._claims(np.full(len(chunks), block), indices)
+            whole |= (covers & (counts == stream.rows) & (values == actual[:, None])).any(axis=1)
             if whole.all() or block < self.n_blocks - 1:
                 break
         if not whole.all():
@@ -463,21 +533,19 @@ def _places(
     """Offset and size of every chunk of the committed blocks, (blocks, chunks), -1 where there is none; index whole?"""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
-    most = 2 * offsets.size + 10**4
-    visited: list[tuple[int, ...]] = []
-
-    def note(info: Any) -> bool | None:
-        visited.append((*info.chunk_offset, info.byte_offset, min(info.size, 2**40)))
-        return True if len(visited) > most else None  # an index that claims more than it can hold
-
+    # Of an index that claims more than it can hold, some are forgotten.
+    visited: deque[Any] = deque(maxlen=2 * offsets.size + 10**4)
     try:
-        dataset.chunk_iter(note)
-        indexed = True
+        dataset.chunk_iter(visited.append)
+        indexed = len(visited) < (visited.maxlen or 0)
     except (RuntimeError, OSError, ValueError, KeyError):
         indexed = False
     if visited:
         # Unsigned, as in the file: what is out of range stays so.
-        corners, (places, lengths) = np.split(np.array(visited, np.uint64).T, [-2])
+        corners = np.fromiter(chain.from_iterable(map(attrgetter("chunk_offset"), visited)), np.uint64)
+        corners = corners.reshape(len(visited), -1).T
+        places = np.fromiter(map(attrgetter("byte_offset"), visited), np.uint64)
+        lengths = np.minimum(np.fromiter(map(attrgetter("size"), visited), np.uint64), 2**40)
         block, *inside = corners // np.array((stream.rows, *stream.chunk), np.uint64)[: len(corners), None]
         at = np.zeros_like(block)
         for part, n in zip(inside, stream.grid, strict=True):

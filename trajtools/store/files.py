@@ -43,6 +43,13 @@ HEAD_BYTES = 2**16  # covers the structure of most files, so that HDF5 opens the
 LIBVER = ("v110", "v110")
 WAY_OUT = "`trajtools validate` says what is missing, `trajtools repair --salvage` saves what is whole"
 _FIELDS = struct.Struct("<8sBBBBQQQQ")
+# Of the header of a B-tree: kind, bytes of a node and of a record, depth, records of the root and of all nodes.
+_TREE = struct.Struct("<5xBIHH10xHQ4x")
+_RECORDS = {1: 24, 2: 36, 3: 16, 4: 28, 5: 11, 6: 15, 8: 17, 9: 13}  # bytes, of large objects, links and attributes
+_NODE_BYTES, _DEEPEST = 10, 32  # of a node around its records; levels of nodes
+_ARRAY = struct.Struct("<44xQQ12x")  # of the header of an extensible array: entries in use, existing ones
+# Of the header of a heap: width of its table, bytes of its smallest and largest blocks, bits of an offset, rows in use.
+_HEAP = struct.Struct("<110xHQQH10xH4x")
 _ROOT = 64  # where the root group begins in the files that are made here
 _MASK = 0xFFFFFFFF
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
@@ -409,7 +416,10 @@ def _rotate(value: int, bits: int) -> int:
 
 
 class SealedView(io.RawIOBase):
-    """A file for HDF5 to read as if its writer had closed it: the same bytes but for the superblock."""
+    """A file for HDF5 to read as if its writer had closed it: the same bytes but for the superblock.
+
+    What HDF5 would not survive is handed over as zeros.
+    """
 
     def __init__(self, file: RawFile) -> None:
         self._raw, self._size, self._at = file, file.size, 0
@@ -427,6 +437,8 @@ class SealedView(io.RawIOBase):
             view[done:] = bytes(len(view) - done)
             part = self._head[self._at : self._at + len(view)]
             view[: len(part)] = part
+        if not _is_survived(view, self._size):
+            view[:] = bytes(len(view))  # no block of HDF5, which it can say in its own words
         self._at += len(view)
         return len(view)
 
@@ -446,6 +458,30 @@ class SealedView(io.RawIOBase):
     def seekable(self) -> bool:
         """True."""
         return True
+
+
+def _is_survived(block: memoryview, size: int) -> bool:
+    """Whether HDF5 can take a block of its metadata that it is about to read, in a file of `size` bytes.
+
+    It takes the records of a B-tree for what its header says, counts to whatever the header of an extensible array
+    says, and follows the table of a heap whatever its shape. HDF5 reads each of these headers by itself.
+    """
+    signature = bytes(block[:4])
+    if len(block) == _TREE.size and signature == b"BTHD":
+        kind, node, record, depth, of_root, of_all = _TREE.unpack(block)
+        # Of the chunks of a dataset, a record has as many numbers as there are axes.
+        is_right = record == _RECORDS[kind] if kind in _RECORDS else kind in (10, 11) and record >= 16
+        holds = record * max(of_root, 1) <= node - _NODE_BYTES
+        return is_right and holds and depth <= _DEEPEST and max(node, of_all) <= size
+    if len(block) == _ARRAY.size and signature == b"EAHD":
+        used, existing = _ARRAY.unpack(block)
+        return used <= existing <= size  # an entry takes 8 bytes, but of a file that was cut, most may be gone
+    if len(block) >= _HEAP.size and signature == b"FRHP":
+        width, smallest, largest, bits, rows = _HEAP.unpack_from(block)
+        if not (all(n and not n & (n - 1) for n in (width, smallest, largest)) and smallest <= largest):
+            return False
+        return bits <= 64 and rows <= bits + 2 - (width * smallest).bit_length()
+    return True
 
 
 def open_for_reading(file: RawFile) -> h5py.File:
