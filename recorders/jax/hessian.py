@@ -22,7 +22,8 @@ array([18.,  6.])
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from math import prod
 from typing import Any
 
 import jax
@@ -89,6 +90,14 @@ class Functions:
 @jax.jit
 def _apply(function: Any, argument: Any) -> Any:
     return function(argument)
+
+
+@partial(jax.jit, static_argnames="shapes")
+def _apply_flat(function: Any, vector: Any, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    """The same for weights of one dtype in one vector: one transfer each way, however many arrays there are."""
+    cuts = np.cumsum([prod(shape) for shape in shapes])[:-1].tolist()
+    parts = [part.reshape(shape) for part, shape in zip(jnp.split(vector, cuts), shapes, strict=True)]
+    return jnp.concatenate([part.ravel() for part in function(parts)])
 
 
 _cached_functions = lru_cache(maxsize=16)(Functions)
@@ -192,13 +201,16 @@ class Hessian:
 
     def __call__(self, vector: Floats) -> Floats:
         """Multiply the Hessian by a flat vector."""
-        tangents = self.objective.unflat(vector)
         if self._reduction == "one":
             if self._linear is None:
                 ((_, batch),) = self.batches()
                 self._linear = self.objective.functions.linearized(self.weights, self.objective.arrays, batch)
+            if all(dtype == self.precision.dtype for dtype in self.objective.dtypes):
+                argument = np.asarray(vector, self.precision.dtype)
+                return np.array(_apply_flat(self._linear, argument, tuple(self.objective.shapes)))
+            tangents = self.objective.unflat(vector)
             return self.objective.flat(_apply(self._linear, tangents), self.precision.dtype)
-        total, weight = np.zeros(self.n), 0.0
+        tangents, total, weight = self.objective.unflat(vector), np.zeros(self.n), 0.0
         for share, batch in self.batches():
             total += share * self.objective.flat(self.times(tangents, batch))
             weight += share
