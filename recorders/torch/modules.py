@@ -245,7 +245,7 @@ class _NumpyState:
 
 
 def _words() -> bytes:
-    generator = np.random.get_bit_generator()
+    generator = np.random.mtrand.get_bit_generator()
     if type(generator) is not np.random.MT19937:
         return b""
     return string_at(generator.ctypes.state_address, 4 * 625)  # 624 words and the place among them
