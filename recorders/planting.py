@@ -58,6 +58,8 @@ ONLY_LIMIT = 128
 SMALLEST = 5e-324
 CACHED = 2**13
 """Entries of pieces of arrays that stay in the cache of a core, and for which BLAS starts no threads."""
+_PIECE, _ROW = 2**15, 2**8  # entries of differences held, and of those whose squares are summed in their precision
+_LEAST = 2.0**-80  # of the sum of a piece, beside which squares lost to underflow are less than 1e-8
 
 
 class Planting(NamedTuple):
@@ -295,26 +297,32 @@ class _Stride:
 def squared_gaps(first: Any, others: Sequence[Any]) -> Floats:
     """Squares of the Euclidean distances of arrays from a first one of their shape and dtype.
 
-    Differences are taken in float32 at least, and summed in float64. Larger arrays go through the cache in pieces, and
-    no array as large as they are is made.
+    Differences are taken in float32 at least. Their squares are summed in that precision over a few hundred entries,
+    else in float64. Larger arrays go through the cache in pieces, and no array as large as they are is made.
     """
     flat, *rest = [np.asarray(array).reshape(-1) for array in (first, *others)]
     kind = np.promote_types(flat.dtype, np.float32)
     total = np.zeros(len(rest))
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         if flat.size <= CACHED:
             gaps = np.subtract(rest, flat, dtype=kind).astype(np.float64, copy=False)
             return np.asarray(np.einsum("ij,ij->i", gaps, gaps))
-        gap = np.empty(CACHED, kind)
-        wide = gap if kind == np.float64 else np.empty(CACHED)
-        for at in range(0, flat.size, CACHED):
-            piece = flat[at : at + CACHED]
-            n = len(piece)
+        gap = np.empty(min(_PIECE, flat.size), kind)
+        for at in range(0, flat.size, _PIECE):
+            piece = flat[at : at + _PIECE]
             for i, other in enumerate(rest):
-                np.subtract(other[at : at + CACHED], piece, out=gap[:n], dtype=kind)
-                wide[:n] = gap[:n]
-                total[i] += np.dot(wide[:n], wide[:n])
+                total[i] += _square(np.subtract(other[at : at + _PIECE], piece, out=gap[: len(piece)], dtype=kind))
     return total
+
+
+def _square(gap: np.ndarray) -> float:
+    """Sum of squares; in float64 throughout where squares of float32 may have left their range."""
+    rows = gap[: len(gap) // _ROW * _ROW].reshape(-1, _ROW)
+    rest = gap[rows.size :]
+    square = float(np.vecdot(rows, rows).sum(dtype=np.float64)) + float(np.vecdot(rest, rest))
+    if gap.dtype == np.float64 or _LEAST <= square < inf:
+        return square
+    return _square(gap.astype(np.float64))
 
 
 class Room(NamedTuple):

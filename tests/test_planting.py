@@ -1,16 +1,18 @@
 """When copies are planted anew, and that the file and the analysis know of it."""
 
 import json
+import math
 import shutil
 import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import trajtools as tt
 from recorders import Recorder, iris, perturb
-from recorders.planting import Planting, Schedule, check_replant, seed_of
+from recorders.planting import Planting, Schedule, check_replant, seed_of, squared_gaps
 from recorders.twins import default_epsilon, floor_of
 from trajtools.errors import DataError, PerturbationError
 from trajtools.store import validate
@@ -341,3 +343,25 @@ def test_iris_plants_every_copy_with_its_own_epsilon(tmp_path):
     np.testing.assert_array_equal(planted["epsilon"], own)
     assert (planted["norm"] < own * np.sqrt(70)).all()
     assert (planted["norm"] > own).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float16", 1.0), *((dtype, scale) for dtype in ("float32", "float64") for scale in (1e-30, 1e-7, 1.0, 1e25))],
+)
+@pytest.mark.parametrize("size", [1, 255, 8192, 8193, 32_768, 33_025, 70_000])
+def test_squared_gaps_are_those_of_exact_sums(dtype, scale, size):
+    rng = np.random.default_rng(size)
+    first, *others = (scale * rng.standard_normal((4, size))).astype(dtype)
+    others[1] = first
+    wide = np.promote_types(dtype, np.float32)
+    exact = [math.fsum((other.astype(wide) - first.astype(wide)).astype(float) ** 2) for other in others]
+    assert_allclose(squared_gaps(first, others), exact, rtol=1e-7)
+
+
+def test_squared_gaps_of_what_is_not_finite_are_not():
+    others = np.ones((2, 40_000), np.float32)
+    others[0, 39_999], others[1, 3] = np.nan, np.inf
+    found = squared_gaps(np.ones(40_000, np.float32), list(others))
+    assert np.isnan(found[0])
+    assert found[1] == np.inf

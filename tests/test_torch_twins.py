@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 import trajtools as tt  # noqa: E402
 from recorders import RecordingWarning, perturb as perturb_arrays  # noqa: E402
 from recorders.torch import Recorder, Twins, perturb  # noqa: E402
+from recorders.torch.modules import same_noise  # noqa: E402
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -182,6 +183,24 @@ def test_noise_from_numpy_and_random_is_common_too():
     assert distances(twins).tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64])
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_noise_of_numpy_is_drawn_again_with_normal_numbers_left_over(kind, before):
+    users = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(kind(0))
+        np.random.standard_normal(before)  # noqa: NPY002
+        for count in (0, 1, 1, 2, 3, 1):
+            with same_noise([]) as rewind:
+                first = np.random.standard_normal(count).tolist()  # noqa: NPY002
+                end = str(np.random.get_state(legacy=False))  # noqa: NPY002
+                rewind()
+                assert np.random.standard_normal(count).tolist() == first  # noqa: NPY002
+                assert str(np.random.get_state(legacy=False)) == end  # noqa: NPY002
+    finally:
+        np.random.set_bit_generator(users)
+
+
 @pytest.mark.parametrize("vectorize", ["auto", False])
 def test_distance_on_a_quadratic_loss_shrinks_by_one_minus_eta_h(vectorize):
     # loss = h/2 |w|^2 through a linear model: w(t) = (1 - eta h)^t w(0), member by member
@@ -215,7 +234,7 @@ def test_batchnorm_goes_through_the_loop_and_says_why():
 @pytest.mark.parametrize(("vectorize", "at_once"), [("auto", False), (True, True)])
 def test_large_networks_go_through_the_loop_unless_forced(vectorize, at_once):
     twins = Twins(
-        torch.nn.Linear(300, 200), torch.nn.MSELoss(), sgd, epsilon=1e-3, members=1, seed=0, vectorize=vectorize
+        torch.nn.Linear(300, 200), torch.nn.MSELoss(), sgd, epsilon=1e-3, members=3, seed=0, vectorize=vectorize
     )
     twins.step(torch.ones(2, 300), torch.zeros(2, 200))
     assert twins.vectorized is at_once
@@ -307,7 +326,7 @@ def test_groups_and_schedulers_are_those_of_the_user():
     results = []
     for vectorize in ("auto", False):
         twins = Twins(
-            network(), nn.CrossEntropyLoss(), grouped, epsilon=1e-3, members=2, seed=0,
+            network(), nn.CrossEntropyLoss(), grouped, epsilon=1e-3, members=3, seed=0,
             scheduler_factory=halving, vectorize=vectorize,
         )  # fmt: skip
         for x, y in batches(6):
@@ -318,7 +337,7 @@ def test_groups_and_schedulers_are_those_of_the_user():
     assert [[group["lr"] for group in optimizer.param_groups] for optimizer in fast.optimizers] == [
         [0.001 / 8, 0.002 / 8]
     ]
-    assert len(slow.schedulers) == 3
+    assert len(slow.schedulers) == 4
     for name, values in fast.state.items():
         torch.testing.assert_close(values, slow.state[name], rtol=1e-9, atol=1e-11)
 
@@ -480,10 +499,11 @@ def test_inputs_may_be_several_or_named():
 @pytest.mark.parametrize(
     ("sizes", "members", "rows", "words"),
     [
-        ((784, 64), 2, 32, "more than 50000"),
-        ((784, 64), 3, 32, ""),
-        ((784, 256), 3, 32, "more than 150000"),
-        ((784, 64), 3, 2000, "4 members x 2000 rows"),
+        ((6, 3), 2, 32, "3 members"),
+        ((784, 64), 4, 32, "more than 50000 for 5 members"),
+        ((784, 64), 5, 32, ""),
+        ((784, 256), 20, 32, "more than 150000"),
+        ((784, 64), 5, 2000, "6 members x 2000 rows"),
         ((64, 64), 3, 2000, ""),
     ],
 )

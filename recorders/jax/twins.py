@@ -20,7 +20,7 @@ PROBES = 8
 """Draws of the check that equal members get equal bits."""
 LARGEST_AT_ONCE = 5_000
 """Weights up to which vmap over the members is faster on the CPU than a loop; see benchmarks/training.py."""
-LARGEST_STACKED = 150_000
+LARGEST_STACKED = 50_000
 """Weights up to which such a loop inside one compiled step is faster on the CPU than a compiled step per member."""
 
 
@@ -53,7 +53,7 @@ class Twins(twins.Twins):
     vectorize : {"auto", True, False}
         False: one member after the other. True: all at once by vmap. "auto": by vmap if equal members then get equal
         bits, as tested on the first batch of every shape; on the CPU only for networks of at most 5,000 weights, since
-        one after the other is as fast or faster beyond. Up to 150,000 weights these are parts of one compiled step;
+        one after the other is as fast or faster beyond. Up to 50,000 weights these are parts of one compiled step;
         beyond, the members have arrays and calls of their own, because stacking them costs more than the calls.
 
     Attributes
@@ -284,8 +284,7 @@ class Twins(twins.Twins):
         held = self.held
         if self._apart is not None:
             rows = zip(*(self._layout.pick(held[i]) for i in (0, *copies)), strict=True)
-            views = [[np.asarray(leaf) for leaf in each] for each in rows]
-            squares = [squared_gaps(first, others) for first, *others in views]
+            squares = [squared_gaps(first, others) for first, *others in rows]
             return np.sqrt(np.sum(squares, axis=0))
         leaves = self._layout.pick(held)
         if jax.default_backend() == "cpu":  # views, and XLA sums no faster than this
@@ -651,12 +650,14 @@ class Lockstep:
             _refuse_keyless(batch)
         if None not in self._compiled:
 
-            def update(member: Any, index: Any, batch: Any) -> Any:
-                return self._one(member, self._own(batch, index) if self._independent else batch)
+            def update(member: Any, batch: Any, index: Any = None) -> Any:
+                return self._one(member, batch if index is None else self._own(batch, index))
 
             self._compiled[None] = jax.jit(update)
-        results = [self._compiled[None](member, i, batch) for i, member in enumerate(members)]
-        return [new for new, _ in results], _stacked([metrics for _, metrics in results])
+        # An index is a transfer to the device.
+        numbers = [(i,) if self._independent else () for i in range(len(members))]
+        results = [self._compiled[None](member, batch, *own) for member, own in zip(members, numbers, strict=True)]
+        return [new for new, _ in results], _metrics_of([metrics for _, metrics in results])
 
     def compiled(self, vectorized: bool) -> Callable[..., Any]:
         """Return the jitted `update`."""
@@ -737,6 +738,12 @@ class Lockstep:
 
 def _stacked(trees: Sequence[Any]) -> Any:
     return jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@jax.jit
+def _metrics_of(members: list[dict[str, Any]]) -> dict[str, Any]:
+    """Metrics with an axis of members, in one call: one for each would cost a small network's update."""
+    return dict(_stacked(members))
 
 
 def _all_like_first(leaf: Any) -> Any:

@@ -24,11 +24,11 @@ MARK = "_trajtools_twin"
 """Attribute of a perturbed module with its member entry; neither a parameter nor a buffer."""
 PROBES = 16
 """Draws of the check that equal members get equal bits; a single draw misses differences at most 13 of 16 times."""
-LARGEST_AT_ONCE = 50_000
-"""Weights up to which one pass over all members is faster on the CPU; see benchmarks/training.py."""
-MANY = 4
-"""Members from which it is up to `LARGEST_OF_MANY` weights: one pass saves more calls."""
-LARGEST_OF_MANY = 150_000
+FEW = 3
+"""Members up to which separate passes are always faster on the CPU; see benchmarks/training.py."""
+LARGEST_EACH = 25_000
+"""Weights up to which one pass over all members is faster, for every further member: it saves more calls."""
+LARGEST_AT_ONCE = 150_000
 LARGEST_PRODUCT = 2e8
 """Members x rows of a batch x weights above which batched matrix products on the CPU can be 20 times slower."""
 ELEMENTWISE = frozenset(
@@ -114,10 +114,10 @@ class Twins(ModuleTwins):
         Clip the gradient of every member to this 2-norm, like `torch.nn.utils.clip_grad_norm_`.
     vectorize : {"auto", True, False}
         False: separate passes and a separate optimiser for every member. "auto": all members in one vectorised pass if
-        equal members then get equal bits, as tested on the first batch of every shape; on the CPU only for networks of
-        at most 50,000 weights (four members or more: 150,000) and members x rows of the batch x weights of at most
-        2e8, since separate passes are as fast or faster beyond. True: vectorised even if
-        equal members are rounded differently; an error if impossible.
+        equal members then get equal bits, as tested on the first batch of every shape; on the CPU only with more than
+        three members, reference included, for networks of at most 25,000 weights for each further one (and 150,000),
+        and members x rows of the batch x weights of at most 2e8, since separate passes are as fast or faster beyond.
+        True: vectorised even if equal members are rounded differently; an error if impossible.
 
     Attributes
     ----------
@@ -196,6 +196,9 @@ class Twins(ModuleTwins):
         self._stacked: dict[str, Tensor] | None = None
         self._slower = _slower_at_once(self.models)
         self.optimizers = self._make_optimizers(optimizer_factory)
+        apart = [dict(trainable(model)) for model in self.models]
+        self._leaves: list[dict[str, Any]] = apart if self._stacked is None else [self._stacked]
+        self._devices = devices_of(self.models[0].parameters())
         if self._plan is None and vectorize == "auto" and self._slower:
             self._plan = (False, self._slower)
         path = "at once where equal members then get equal bits" if self._plan is None else self._plan[1]
@@ -221,9 +224,7 @@ class Twins(ModuleTwins):
     @property
     def leaves(self) -> list[dict[str, Any]]:
         """The tensors of the optimisers by name: one mapping (M, ...), or one per member."""
-        if self._stacked is not None:
-            return [self._stacked]
-        return [dict(trainable(model)) for model in self.models]
+        return self._leaves
 
     def step(self, x: Any, *targets: Any) -> Tensor:
         """Train every member on the same batch, one update each.
@@ -267,7 +268,7 @@ class Twins(ModuleTwins):
 
             return evaluate
 
-        with same_noise(devices_of(self.models[0].parameters())) as rewind:
+        with same_noise(self._devices) as rewind:
             for i, optimizer in enumerate(self.optimizers):
                 if i:
                     rewind()
@@ -499,11 +500,16 @@ def _slower_at_once(models: Sequence[nn.Module], x: Any = None) -> str:
     """Why one pass over all members is not worth it, by sizes alone (those of a batch included); empty if it is."""
     parameters = trainable(models[0]).values()
     weights, members = sum(parameter.numel() for parameter in parameters), len(models)
-    largest = LARGEST_OF_MANY if members >= MANY else LARGEST_AT_ONCE
+    largest = min(LARGEST_EACH * max(members - FEW, 0), LARGEST_AT_ONCE)
     if devices_of(parameters):
         return ""
+    if not largest:
+        return f"{members} members on the CPU: separate passes are as fast or faster"
     if weights > largest:
-        return f"{weights} weights on the CPU, more than {largest}: separate passes are as fast or faster"
+        return (
+            f"{weights} weights on the CPU, more than {largest} for {members} members: separate passes are as fast or "
+            "faster"
+        )
     rows = _rows(x)
     if members * rows * weights > LARGEST_PRODUCT:
         return f"{members} members x {rows} rows x {weights} weights on the CPU: separate passes are faster"

@@ -65,7 +65,7 @@ class Compilations(event.Listener):
         self._depth += 1
         if self._depth > 1:  # of what a kernel calls
             return
-        self._ours = event.data["dispatcher"].py_func.__module__.startswith("trajtools.")
+        self._ours = str(event.data["dispatcher"].py_func.__module__).startswith("trajtools.")
         if not self._ours:
             return
         for listener in _listeners:

@@ -11,6 +11,7 @@ bit. numba has no vector types, so the innermost loop is written for LLVM.
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from trajtools.types import L1, L2, LINF
 
 BLOCK_BYTES = 4096  # of one state compared at a time: two groups of states fit into the L1 cache
 PANEL = 64  # groups of states compared with one group: fit into the L2 cache
-SPAN = 16  # steps summed in float32
+SPAN = 32  # steps summed in float32
 _UNROLL = 4  # consecutive steps summed before they join the sums, for accuracy
+_SUMS_OF_SINGLES = 2  # of a pair in turn, joined at the end of a span: as accurate as spans of half the length
 _DOUBLES, _SINGLES = 8, 16  # numbers in a vector
 _VECTOR_BYTES = 64
 
@@ -134,28 +136,47 @@ def _loop(builder: Any, sides: Any, rows: range, steps: Any, vector: Any, term: 
     builder.position_at_end(loop)
     step = builder.phi(_WORD)
     step.add_incoming(ir.Constant(_WORD, 0), entry)
-    running = [builder.phi(vector) for _ in pairs]
-    parts: list[Any] = [None] * len(pairs)
-    for ahead in range(_UNROLL):
-        start = builder.mul(builder.add(step, ir.Constant(_WORD, ahead)), ir.Constant(_WORD, GROUP))
-        places = [builder.add(start, ir.Constant(_WORD, lane)) for lane in range(GROUP)]
-        a, b = ([builder.load(builder.gep(side, [place]), align=4) for place in places] for side in sides)
-        parts = [term(part, builder.fsub(a[row], b[column])) for part, (row, column) in zip(parts, pairs, strict=True)]
-    following = builder.add(step, ir.Constant(_WORD, _UNROLL))
+    running = [[builder.phi(vector) for _ in pairs] for _ in range(_SUMS_OF_SINGLES if vector.count == _SINGLES else 1)]
+    for number, sums in enumerate(running):
+        parts: list[Any] = [None] * len(pairs)
+        for ahead in range(number * _UNROLL, (number + 1) * _UNROLL):
+            start = builder.mul(builder.add(step, ir.Constant(_WORD, ahead)), ir.Constant(_WORD, GROUP))
+            places = [builder.add(start, ir.Constant(_WORD, lane)) for lane in range(GROUP)]
+            a, b = ([builder.load(builder.gep(side, [place]), align=4) for place in places] for side in sides)
+            parts = [
+                term(part, builder.fsub(a[row], b[column])) for part, (row, column) in zip(parts, pairs, strict=True)
+            ]
+        for old, part in zip(sums, parts, strict=True):
+            old.add_incoming(ir.Constant(vector, [0.0] * vector.count), entry)
+            old.add_incoming(merge(builder, old, part), loop)
+    following = builder.add(step, ir.Constant(_WORD, len(running) * _UNROLL))
     step.add_incoming(following, loop)
-    sums = [merge(builder, old, part) for old, part in zip(running, parts, strict=True)]
-    for old, new in zip(running, sums, strict=True):
-        old.add_incoming(ir.Constant(vector, [0.0] * vector.count), entry)
-        old.add_incoming(new, loop)
     builder.cbranch(builder.icmp_signed("<", following, steps), loop, exit_block)
     builder.position_at_end(exit_block)
-    return sums
+    latest = [[old.incomings[-1][0] for old in sums] for sums in running]
+    return [reduce(partial(merge, builder), sums) for sums in zip(*latest, strict=True)]
 
 
 _span_l1 = _span(_add_l1, _plus)
 _span_l2 = _span(_add_l2, _plus)
 _span_linf = _span(_add_linf, _larger)
 _span_differing = _span(_add_differing, _plus)
+
+
+@intrinsic
+def _fetch(typing: Any, entries: Any, at: Any) -> Any:
+    """Have the cache line of an entry read ahead; `at` may lie outside the array."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = make_array(signature.args[0])(context, builder, values[0]).data
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        flags = [ir.Constant(flag, number) for number in (0, 3, 1)]  # to read, into all caches, data
+        builder.call(fetch, [builder.bitcast(builder.gep(data, [values[1]]), byte), *flags])
+        return context.get_dummy_value()
+
+    return types.void(entries, types.intp), generate
 
 
 @kernel(nogil=True)
@@ -183,16 +204,17 @@ def pack(entries: Any, stride: Any, count: Any, scale: Any, signs: Any, first: A
     """Pack entries first .. last of states, scaled per state, in the order that a tile reads.
 
     State i begins at ``entries[i * stride]``. `panel` (groups, steps, GROUP, lanes) is padded with zeros. Returns
-    the number of steps, a multiple of 4.
+    the number of steps, a multiple of those that are summed in one turn.
     """
     lanes = panel.shape[3]
-    steps = -(-(last - first) // (lanes * _UNROLL)) * _UNROLL
+    turn = (_SUMS_OF_SINGLES if lanes == _SINGLES else 1) * _UNROLL
+    steps = -(-(last - first) // (lanes * turn)) * turn
     for group in range(panel.shape[0]):
         for row in range(GROUP):
             state = group * GROUP + row
             start = state * stride + first
             whole = (last - first) // lanes if state < count else 0
-            _pack_whole(panel, group, row, entries, start, whole, scale[min(state, count - 1)], signs)
+            _pack_whole(panel, group, row, entries, start, stride, whole, scale[min(state, count - 1)], signs)
             for step in range(whole, steps):
                 for lane in range(lanes):
                     at = step * lanes + lane
@@ -203,9 +225,12 @@ def pack(entries: Any, stride: Any, count: Any, scale: Any, signs: Any, first: A
 
 @kernel(nogil=True)
 def _pack_whole(
-    panel: Any, group: Any, row: Any, entries: Any, start: Any, steps: Any, factor: Any, signs: Any
+    panel: Any, group: Any, row: Any, entries: Any, start: Any, stride: Any, steps: Any, factor: Any, signs: Any
 ) -> None:
-    """Pack the steps of one state that are filled with entries; loops of a known length become one vector."""
+    """Pack the steps of one state that are filled with entries; loops of a known length become one vector.
+
+    The entries of the following state are far away in memory and too few for the processor to read ahead by itself.
+    """
     lanes = panel.shape[3]
     if signs:
         for step in range(steps):
@@ -213,10 +238,12 @@ def _pack_whole(
                 panel[group, step, row, lane] = np.sign(entries[start + step * lanes + lane] * factor)
     elif lanes == _SINGLES:
         for step in range(steps):
+            _fetch(entries, start + stride + step * _SINGLES)
             for lane in range(_SINGLES):
                 panel[group, step, row, lane] = entries[start + step * _SINGLES + lane] * factor
     else:
         for step in range(steps):
+            _fetch(entries, start + stride + step * _DOUBLES)
             for lane in range(_DOUBLES):
                 panel[group, step, row, lane] = entries[start + step * _DOUBLES + lane] * factor
 

@@ -41,7 +41,7 @@ MAX_MATRIX_BYTES = 4 * 2**30
 """Largest matrix held in memory."""
 
 
-_ARITHMETIC = 1  # increase when the numbers change, so that older files are not continued
+_ARITHMETIC = 2  # increase when the numbers change, so that older files are not continued
 Progress = Callable[[int, int], None]
 _ELSEWHERE = 16
 
