@@ -315,10 +315,9 @@ def _summary(epsilon: Any) -> float | str:
 
 
 def _check(params: Mapping[str, Any], members: int, seed: int, distribution: str) -> None:
-    if operator.index(members) < 1:
-        raise PerturbationError(f"members={members}: it must be at least one copy")
-    if operator.index(seed) < 0:
-        raise PerturbationError(f"seed={seed}: it must be at least 0")
+    for name, value, least in (("members", members, 1), ("seed", seed, 0)):
+        if not hasattr(value, "__index__") or operator.index(value) < least:
+            raise PerturbationError(f"{name}={value!r}: it must be an integer of at least {least}")
     if distribution not in DISTRIBUTIONS:
         raise PerturbationError(f"distribution={distribution!r}: it must be one of {', '.join(DISTRIBUTIONS)}")
     for name, array in params.items():
@@ -347,7 +346,10 @@ def _sizes(
     for name, size in size_of.items():
         if size is None:
             continue
-        array = np.asarray(size, np.float64)
+        try:
+            array = np.asarray(size, np.float64)
+        except (TypeError, ValueError) as error:
+            raise PerturbationError(f"epsilon of {name!r} must be numbers, got {size!r:.60}") from error
         try:
             np.broadcast_to(array, params[name].shape)
         except ValueError as error:

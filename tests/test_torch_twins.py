@@ -95,6 +95,17 @@ def test_perturbing_leaves_the_model_and_its_state_dict_alone():
     assert torch.equal(generator, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("vectorize", [True, False, "auto"])
+def test_a_factory_that_trains_nothing_of_a_member_is_refused(vectorize):
+    model = network()
+    options = {"epsilon": 1e-3, "members": 2, "seed": 0, "vectorize": vectorize}
+    with pytest.raises(ArchitectureError, match="trains none of the parameters that the function gets"):
+        Twins(model, nn.CrossEntropyLoss(), lambda parameters: sgd(model.parameters()), **options)
+    for wrong in (sgd(model.parameters()), "sgd", lambda parameters: None):
+        with pytest.raises(RecordingError, match="must be a function of the parameters of one member"):
+            Twins(model, nn.CrossEntropyLoss(), wrong, **options)
+
+
 def test_an_epsilon_that_the_dtype_swallows_is_refused():
     with pytest.raises(PerturbationError):
         perturb(network().float(), 1e-12, 2, 0)

@@ -144,7 +144,10 @@ def test_nonfinite_weights_count_as_unchanged():
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"members": 0}, PerturbationError, "at least one copy"),
+        ({"members": 0}, PerturbationError, "integer of at least 1"),
+        ({"members": "two"}, PerturbationError, "members='two': it must be an integer of at least 1"),
+        ({"seed": 0.5}, PerturbationError, "seed=0.5: it must be an integer of at least 0"),
+        ({"epsilon": "small"}, PerturbationError, "must be numbers, got 'small'"),
         ({"seed": -1}, PerturbationError, "at least 0"),
         ({"distribution": "cauchy"}, PerturbationError, "uniform, gaussian"),
         ({"only": "conv*"}, SelectionError, "no parameter matches 'conv"),

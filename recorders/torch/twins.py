@@ -17,6 +17,7 @@ from recorders.planting import check_replant
 from recorders.torch.modules import call, devices_of, refuse_sharded, roles, same_noise, scalar, trainable, unwrap
 from recorders.torch.transfer import from_host, squared_gaps, to_host
 from recorders.twins import Perturbation, Twin
+from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.wiring import Member
 
 LossFunction = Callable[..., Tensor]
@@ -140,6 +141,9 @@ class Twins(ModuleTwins):
     ------
     PerturbationError, ArchitectureError
         As in `perturb`.
+        ArchitectureError also if the optimiser trains none of the parameters that `optimizer_factory` gets.
+    RecordingError
+        If `optimizer_factory` is no function that returns an optimiser.
     ValueError
         If ``vectorize=True`` and the optimiser mixes entries (LBFGS, Adafactor, Muon, ...).
 
@@ -209,7 +213,7 @@ class Twins(ModuleTwins):
 
     def _make_optimizers(self, factory: Callable[[Any], Any]) -> tuple[Any, ...]:
         """Create one optimiser for all members if equivalent, else one per member."""
-        first = factory(list(trainable(self.models[0]).values()))
+        first = _created(factory, self.models[0])
         if self._vectorize is not False and type(first) not in ELEMENTWISE:
             self._plan = (False, f"{type(first).__name__} is not known to update entrywise")
             if self._vectorize is True:
@@ -219,7 +223,7 @@ class Twins(ModuleTwins):
         elif self._vectorize is True or (self._vectorize == "auto" and not self._slower):
             self._stacked = stack(self.models)
             return (one_optimizer(self.models, self._stacked, first),)
-        return (first, *(factory(list(trainable(model).values())) for model in self.models[1:]))
+        return (first, *(_created(factory, model) for model in self.models[1:]))
 
     @property
     def leaves(self) -> list[dict[str, Any]]:
@@ -494,6 +498,24 @@ def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: di
         return scalar(loss_fn(functional_call(model, parameters, arguments, keywords), *targets))
 
     return vmap(one, randomness="same")(stacked)
+
+
+def _created(factory: Callable[[Any], Any], model: nn.Module) -> Any:
+    """Create the optimiser of a member, and check that it trains this member."""
+    parameters = list(trainable(model).values())
+    optimizer = factory(parameters) if callable(factory) else factory
+    if not callable(factory) or not hasattr(optimizer, "param_groups"):
+        raise RecordingError(
+            "optimizer_factory must be a function of the parameters of one member that returns an optimiser, since "
+            f"each has its own: lambda params: torch.optim.SGD(params, lr=0.1); got {type(optimizer).__name__}"
+        )
+    given = {id(parameter) for parameter in parameters}
+    if not any(id(one) in given for group in optimizer.param_groups for one in group["params"]):
+        raise ArchitectureError(
+            "the optimiser of optimizer_factory trains none of the parameters that the function gets, so no member "
+            "would learn: pass these to it, lambda params: torch.optim.SGD(params, lr=0.1)"
+        )
+    return optimizer
 
 
 def _slower_at_once(models: Sequence[nn.Module], x: Any = None) -> str:
