@@ -186,7 +186,7 @@ def test_dask_gives_the_same_bits(recorded):
     path, walk = recorded
     x = tt.open(path).trajectory()
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         found = tt.pairwise(x, metric="l1", executor=client.get_executor())
