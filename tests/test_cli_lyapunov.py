@@ -243,6 +243,33 @@ def test_the_fast_path_loads_no_slow_package(henon):
     assert done.returncode == 0, done.stderr
 
 
+def test_runs_are_pooled_into_one_exponent(twins, tmp_path):
+    other = iris.record(tmp_path, 1.0, inits=12, copies=2, steps=150, seed=1)
+    pooled = result(twins, other, "--pool")
+    runs = [tt.open(twins), tt.open(other)]
+    whole = tt.twins(runs).fit()
+    assert_allclose(pooled["exponent"]["value"], whole.value)
+    assert pooled["exponent"]["n_total"] == whole.n_total == 24
+    assert pooled["facts"]["files"] == [str(twins), str(other)]
+    assert pooled["facts"]["twins"] == 48
+    assert "runs-differ" not in [warning["code"] for warning in pooled["exponent"]["warnings"]]
+
+
+def test_a_pool_of_other_trainings_says_so(twins, tmp_path):
+    other = iris.record(tmp_path, 0.5, inits=3, copies=2, steps=150, seed=1)
+    (warning,) = [one for one in result(twins, other, "--pool")["exponent"]["warnings"] if one["code"] == "runs-differ"]
+    assert "learning_rate" in warning["text"]
+    refused = call("lyapunov", twins, other, "--pool", "--per", "learning-rate", code=1)
+    assert "learning" in refused.stderr
+
+
+def test_a_pool_leaves_no_run_out(twins, henon, tmp_path):
+    for other in (henon, tmp_path / "missing.h5"):
+        refused = call("lyapunov", twins, other, "--pool", code=1)
+        assert not refused.stdout
+        assert other.name in refused.stderr
+
+
 def test_a_switch_is_named_without_a_value(twins):
     said = call("lyapunov", twins, "--method", "rosenstein", "--buffers", code=1).stderr
     assert "--buffers" in said

@@ -24,7 +24,7 @@ from trajtools.cli.runner import (
 )
 from trajtools.errors import DataError
 from trajtools.reasons import Reason, in_order
-from trajtools.wording import one_unit, time_units
+from trajtools.wording import counted, one_unit, time_units
 
 if TYPE_CHECKING:
     from trajtools.cli.printing import Block
@@ -141,10 +141,11 @@ class Settings:
 )
 @click.option("--windows", type=options.window_lengths, metavar="W[,S]",
               help="Also in windows of W steps, one every S steps.")  # fmt: skip
+@click.option("--pool", is_flag=True, help="Pool the twins of all runs, such as other seeds, into one exponent.")
 @options.level
 @options.seed
-def lyapunov(request: Request, **chosen: Any) -> None:
-    """Measure how fast nearby trainings diverge, for each run of each FILE.
+def lyapunov(request: Request, *, pool: bool, **chosen: Any) -> None:
+    """Measure how fast nearby trainings diverge, for each run of each FILE, or with --pool for all of them.
 
     Twins are perturbed copies that were trained with their reference. Without twins, the neighbours of one
     trajectory are used, if it returns to earlier states. The result is an exponent with an interval, a verdict and
@@ -159,7 +160,14 @@ def lyapunov(request: Request, **chosen: Any) -> None:
         raise click.UsageError(
             f"--strict needs a verdict, and --procedure {settings.procedure} gives none: drop one of the two"
         )
-    outcomes, errors = request.each_run(lambda source: analyse(source, settings))
+    if pool and request.foreign is not None:
+        raise click.UsageError(
+            "--pool is for recorded runs, and the initial conditions of such a file are pooled: drop it"
+        )
+    if pool:
+        outcomes, errors = request.all_runs(lambda runs: _analyse_pooled(runs, settings))
+    else:
+        outcomes, errors = request.each_run(lambda source: analyse(source, settings))
     request.write(outcomes, errors, [with_curve(one.result) for one in outcomes], text)
     if request.plot is not None and outcomes:
         save_figure(_figure(outcomes), request.plot)
@@ -185,7 +193,7 @@ def _analyse_run(source: Source, settings: Settings, published: str | None) -> A
     data: Any
     if _by_twins(run, settings):
         _check_has_twins(run)
-        data = growth = _divergence(run, settings)
+        data = growth = _divergence([run], settings)
         exponent = _fit(growth, settings, settings.procedure)
         comparison = _fit(growth, settings, published) if published else None
     else:
@@ -199,6 +207,47 @@ def _analyse_run(source: Source, settings: Settings, published: str | None) -> A
         exponent = exponent.per(settings.per, **known)
         windows = windows.per(settings.per, **known) if windows is not None else None
     return Analysis(str(source.path), run.name, growth, exponent, comparison, _facts(run), dict(run.hparams), windows)
+
+
+def _analyse_pooled(sources: Sequence[Source], settings: Settings) -> Analysis:
+    """Measure how fast the twins of several runs diverge, with one exponent for all."""
+    from trajtools.report.collect import Analysis
+
+    runs = [source.recorded_run() for source in sources]
+    for run in runs:
+        _check_has_twins(run)
+        if not _by_twins(run, settings):
+            raise DataError("--pool takes twins: drop --method, and the options for the neighbours of one trajectory")
+    names = {name for run in runs for name in run.hparams}
+    same = {name for name in names if len({repr(run.hparams.get(name)) for run in runs}) == 1}
+    differing = sorted(name for name in names - same if "seed" not in name)
+    growth = _divergence(runs, settings)
+    exponent = _fit(growth, settings, settings.procedure)
+    if differing:
+        words = "the pooled runs differ in {names}: the exponent is one for trainings that may have several"
+        warning = Reason.of("runs-differ", words, names=", ".join(differing))
+        exponent = replace(exponent, warnings=(*exponent.warnings, warning))
+    windows = _windows(growth, settings) if settings.windows is not None else None
+    if settings.per is not None:
+        known = {"run": None if differing else runs[0], **settings.for_units()}
+        exponent = exponent.per(settings.per, **known)
+        windows = windows.per(settings.per, **known) if windows is not None else None
+    files = [str(source.path) for source in sources]
+    twins = sum(_twins(run) for run in runs)
+    facts: dict[str, Any] = {
+        "files": files,
+        "runs": [run.name for run in runs],
+        "references": growth.n_references,
+        "twins": twins,
+    }
+    hparams = {name: runs[0].hparams[name] for name in sorted(same)}
+    return Analysis(
+        ", ".join(facts["files"]), counted(len(runs), "run"), growth, exponent, None, facts, hparams, windows
+    )
+
+
+def _twins(run: Run) -> int:
+    return sum(member.reference >= 0 for member in run.members)
 
 
 def _analyse_table(source: Source, settings: Settings) -> Analysis:
@@ -293,12 +342,13 @@ def _by_twins(run: Run, settings: Settings) -> bool:
             f"{', '.join(settings.neighbor_options)}: only for the neighbours of one trajectory; drop --method twins "
             "or these options"
         )
-    has_twins = any(member.reference >= 0 for member in run.members)
-    return settings.method == "twins" or (settings.method == "auto" and has_twins and not settings.neighbor_options)
+    return settings.method == "twins" or (
+        settings.method == "auto" and _twins(run) > 0 and not settings.neighbor_options
+    )
 
 
 def _check_has_twins(run: Run) -> None:
-    if any(member.reference >= 0 for member in run.members):
+    if _twins(run):
         return
     members = f"{run.n_members} member{'s' * (run.n_members != 1)}"
     raise DataError(
@@ -318,15 +368,18 @@ def _check_rule(settings: Settings) -> None:
         )
 
 
-def _divergence(run: Run, settings: Settings) -> Divergence:
+def _divergence(runs: Sequence[Run], settings: Settings) -> Divergence:
     """Return the divergence curves of the twins, of all parameters or of the selected ones."""
     import trajtools as tt
 
     select = settings.selection.select
-    if select and run.stored != "weights":
-        raise DataError(f"run {run.name!r} stores {run.stored} and no weights: no parameters can be selected from it")
+    for run in runs:
+        if select and run.stored != "weights":
+            raise DataError(
+                f"run {run.name!r} stores {run.stored} and no weights: no parameters can be selected from it"
+            )
     return tt.twins(
-        run,
+        list(runs),
         metric=settings.metric or "l1",
         average=settings.average or "mean-log",
         window=settings.selection.window,

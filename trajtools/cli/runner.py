@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial, wraps
@@ -368,6 +368,26 @@ class Request:
         if self.runs and not outcomes and not errors:
             raise no_such_run(paths, self.runs)
         return outcomes, errors
+
+    def all_runs(self, analyse: Callable[[list[Source]], Any]) -> tuple[list[Outcome], Errors]:
+        """Analyse the runs of all files as one; none is left out, so that one that fails is the end of it."""
+        errors: Errors = []
+        paths = expand(self.files, errors)
+        for target in (self.plot, self.output):
+            if target is not None:
+                check_target(target, paths)
+        paths = without_unsafe(paths, errors)
+        listed: list[Source] = []
+        with ExitStack() as stack, compile_notice(self.quiet):
+            for path in paths:
+                with collecting(errors, path):
+                    listed += stack.enter_context(sources(path, self.runs, self.selection))
+            if errors:
+                return [], errors
+            if not listed:
+                raise no_such_run(paths, self.runs)
+            files = ", ".join(str(source.path) for source in listed)
+            return [Outcome(files, counted(len(listed), "run"), analyse(listed))], errors
 
     def _grouped(self, paths: list[Path]) -> list[tuple[Path, list[Path]]]:
         """Each path, with the tables that belong to it: those after the first, if tables are analysed together."""
