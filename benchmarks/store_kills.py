@@ -68,10 +68,8 @@ def child(path: str, mode: str, seed: int, pipe: int) -> None:
         goal = writer.committed + rng.randrange(0, 200)
         while writer.committed < goal:
             rows = writer.layout.rows
-            start = block = writer.committed // rows * rows
-            if not compressed and rng.random() < 0.5:  # from any state on whose metrics are complete
-                start = rng.randrange(block, max(block, writer.committed - 1) + 1)
-            count = rng.randrange(writer.committed - start + 1, block + rows - start + 1)
+            start = writer.committed // rows * rows
+            count = rng.randrange(writer.committed - start + 1, rows + 1)
             final = compressed is not None and start + rows >= goal
             if compressed and not final:
                 count = rows
@@ -102,7 +100,7 @@ def child(path: str, mode: str, seed: int, pipe: int) -> None:
 def write_late(writer, start: int, count: int, final: bool, plantings=()) -> None:
     """A block; the metric "val" of its newest state comes with the next write, as that of a validation does."""
     values = 1.5 * metrics_of(start, count)["loss"]
-    if (start + count) % writer.layout.rows and not writer.filtered:
+    if count < writer.layout.rows and not writer.filtered:
         values[-1] = np.nan
     inner = writer.write
 

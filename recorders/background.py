@@ -82,7 +82,7 @@ class Tape:
         self._free: list[Block] = []
         self._full: deque[Block] = deque()
         self._plantings: list[tuple[int, Planting]] = []  # not in the file yet, each with the index of its state
-        self._n_blocks = 1
+        self._n_blocks = 1  # the second one is made when it is needed
         self._n_values: dict[str, int] = {}  # how often a metric of the newest state came: micro-batches are averaged
         self._waiting_since: float | None = None
         self._beat_at = time.monotonic() + BEAT_SECONDS
@@ -176,7 +176,7 @@ class Tape:
             row = block.count - 1
             for name, value in values.items():
                 if name not in block.metrics:
-                    block.metrics[name] = self.metrics.new_rows(block.room, name)
+                    block.metrics[name] = self.metrics.new_rows(block.rows, name)
                 n = self._n_values[name] = self._n_values.get(name, 0) + 1
                 rows = block.metrics[name]
                 rows[row] = value if n == 1 else _mean_with(rows[row], value, n)
@@ -293,10 +293,13 @@ class Tape:
             return None
         if self._free:
             block = self._free.pop()  # the one used last is the one still in the cache
+            block.start, block.count, block.written, block.metrics_changed = self._next, 0, 0, False
+            for values in block.metrics.values():
+                values.fill(np.nan)
         else:
-            block = self._storage.new_block()
+            block = self._storage.new_block(self._next)
             self._n_blocks += 1
-        self._current = block.begin(self._next, self._writer.layout.rows)
+        self._current = block
         return block
 
     def _hand_over(self, block: Block) -> None:

@@ -17,17 +17,7 @@ import numpy as np
 from recorders.adapter import Structure, unwired
 from recorders.background import MetricsBeside, MetricTable, Pace, Tape, is_recorded_here
 from recorders.shards import Shards
-from recorders.storage import (
-    TILES,
-    Block,
-    Sketch,
-    Sketches,
-    Storage,
-    TwinDistances,
-    Weights,
-    WithBuffers,
-    part_rows,
-)
+from recorders.storage import Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, FileBusyError, RecordingError, SelectionError
 from trajtools.store import Place, Run, RunSpec, RunWriter, StreamLayout, origin
 from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
@@ -163,26 +153,16 @@ class Opening:
         return self._spec().layouts
 
     @property
-    def bytes_per_state(self) -> int:
-        """Size of a state on the disk, buffers included."""
-        return sum(layout.block_bytes // layout.rows for layout in self.layouts.values())
-
-    @property
     def block_bytes(self) -> int:
         """Size of a block in memory, buffers included."""
-        return self.bytes_per_state * self._rows(self.layouts, self.compress is not None)
-
-    def _rows(self, layouts: Mapping[str, StreamLayout], whole: bool) -> int:
-        """States in a block in memory: all of a block of the file, or a part of them."""
-        rows = layouts[self.stored].rows
-        return rows if whole else part_rows(rows, self.bytes_per_state)
+        return sum(layout.block_bytes for layout in self.layouts.values())
 
     def forecast(self, states: int | None) -> Forecast:
         """Say what the run will take; refuse where it cannot fit."""
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
             raise RecordingError(f"{folder} is not a folder; create it first")
-        forecast = Forecast(self.bytes_per_state, states, shutil.disk_usage(folder).free)
+        forecast = Forecast(self.block_bytes // self.layouts[self.stored].rows, states, shutil.disk_usage(folder).free)
         if forecast.bytes is not None and forecast.bytes > forecast.free_bytes and self.compress is None:
             raise RecordingError(
                 f"the run will not fit on the disk: {forecast.summary}. Record less: every=, include=, store='sketch'"
@@ -210,8 +190,7 @@ class Opening:
         if hparams is not None and not isinstance(hparams, Mapping):
             raise RecordingError(f"hparams={hparams!r:.60}: pass a mapping, such as {{'lr': 0.1}}")
         table = MetricTable(self.structure.n_members, metrics)
-        # What cannot be measured is refused before the path is claimed.
-        storage = self._new_storage(self.layouts, not pace.partial)
+        storage = self._new_storage()  # refuses what cannot be measured before the path is claimed
         origin = {**provenance(settings, user_provenance), **framework}
         perturbations = _perturbations(mappings)
         if perturbations:
@@ -229,28 +208,29 @@ class Opening:
                 "failed or was interrupted: close that one, rec.close(), or record in a `with` block, which closes it"
             ) from error
         try:
-            if writer.layouts != self.layouts or writer.filtered == pace.partial:
-                storage = self._new_storage(writer.layouts, writer.filtered)
-                pace = replace(pace, partial=not writer.filtered)
+            if writer.layouts != self.layouts:
+                storage = self._new_storage(writer.layouts)
+            pace = replace(pace, partial=not writer.filtered)  # a resumed run may be compressed, unasked
             self.committed, self.last_step, self.uuid = writer.committed, writer.last_step, writer.uuid
             return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace), strict=self.strict)
         except BaseException:
             writer.abort()
             raise
 
-    def _new_storage(self, layouts: Mapping[str, StreamLayout], whole: bool) -> Storage:
-        """What fills the blocks, those of the file or parts of them."""
-        layout, rows = layouts[self.stored], self._rows(layouts, whole)
+    def _new_storage(self, layouts: Mapping[str, StreamLayout] | None = None) -> Storage:
+        """What fills the blocks, in the geometry of the file or, before there is one, in ours."""
+        layouts = layouts or self.layouts
+        layout = layouts[self.stored]
         structures = {"optimizer": self.buffers, "buffers": self.model_buffers}
         beside = {name: (one, layouts[name]) for name, one in structures.items() if one is not None}
         if beside:
-            return WithBuffers(self.structure, layout, rows, beside)
+            return WithBuffers(self.structure, layout, beside)
         if self.stored == "weights":
-            return Weights(self.structure, layout, rows)
+            return Weights(self.structure, layout)
         if self.sketch is not None:
             entries = np.arange if self.place is None else self.place.entries
-            return Sketches(self.structure, self.sketch, rows, entries)
-        return TwinDistances(self.structure, self.members, self.metric, rows)
+            return Sketches(self.structure, self.sketch, layout.rows, entries)
+        return TwinDistances(self.structure, self.members, self.metric, layout.rows)
 
     def _spec(self, **more: Any) -> RunSpec:
         """The run as the file is to hold it."""
@@ -297,24 +277,18 @@ class Opening:
     def _block_to_go_on(
         self, writer: RunWriter, table: MetricTable, storage: Storage, pace: Pace
     ) -> tuple[MetricTable, Pace, Block]:
-        block, rows = storage.new_block(), writer.layout.rows
+        block = storage.new_block(writer.committed)
         table.adopt(writer.metrics)
         tail = writer.tail
-        if tail is None:
-            return table, pace, block.begin(writer.committed, rows)
-        self.tail_open = True
-        first = (tail.count - 1) // block.room * block.room  # metrics may come for the last state
-        block.begin(tail.start + first, rows)
-        block.count = block.written = count = tail.count - first
-        block.step[:count] = tail.step[first:]
-        for name, values in tail.metrics.items():
-            block.metrics[name] = table.new_rows(block.room, name)
-            block.metrics[name][:count] = values[first:]
-        for name, array in tail.content.items():
-            if name in TILES:
-                block.stored[name][:, :, :count] = array[:, :, first : tail.count]
-            else:
-                block.stored[name][:count] = array[first:]
+        if tail is not None:
+            self.tail_open = True
+            block.start, block.count, block.written = tail.start, tail.count, tail.count
+            block.step[: tail.count] = tail.step
+            for name, values in tail.metrics.items():
+                block.metrics[name] = table.new_rows(block.rows, name)
+                block.metrics[name][: tail.count] = values
+            for name, array in tail.content.items():
+                block.stored[name][: len(array)] = array  # a whole block of tiles, else the states that there are
         return table, pace, block
 
     def _states_to_keep(self, run: Run, step: int | None, arrays: list[np.ndarray], origin: dict[str, Any]) -> int:
@@ -380,8 +354,8 @@ class Opening:
 
     def _as_stored(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """One state, and the buffers beside it, as the file holds them."""
-        storage = self._new_storage(self.layouts, False)
-        probe = storage.new_block()
+        storage = self._new_storage()
+        probe = storage.new_block(0)
         storage.put(probe, 0, arrays)
         if self.stored != "weights":
             return [probe.stored[self.stored][0]]

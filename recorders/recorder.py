@@ -92,8 +92,8 @@ class Recorder(Adapter):
         What happens when the disk is slower than the training and all buffers are full: the loop waits; states are
         left out, to be seen in ``step`` and in `n_skipped`; an error.
     buffer_bytes : int
-        Memory for blocks of at most 64 states and 16 MiB, or one state, or in compressed files 64 MiB; two are the
-        least, and no more than `flush_bytes` beyond them are used.
+        Memory for blocks; two (of 64 states, at most 64 MiB of weights or one state each) are the least, and no more
+        than `flush_bytes` beyond them are used.
     flush_seconds, flush_bytes : float, int
         A state is committed at most so long after it was recorded, and at most so many bytes, or two blocks, wait to
         be written (a filtered file waits for whole blocks, and a slow disk takes its time).

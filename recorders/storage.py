@@ -2,14 +2,13 @@
 
 Each kind fills blocks of states in host memory, laid out as the file's chunks. A state goes from the user's arrays into
 its row by strided assignments, without a flat copy on the way, and a full block is written chunk by chunk as it lies.
-A block here is a block of the file or, of large states, a part of one, so that it stays in the cache of the processor.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
 
@@ -17,7 +16,6 @@ import numpy as np
 
 from recorders.adapter import Measured, Pending, Structure, widen
 from trajtools.errors import RecordingError
-from trajtools.store.layout import StreamLayout
 from trajtools.wiring import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
@@ -28,12 +26,6 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK = 2**16
 _CACHED = 2**27
 _PAGE = 4096  # bytes that the system hands out at once, at least
-PART_BYTES = 2**24  # of a block in memory, unless one state takes more
-
-
-def part_rows(rows: int, bytes_per_state: int) -> int:
-    """How many of the `rows` states in a block of the file wait in memory together."""
-    return -(-rows // -(-rows * bytes_per_state // PART_BYTES))
 
 
 @dataclass(frozen=True)
@@ -145,8 +137,8 @@ class Storage(Protocol):
 
     bytes_per_state: int
 
-    def new_block(self) -> Block:
-        """Make an empty block."""
+    def new_block(self, start: int) -> Block:
+        """Make an empty block whose first state has index `start`."""
         ...
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
@@ -155,18 +147,18 @@ class Storage(Protocol):
 
 
 class Weights:
-    """Every entry, in the native dtype; `rows` states in a block."""
+    """Every entry, in the native dtype."""
 
-    def __init__(self, structure: Structure, layout: StreamLayout, rows: int) -> None:
-        self._layout = replace(layout, rows=rows)
+    def __init__(self, structure: Structure, layout: Any) -> None:
+        self._layout = layout
         self._plan = CopyPlan(structure, layout.columns)
         self.bytes_per_state: int = layout.block_bytes // layout.rows
 
-    def new_block(self) -> Block:
-        """Make an empty block."""
+    def new_block(self, start: int) -> Block:
+        """Make an empty block whose first state has index `start`."""
         tiles = self._layout.new_tiles()
         tiles.reshape(-1).view(np.uint8)[::_PAGE] = 0  # the system hands out the memory now, not at the first states
-        return Block(np.zeros(self._layout.rows, np.int64), {"weights": tiles}, self._plan.places(tiles))
+        return Block(start, np.zeros(self._layout.rows, np.int64), {"weights": tiles}, self._plan.places(tiles))
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Copy the state into its row of the tiles."""
@@ -179,22 +171,16 @@ class WithBuffers(Weights):
     `beside`: name of the tiles -> structure and layout, in the order of `TILES`.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        layout: StreamLayout,
-        rows: int,
-        beside: Mapping[str, tuple[Structure, StreamLayout]],
-    ) -> None:
-        super().__init__(structure, layout, rows)
-        self._beside = {name: Weights(*one, rows) for name, one in beside.items()}
+    def __init__(self, structure: Structure, layout: Any, beside: Mapping[str, tuple[Structure, Any]]) -> None:
+        super().__init__(structure, layout)
+        self._beside = {name: Weights(*one) for name, one in beside.items()}
         self.bytes_per_state += sum(one.bytes_per_state for one in self._beside.values())
 
-    def new_block(self) -> Block:
-        """Make an empty block."""
-        block = super().new_block()
+    def new_block(self, start: int) -> Block:
+        """Make an empty block whose first state has index `start`."""
+        block = super().new_block(start)
         for name, one in self._beside.items():
-            other = one.new_block()
+            other = one.new_block(start)
             block.stored[name] = other.stored["weights"]
             block.places += other.places
         return block
@@ -218,10 +204,10 @@ class TwinDistances:
             )
         self.bytes_per_state = 8 * structure.n_members
 
-    def new_block(self) -> Block:
-        """Make an empty block."""
+    def new_block(self, start: int) -> Block:
+        """Make an empty block whose first state has index `start`."""
         stored = {"distances": np.full((self._rows, self._structure.n_members), np.nan)}
-        return Block(np.zeros(self._rows, np.int64), stored)
+        return Block(start, np.zeros(self._rows, np.int64), stored)
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Measure the state, unless it has been measured."""
@@ -277,10 +263,10 @@ class Sketches:
         self._k = sketch.k
         self.bytes_per_state = 8 * structure.n_members * sketch.k
 
-    def new_block(self) -> Block:
-        """Make an empty block."""
+    def new_block(self, start: int) -> Block:
+        """Make an empty block whose first state has index `start`."""
         stored = {"sketch": np.zeros((self._rows, self._structure.n_members, self._k))}
-        return Block(np.zeros(self._rows, np.int64), stored)
+        return Block(start, np.zeros(self._rows, np.int64), stored)
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Sketch the state."""
@@ -325,21 +311,19 @@ class Sketcher:
 
 @dataclass
 class Block:
-    """Consecutive stored states on their way to the file.
+    """Up to `rows` consecutive stored states on their way to the file.
 
     Attributes
     ----------
     start : int
         Index of the first state in the run.
-    rows : int
-        States that it takes: what there is room for, less where a block of the file ends before.
     count : int
         States captured so far.
     written : int
         States of this block that are committed in the file.
-    step : ndarray (room,), int64
+    step : ndarray (rows,), int64
         Step of each state.
-    metrics : dict of str to ndarray (room, ...)
+    metrics : dict of str to ndarray (rows, ...)
         Float64, NaN where nothing was given.
     stored : dict of str to ndarray
         What is stored of the states, by stream: ``weights``, ``distances`` or ``sketch``; ``optimizer`` and ``buffers``
@@ -352,29 +336,20 @@ class Block:
         True where a metric arrived for a state that is already committed.
     """
 
+    start: int
     step: np.ndarray
     stored: dict[str, np.ndarray]
     places: list[Place] = field(default_factory=list)
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
-    start: int = 0
-    rows: int = 0
     count: int = 0
     written: int = 0
     pending: list[tuple[int, Pending]] = field(default_factory=list)
     metrics_changed: bool = False
 
     @property
-    def room(self) -> int:
+    def rows(self) -> int:
         """How many states fit."""
         return len(self.step)
-
-    def begin(self, start: int, rows: int) -> Block:
-        """Empty it, for the states from `start` on; a block of the file has `rows`."""
-        self.start, self.rows = start, min(self.room, rows - start % rows)
-        self.count, self.written, self.metrics_changed = 0, 0, False
-        for values in self.metrics.values():
-            values.fill(np.nan)
-        return self
 
     def payload(self, count: int) -> dict[str, Any]:
         """The first `count` states as arguments of `RunWriter.write`: small arrays copied, tiles as they are."""

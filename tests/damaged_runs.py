@@ -112,18 +112,6 @@ def edit_structure(file: h5py.File, change: Callable[[dict], object], *, copies:
         file[name] = np.frombuffer(pack_json(json.dumps(value)), np.uint8)
 
 
-def stretch(file: h5py.File, name: str, length: int) -> None:
-    """Let a dataset declare a length that the file does not hold, also one whose chunks get their room at once."""
-    dataset = file[name]
-    creation = dataset.id.get_create_plist()
-    if creation.get_alloc_time() == h5py.h5d.ALLOC_TIME_EARLY:
-        creation.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR)
-        kind, space = dataset.id.get_type(), dataset.id.get_space()
-        del file[name]
-        h5py.h5d.create(file.id, name.encode(), kind, space, creation)
-    file[name].resize(length, 0)
-
-
 def flip(path: Path, position: int, mask: int = 4) -> None:
     with open(path, "r+b") as file:
         file.seek(position)

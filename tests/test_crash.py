@@ -44,16 +44,6 @@ class Chunks:
         self.dataset.write_direct_chunk(*arguments)
 
 
-class Rows(Chunks):
-    """Likewise the file, between the rows of two chunks."""
-
-    def write(self, *arguments):
-        self.count[0] -= 1
-        if self.count[0] < 0:
-            os.kill(os.getpid(), 9)
-        self.dataset.write(*arguments)
-
-
 @pytest.mark.parametrize("chunks", [*range(16), 99])
 def test_a_kill_between_two_chunks_of_a_block_is_survived_and_repaired_by_the_next_writer(tmp_path, chunks):
     """The chunks of the block then match different slots; the next writers die in the same way."""
@@ -70,7 +60,6 @@ def test_a_kill_between_two_chunks_of_a_block_is_survived_and_repaired_by_the_ne
                 left = [chunks]
                 writer._blocks._sums = Chunks(writer._blocks._sums, left)
                 writer._blocks._ids = {name: Chunks(d, left) for name, d in writer._blocks._ids.items()}
-                writer._blocks._raw = Rows(writer._blocks._raw, left)
                 write_late(writer, 0, count, False)
             finally:
                 os._exit(0)

@@ -450,8 +450,8 @@ def test_memory_stays_bounded_while_large_states_are_recorded(tmp_path):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    # 400 MB go through in blocks of 16 MB; those that wait for the disk take 64 MiB at most. The writer needs a little.
-    assert 2**24 / 1024 < int(done.stdout) < (2**26 + 2**25) / 1024
+    # 400 MB go through, 128 MiB are allowed: two blocks of 64 MB. The writer itself needs a little.
+    assert 2**26 / 1024 < int(done.stdout) < (2**27 + 2**25) / 1024
 
 
 @WRITERS
@@ -476,44 +476,6 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, writer):
             assert_array_equal(run.metrics["loss"], np.arange(n_before + 81.0))
             assert_array_equal(run.states[:, 0, 0], np.arange(n_before + 81))
             assert run.status == "complete"
-
-
-@WRITERS
-@pytest.mark.parametrize("n_before", [31, 32, 40])
-def test_large_states_go_to_the_file_in_parts_of_its_blocks(tmp_path, writer, n_before):
-    """32 of these states wait in memory together, and 64 are a block of the file."""
-    path, rng = tmp_path / "a.h5", np.random.default_rng(0)
-    first = rng.standard_normal(90_007, dtype="f4")
-    states = [first + np.float32(step) for step in range(n_before + 41)]
-
-    def as_params(step):
-        return {"w": states[step][:90_000], "b": states[step][90_000:]}
-
-    with Recorder(path, as_params(0), writer=writer, flush_seconds=0.001) as rec:
-        assert rec._tape._current.room == 32
-        for step in range(1, n_before + 1):
-            rec.record(as_params(step), loss=float(step))
-    with Recorder(path, as_params(n_before), resume=True, writer=writer) as rec:
-        rec.record(late=1.0)
-        for step in range(n_before + 1, n_before + 41):
-            rec.record(as_params(step), loss=float(step))
-    with tt.open(path) as run:
-        assert_array_equal(run.step, np.arange(n_before + 41))
-        assert_array_equal(run.metrics["loss"][1:], np.arange(1, n_before + 41))
-        assert_array_equal(np.flatnonzero(run.metrics["late"] == 1), [n_before])
-        assert_array_equal(run.states[:, 0], np.array(states))
-
-
-def test_a_compressed_run_goes_on_in_whole_blocks_though_nobody_says_so(tmp_path):
-    path, params = tmp_path / "a.h5", network()
-    with Recorder(path, params, compress="gzip") as rec:
-        record_often(rec, params, 70)
-    with Recorder(path, params, resume=True, flush_seconds=0.001, strict=True) as rec:
-        start = rec.n_recorded
-        for step in range(20):
-            rec.record({name: array + step + 1 for name, array in params.items()})
-            time.sleep(0.002)
-    assert committed(path) == start + 20
 
 
 @pytest.mark.parametrize("store", ["weights", "sketch", "distances"])
@@ -624,3 +586,15 @@ def test_a_resumed_run_takes_new_metrics_and_keeps_its_own(tmp_path, n):
         last = -1.0 if n % 64 else n - 1.0  # a state that ended a block is not written again
         assert_array_equal(run.metrics["loss"], [*range(n - 1), last, np.nan])
         assert_array_equal(run.metrics["accuracy"], [*[np.nan] * (n - 1), 0.5 if n % 64 else np.nan, 0.75])
+
+
+def test_a_compressed_run_goes_on_in_whole_blocks_though_nobody_says_so(tmp_path):
+    path, params = tmp_path / "a.h5", network()
+    with Recorder(path, params, compress="gzip") as rec:
+        record_often(rec, params, 70)
+    with Recorder(path, params, resume=True, flush_seconds=0.001, strict=True) as rec:
+        start = rec.n_recorded
+        for step in range(20):
+            rec.record({name: array + step + 1 for name, array in params.items()})
+            time.sleep(0.002)
+    assert committed(path) == start + 20

@@ -757,31 +757,20 @@ class Interrupted:
         self.dataset.write_direct_chunk(*arguments)
 
 
-class InterruptedFile(Interrupted):
-    """The file itself, whose writes are interrupted likewise."""
-
-    def write(self, *arguments):
-        self.calls[0] -= 1
-        if self.calls[0] == 0:
-            raise KeyboardInterrupt
-        self.dataset.write(*arguments)
-
-
 @pytest.mark.parametrize("call", range(1, 7))
 def test_an_interrupted_write_may_be_repeated(tmp_path, call):
     path = tmp_path / "run.h5"
     writer = create(path)
     write(writer, 0, 40)
     blocks = writer._blocks
-    whole = blocks._sums, blocks._ids, blocks._raw
+    whole = blocks._sums, blocks._ids
     for count in (45, 50, 55, 60):
         calls = [call]
         blocks._sums = Interrupted(whole[0], calls)
         blocks._ids = {name: Interrupted(dataset, calls) for name, dataset in whole[1].items()}
-        blocks._raw = InterruptedFile(whole[2], calls)
         with pytest.raises(KeyboardInterrupt):
             write(writer, 0, count)
-        blocks._sums, blocks._ids, blocks._raw = whole
+        blocks._sums, blocks._ids = whole
         with Run(path) as run:
             assert_whole(run, 40)
     write(writer, 0, 64)

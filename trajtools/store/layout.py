@@ -236,11 +236,6 @@ class Stream:
         """Chunks of one block."""
         return prod(self.grid)
 
-    @property
-    def is_appended(self) -> bool:
-        """Whether rows are written into their chunks one after another: states without filters."""
-        return self.name in FILTERED and not self.filters
-
     @cached_property
     def chunk_bytes(self) -> int:
         """Size of a chunk without filters."""
@@ -358,14 +353,9 @@ def checksum(chunk: Any, block: int, index: int) -> int:
     return xxhash.xxh3_64_intdigest(chunk, seed=(block << 24) + index) or 1
 
 
-def begun(block: int, index: int) -> Any:
-    """A `checksum` that takes the rows in parts: `update`, and `intdigest`, of which 0 becomes 1."""
-    return xxhash.xxh3_64(seed=(block << 24) + index)
-
-
 def checksum_of_parts(parts: Iterable[Any], block: int, index: int) -> int:
     """`checksum` of bytes that lie in parts."""
-    digest = begun(block, index)
+    digest = xxhash.xxh3_64(seed=(block << 24) + index)
     for part in parts:
         digest.update(part)
     return digest.intdigest() or 1
@@ -927,9 +917,6 @@ def _dataset(root: h5py.h5f.FileID, stream: Stream) -> h5py.h5d.DatasetID:
     creation.set_chunk((stream.rows, *stream.chunk))
     fill: Any = np.nan if stream.sparse else 0
     creation.set_fill_value(np.array(fill, stream.dtype))
-    if stream.is_appended:  # a block gets its room at once, and rows are written there
-        creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     if stream.filters:
         creation.set_shuffle()
         if GZIP in stream.filters:

@@ -1,9 +1,8 @@
 """Writing a run: create or resume its file, append blocks, commit, close.
 
-Nothing of the structure changes after the file was made. States are appended to the chunks of the last block, in place,
-and never written again. Then come the checksums, the chunks of steps and metrics, which change as wholes, a flush, and
-the number of committed states last. So a process that is killed anywhere leaves every committed state as it was, and
-every chunk matches one of its checksums.
+Nothing of the structure changes after the file was made. A block is written in this order: its checksums, its chunks, a
+flush, and the number of committed states last. So a process that is killed anywhere leaves every committed state as it
+was, and every chunk matches one of its checksums.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from trajtools.store.files import (
     seal,
     unlock,
 )
-from trajtools.store.layout import Axis, Cells, RunSpec, Stream, StreamLayout, begun, checksum
+from trajtools.store.layout import Axis, Cells, RunSpec, Stream, StreamLayout, checksum
 from trajtools.store.reading import Run
 from trajtools.store.strangers import ZSTD
 from trajtools.wiring import Parameter
@@ -132,7 +131,6 @@ class RunWriter:
         self._n_members = len(spec.members)
         self._durable, self._pid, self._ended = durable, os.getpid(), ""
         self._before_block = -1  # step of the state before the last block
-        self._steps_of_block = np.zeros(self.layout.rows, np.int64)
         self._columns_of_block: dict[tuple[str, int], Array] = {}
         self._lock = threading.RLock()
         self._cells = Cells()
@@ -212,13 +210,12 @@ class RunWriter:
         final: bool = False,
         **content: Array,
     ) -> None:
-        """Write states of one block, and commit them.
+        """Write one block, whole or as far as it goes, and commit it.
 
         Parameters
         ----------
         start, count : int
-            The first of the states, which is in the last block or right behind the committed ones, and how many there
-            are: those that are committed already stay as they are, but for their metrics.
+            First state of the block, and how many there are.
         step : ndarray of int, shape (count,)
             Their steps.
         metrics : mapping of str to ndarray, shapes (count,), (count, M) or (count, M, k)
@@ -228,42 +225,35 @@ class RunWriter:
         final : bool
             Nothing follows; a compressed run takes a partial block only then.
         **content : ndarray
-            What is stored of the states, by stream (``weights``, ``optimizer``, ``buffers``, ``sketch``): tiles as
-            `StreamLayout.new_tiles` gives them, whose rows from `count` on are ignored, or an array
+            What is stored of the states, by stream (``weights``, ``optimizer``, ``buffers``, ``sketch``): the block as
+            `StreamLayout.new_tiles` gives it, whose rows from `count` on are ignored by readers, or an array
             (count, M, numbers); ``distances``: (count, M).
 
         Raises
         ------
         ValueError
-            If the states do not fit.
+            If the block does not fit.
         RecordingError
             If the file cannot be written any more, or is not the writer's any more.
         """
         self._require_open()
-        new = np.ascontiguousarray(step, np.int64)
-        rows = self.layout.rows
-        block, first = divmod(start, rows)
-        is_next = block * rows >= self.committed
-        before_block = self.last_step if is_next else self._before_block
-        before = self.last_step
-        if start < self.committed:
-            before = int(self._steps_of_block[first - 1]) if first else before_block
-        self._check_place(start, count, new, before, final)
-        streams = {name: self._axis.streams[name] for name in self.layouts}
+        steps = np.ascontiguousarray(step, np.int64)
+        before = self.last_step if start >= self.committed else self._before_block
+        self._check_place(start, count, steps, before, final)
+        streams = {name: stream for name, stream in self._axis.streams.items() if not stream.sparse}
+        content = {"step": steps, **content}
         for name in dict.fromkeys((*streams, *content)):
             if name not in streams or name not in content:
                 verb = "stores" if name in streams else "does not store"
                 raise ValueError(f"{name}: this run {verb} them with every block")
-        tiles = {name: _tiles(streams[name], np.asarray(array), count) for name, array in content.items()}
-        steps = np.zeros_like(self._steps_of_block) if is_next else self._steps_of_block.copy()
-        steps[first : first + count] = new
+        chunks = {name: _chunks(streams[name], np.asarray(array), count) for name, array in content.items()}
         try:
             self.check_owner()
-            if is_next:
+            if start >= self.committed:
                 self._columns_of_block = {}
             # A checksum covers all rows of its chunk: columns of this block that got nothing new are written again.
-            self._columns_of_block |= self._columns(metrics or {}, first)
-            self._blocks.put(block, first + count, {"step": steps}, self._columns_of_block, (first, tiles))
+            self._columns_of_block |= self._columns(metrics or {})
+            self._blocks.put(start, count, chunks, self._columns_of_block)
             planted = self._put_plantings(plantings)
             self._flush()
             self._cells.plantings = planted
@@ -271,8 +261,8 @@ class RunWriter:
             self._put_cells()
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
-        self._before_block, self._steps_of_block = before_block, steps
-        self.committed, self.last_step = start + count, int(new[-1])
+        self._before_block = before
+        self.committed, self.last_step = start + count, int(steps[-1])
 
     @_one_at_a_time
     def plant(self, step: int, member: int, epsilon: float, seed: int, norm: float = np.nan) -> None:
@@ -298,7 +288,7 @@ class RunWriter:
                     self._planted[name][at - start + i] = value
             content = {f"plantings/{name}": values for name, values in self._planted.items()}
             at += len(here)
-            self._plantings.put(start // rows, at - start, content)
+            self._plantings.put(start, at - start, content)
             if at == start + rows:
                 self._planted = _planting_rows()
         return at
@@ -427,13 +417,10 @@ class RunWriter:
         self.filtered = any(stream.filters for stream in position.axis.streams.values())
         self._column_names, self._planted = position.column_names, position.planted
         self._check_generation(position.cells.generation)
-        self._blocks = _BlockWriter(self._raw, self._hdf5.file, position.axis, *position.tails[0])
-        self._plantings = _BlockWriter(self._raw, self._hdf5.file, position.planting_axis, *position.tails[1])
-        self._steps_of_block = np.zeros(self.layout.rows, np.int64)
         if self.tail is not None:
-            self._columns_of_block = self._columns(self.tail.metrics, 0)
-            self._steps_of_block[: self.tail.count] = self.tail.step
-            self._blocks.go_on(self.tail)
+            self._columns_of_block = self._columns(self.tail.metrics)
+        self._blocks = _BlockWriter(self._hdf5.file, position.axis, *position.tails[0])
+        self._plantings = _BlockWriter(self._hdf5.file, position.planting_axis, *position.tails[1])
         self._cells = position.cells
         self._cells.generation += 1
         self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
@@ -506,23 +493,20 @@ class RunWriter:
         last_block = max(0, self.committed - 1) // rows * rows
         if last_block // rows != self._blocks.block:  # full, and written by another writer
             last_block = self.committed
-        if not last_block <= start <= self.committed or not 1 <= count <= rows - start % rows:
+        if start % rows or not last_block <= start <= self.committed or not 1 <= count <= rows:
             raise ValueError(
-                f"{count} states at {start}: needed 1 or more from the last block ({last_block}) or right behind the "
-                f"{self.committed} committed states, none beyond the end of their block of {rows}"
+                f"a block of {count} states at {start}: needed 1 to {rows} states from a multiple of {rows} on, in the "
+                f"last block ({last_block}) or right behind the {self.committed} committed states"
             )
         if start + count < self.committed:
             raise ValueError(f"{self.committed} states are committed; a shorter block would drop some of them")
-        if self.filtered and (start % rows or (count < rows and not final)):
+        if self.filtered and count < rows and not final:
             raise ValueError("a compressed run takes whole blocks only; pass final=True for the last one")
         if steps.shape != (count,) or (np.diff(steps) <= 0).any() or steps[0] <= before:
             raise ValueError(f"step must be {count} increasing numbers above {before}, got {steps}")
-        known = self._steps_of_block[start % rows :][: max(0, self.committed - start)]
-        if not np.array_equal(steps[: len(known)], known):
-            raise ValueError(f"states that are committed keep their steps, {known}; got {steps[: len(known)]}")
 
-    def _columns(self, metrics: Mapping[str, Array], first: int) -> dict[tuple[str, int], Array]:
-        """The columns of the metrics of the block, with those of its rows from `first` on; new names take free ones."""
+    def _columns(self, metrics: Mapping[str, Array]) -> dict[tuple[str, int], Array]:
+        """The columns of the metrics, each padded with NaN; new names take free ones."""
         result = {}
         for name, values in metrics.items():
             array = np.asarray(values, np.float64)
@@ -538,11 +522,10 @@ class RunWriter:
                     f"metric {name!r} has shape {shape} per state, in the file it has {self.metrics[name]}"
                 )
             stream = "member_metrics" if shape else "metrics"
-            for column, part in zip(self._columns_of(name, shape), _split(array), strict=True):
-                at = stream, self._column_names[stream].index(column)
-                old = self._columns_of_block.get(at)
-                result[at] = np.full((self.layout.rows, *part.shape[1:]), np.nan) if old is None else old.copy()
-                result[at][first : first + len(part)] = part
+            padded = np.full((self.layout.rows, *shape), np.nan)
+            padded[: len(array)] = array
+            for column, part in zip(self._columns_of(name, shape), _split(padded), strict=True):
+                result[stream, self._column_names[stream].index(column)] = part
         return result
 
     @staticmethod
@@ -681,55 +664,33 @@ def _last_sums(run: Run, blocks: Blocks) -> tuple[int, Array | None]:
 
 
 class _BlockWriter:
-    """Writes the blocks of one axis: rows that are appended, then checksums, then chunks that change as wholes.
+    """Writes the blocks of one axis: checksums first, then chunks."""
 
-    The streams of states are appended to where they have no filter: HDF5 gives their chunks room when a block begins,
-    and their rows are written there. So no row is written twice, and a block may be handed over in parts.
-    """
-
-    def __init__(self, raw: RawFile, file: h5py.File, axis: Axis, block: int, slots: Array | None) -> None:
-        self._raw, self._file = raw, file
+    def __init__(self, file: h5py.File, axis: Axis, block: int, slots: Array | None) -> None:
         self._axis, self._sums = axis, h5py.h5d.open(file.id, axis.sums.encode())
         self._ids = {name: h5py.h5d.open(file.id, name.encode()) for name in axis.streams}
         self._lengths = {name: dataset.shape[0] for name, dataset in self._ids.items()}
         self._coordinates = {name: stream.coordinates() for name, stream in axis.streams.items()}
-        self._grown = [name for name, stream in axis.streams.items() if stream.is_appended]
         self._slots = np.zeros((on_disk.SLOTS, axis.width), "<u8")
         self.block, self._slot = block, 0
-        self._done = 0  # rows of the block that are committed
-        self._hashed: dict[str, list[Any]] = {}  # by stream: what of the checksum of each chunk these rows make
-        self._places: dict[str, list[int]] = {}  # and where in the file each chunk begins
         if slots is not None:
             self._slots[:] = slots
             self._sums.write_direct_chunk((block, 0, 0), self._slots)
             file.flush()
 
-    def go_on(self, tail: Tail) -> None:
-        """Take up a block that is not full."""
-        for name in self._grown:
-            stream = self._axis.streams[name]
-            self._hashed[name] = self._started(name)
-            for hashed, rows in zip(self._hashed[name], _tiles(stream, tail.content[name], tail.count), strict=True):
-                hashed.update(_bytes(rows[: tail.count]))
-        self._done = tail.count
-
     def put(
         self,
-        block: int,
+        start: int,
         count: int,
         content: Mapping[str, Array],
         columns: Mapping[tuple[str, int], Array] | None = None,
-        states: tuple[int, Mapping[str, Array]] = (0, {}),
     ) -> None:
-        """Write a block as far as its row `count`.
-
-        Arrays of `content` and `columns` hold all its rows; tiles of `states` hold those from a row on.
-        """
+        """Write the rows `start` to `start + count`; each array holds whole blocks, chunk after chunk."""
         axis = self._axis
+        block = start // axis.rows
         if block != self.block:
-            self.block, slot, self._done = block, 0, 0
+            self.block, slot = block, 0
             self._slots[:] = 0
-            self._hashed, self._places = {}, {}
         else:
             slot = (self._slot + 1) % on_disk.SLOTS
             self._slots[slot] = self._slots[self._slot]  # sparse chunks that are not rewritten
@@ -741,97 +702,38 @@ class _BlockWriter:
             stream, index = axis.streams[name], axis.first[name] + at
             rows = chunk.reshape(axis.rows, -1)[:count]
             sums[index] = checksum(rows.data.cast("B"), block, index)
-            place = (block * axis.rows, *self._coordinates[name][at])
+            place = (start, *self._coordinates[name][at])
             chunks.append((name, place, compress(chunk, stream.filters) if stream.filters else chunk))
 
-        self._extend(block * axis.rows + count)
-        hashed: dict[str, list[Any]] = {}
-        first, tiles = states
-        for name, array in tiles.items():
-            if name in self._grown:
-                hashed[name] = self._append(name, array[:, self._done - first : count - first], sums)
-            else:
-                content = {**content, name: array}
         for name, array in content.items():
-            for at, part in enumerate(array.reshape(axis.streams[name].n_chunks, axis.rows, -1)):
-                add(name, at, part)
+            stream = axis.streams[name]
+            parts = array.reshape(stream.n_chunks, axis.rows, -1)
+            for at in range(stream.n_chunks):
+                add(name, at, parts[at])
         for (name, column), values in (columns or {}).items():
-            add(name, column, values)
+            add(name, column, np.ascontiguousarray(values))
+        if self._sums.shape[0] <= block:
+            self._sums.set_extent((block + 1, *self._slots.shape))
         self._sums.write_direct_chunk((block, 0, 0), self._slots)
+        for name, dataset in self._ids.items():
+            if self._lengths[name] < start + count:  # never shorter, which SWMR readers could not follow
+                dataset.set_extent((start + count, *axis.streams[name].shape))
+                self._lengths[name] = start + count
         for name, place, data in chunks:
             self._ids[name].write_direct_chunk(place, data)
-        # Not before: an interrupted write is repeated in the same slot, from the same row on.
-        self._slot, self._done, self._hashed = slot, count, hashed
-
-    def _extend(self, length: int) -> None:
-        """Let the datasets grow."""
-        if self._sums.shape[0] <= self.block:
-            self._sums.set_extent((self.block + 1, *self._slots.shape))
-        new = [self._axis.streams[name] for name in self._grown if self._lengths[name] <= self.block * self._axis.rows]
-        if new:
-            # What HDF5 is about to refer to is part of the file before it does: rows are written later, or never.
-            room = sum(stream.n_chunks * (stream.chunk_bytes + 1024) for stream in new)
-            seal(self._raw, self._file.id.get_filesize() + room + 2**16)
-        for name, dataset in self._ids.items():
-            if self._lengths[name] < length:  # never shorter, which SWMR readers could not follow
-                dataset.set_extent((length, *self._axis.streams[name].shape))
-                self._lengths[name] = length
-
-    def _append(self, name: str, tiles: Array, sums: Array) -> list[Any]:
-        """Write the next rows of all chunks of a stream; returns the checksums so far, none of full chunks."""
-        if not tiles.shape[1]:  # the checksums of the last slot stay
-            return self._hashed[name]
-        stream, index, done = self._axis.streams[name], self._axis.first[name], self._done
-        if name not in self._places:
-            self._places[name] = [self._place(name, at) for at in range(stream.n_chunks)]
-        places, begin = self._places[name], done * stream.row_bytes
-        if tiles.shape[1] == stream.rows:  # each chunk at once, and written while it is in the cache
-            for at, (place, rows) in enumerate(zip(places, tiles, strict=True), index):
-                data = _bytes(rows)
-                sums[at] = checksum(data, self.block, at)
-                self._raw.write(place, data)
-            return []
-        started = [one.copy() for one in self._hashed[name]] if done else self._started(name)
-        for at, (place, rows, hashed) in enumerate(zip(places, tiles, started, strict=True), index):
-            data = _bytes(rows)
-            hashed.update(data)
-            sums[at] = hashed.intdigest() or 1
-            self._raw.write(place + begin, data)
-        return started
-
-    def _started(self, name: str) -> list[Any]:
-        first = self._axis.first[name]
-        return [begun(self.block, first + at) for at in range(self._axis.streams[name].n_chunks)]
-
-    def _place(self, name: str, at: int) -> int:
-        """Where a chunk of the block begins in the file."""
-        dataset, stream = self._ids[name], self._axis.streams[name]
-        coordinates = (self.block * stream.rows, *self._coordinates[name][at])
-        place = dataset.get_chunk_info_by_coord(coordinates).byte_offset
-        if place is None:  # a file whose chunks get their room when they are written
-            dataset.write_direct_chunk(coordinates, bytes(stream.chunk_bytes))
-            place = dataset.get_chunk_info_by_coord(coordinates).byte_offset
-        return int(place)
+        self._slot = slot  # not before: an interrupted write is repeated in the same slot
 
 
-def _bytes(rows: Array) -> memoryview:
-    return rows.reshape(-1).view(np.uint8).data
-
-
-def _tiles(stream: Stream, array: Array, count: int) -> Array:
-    """Rows of a stream, chunk after chunk, (chunks, rows, entries): as they are, or from an array of states."""
-    shape, axis = stream.block_shape, len(stream.grid)
-    rows = array.shape[axis] if array.ndim == len(shape) else 0
-    as_tiles = array.shape == (*shape[:axis], rows, *shape[axis + 1 :])
-    enough = rows >= count if stream.is_appended else rows == stream.rows
-    if not (as_tiles and enough and array.dtype == stream.dtype and array.flags.c_contiguous):
-        if array.shape != (count, *stream.shape) or not np.can_cast(array.dtype, stream.dtype):
-            raise ValueError(
-                f"{stream.name}: needed {stream.dtype} of the shape {(count, *stream.shape)}, or C-contiguous tiles as "
-                f"new_tiles() gives, {shape}, got {array.dtype} of the shape {array.shape}"
-            )
-        array = stream.block_of(array)
-    return array.reshape(stream.n_chunks, array.shape[axis], -1)
+def _chunks(stream: Stream, array: Array, count: int) -> Array:
+    """A block of a stream, chunk after chunk: as it is, or filled from an array of its states."""
+    if array.dtype == stream.dtype and array.shape == stream.block_shape and array.flags.c_contiguous:
+        return array
+    if array.shape != (count, *stream.shape) or not np.can_cast(array.dtype, stream.dtype):
+        raise ValueError(
+            f"{stream.name}: needed {stream.dtype} of the shape {(count, *stream.shape)}, or a C-contiguous block "
+            f"{stream.block_shape} as new_tiles() gives, got {array.dtype} of the shape {array.shape}"
+        )
+    return stream.block_of(array)
 
 
 def _name_bytes(name: str) -> bytes:
@@ -843,7 +745,7 @@ def _name_bytes(name: str) -> bytes:
 
 
 def _split(values: Array) -> list[Array]:
-    return [values] if values.ndim < 3 else [values[:, :, k] for k in range(values.shape[2])]
+    return [values] if values.ndim < 3 else [np.ascontiguousarray(values[:, :, k]) for k in range(values.shape[2])]
 
 
 def _read_tail(run: Run, start: int) -> Tail:
