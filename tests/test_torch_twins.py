@@ -212,6 +212,24 @@ def test_noise_of_numpy_is_drawn_again_with_normal_numbers_left_over(kind, befor
         np.random.set_bit_generator(users)
 
 
+def test_noise_of_numpy_is_drawn_again_where_the_user_goes_back_to_a_normal_number_left_over():
+    """As for two trainings under the same noise; the words are the same with and without that number."""
+    users = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(np.random.MT19937(0))
+        np.random.standard_normal()  # noqa: NPY002
+        left_over = np.random.get_state()  # noqa: NPY002
+        for _ in range(2):
+            np.random.set_state(left_over)  # noqa: NPY002
+            for _ in range(2):
+                with same_noise([]) as rewind:
+                    first = np.random.standard_normal()  # noqa: NPY002
+                    rewind()
+                    assert np.random.standard_normal() == first  # noqa: NPY002
+    finally:
+        np.random.set_bit_generator(users)
+
+
 @pytest.mark.parametrize("vectorize", ["auto", False])
 def test_distance_on_a_quadratic_loss_shrinks_by_one_minus_eta_h(vectorize):
     # loss = h/2 |w|^2 through a linear model: w(t) = (1 - eta h)^t w(0), member by member

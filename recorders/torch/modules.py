@@ -245,6 +245,11 @@ class _NumpyState:
         if not words or state["has_gauss"] or _words() != words:
             np.random.set_state(state)  # noqa: NPY002
 
+    def forget(self) -> None:
+        """Forget a state that was left: who comes back to its words may have the rest of a pair or not."""
+        if _words() != self._newest[0]:
+            self._newest = b"", None
+
 
 def _words() -> bytes:
     generator = np.random.mtrand.get_bit_generator()
@@ -269,7 +274,10 @@ def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
         for device, state in elsewhere:
             _device_generator(device).set_rng_state(state, *_which(device))
 
-    yield rewind
+    try:
+        yield rewind
+    finally:
+        _numpy.forget()
 
 
 def _device_generator(device: torch.device) -> Any:
