@@ -8,6 +8,7 @@ import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import damaged_runs as dr
 import naive_store
@@ -531,6 +532,68 @@ def test_the_tail_is_written_again_as_it_was(tmp_path):
     with Run(path) as run:
         assert_whole(run, 90)
         np.testing.assert_array_equal(run.metrics["extra"][64:], np.arange(26.0))
+
+
+def test_an_index_with_many_chunks_of_dropped_states_is_whole(tmp_path):
+    path, members = tmp_path / "run.h5", [Member(str(i)) for i in range(200)]
+    spec = RunSpec(flat(1), members, "float32")
+    writer = RunWriter.create(path, spec)
+    for start in range(0, 64 * 60, 64):
+        writer.write(start, 64, step=np.arange(start, start + 64), weights=np.ones((64, 200, 1), np.float32))
+    writer.close()
+    RunWriter.resume(path, spec, keep=lambda run: 10).close()
+    flip(path, place_of(path, "weights", 0, 7, 0))
+    with Run(path) as run, pytest.raises(DamagedError, match=r"member 7.*do not match their checksums"):
+        run.states[:]
+
+
+def test_an_index_that_claims_more_than_the_file_holds_is_left():
+    stream, passed = chunks.Stream("weights", 64, (1, 3), (1, 3), np.dtype("<f4")), []
+
+    class Endless:
+        shape = (2**40, 1, 3)
+
+        def chunk_iter(self, visit):
+            for block in range(10**6):
+                passed.append(block)
+                if visit(SimpleNamespace(chunk_offset=(64 * block, 0, 0), byte_offset=4096, size=768)):
+                    return
+
+        def get_chunk_info_by_coord(self, place):
+            return SimpleNamespace(byte_offset=4096, size=768)
+
+    places, _, indexed = chunks._places(Endless(), stream, 2, 2**16)
+    assert places.tolist() == [[4096], [4096]]
+    assert not indexed
+    assert len(passed) < 20_000
+
+
+def test_what_is_committed_stays_whatever_is_handed_over_with_it(tmp_path):
+    """Rows of states that are committed are not read."""
+    path = tmp_path / "run.h5"
+    writer = create(path)
+    write(writer, 0, 40)
+    tiles = block_of(writer.layout, states(0, 50))
+    tiles[:, :, :40] = np.nan
+    writer.write(0, 50, step=2 * np.arange(50), weights=tiles, metrics=metrics_of(0, 50))
+    writer.close()
+    with Run(path) as run:
+        assert_whole(run, 50)
+    assert_holds(naive_store.read(path), 50)
+
+
+def test_a_file_whose_chunks_get_their_room_late_is_gone_on_with(tmp_path):
+    """As another program may make it by FORMAT.md."""
+    path = tmp_path / "run.h5"
+    create(path).close()
+    with h5py.File(path, "r+") as file:
+        dr.stretch(file, "weights", 0)
+        file["weights"].attrs["logical_dtype"] = np.bytes_("float32")
+    writer = resume(path)
+    go_on(writer, 70)
+    writer.close()
+    with Run(path) as run:
+        assert_whole(run, 70)
 
 
 def test_steps_rise_across_a_resume(tmp_path):

@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
 from trajtools.store.files import RawFile, check_head, cut_short, open_for_reading, salvage_hint
-from trajtools.store.layout import SHUFFLE, SLOTS, Axis, Stream, checksum, checksum_of_parts
+from trajtools.store.layout import LARGEST_RATIO, SHUFFLE, SLOTS, Axis, Stream, checksum, checksum_of_parts
 from trajtools.store.strangers import ZSTD, Objects
 
 Selection = slice | NDArray[Any] | Sequence[int]
@@ -533,11 +532,19 @@ def _places(
     """Offset and size of every chunk of the committed blocks, (blocks, chunks), -1 where there is none; index whole?"""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
-    # Of an index that claims more than it can hold, some are forgotten.
-    visited: deque[Any] = deque(maxlen=2 * offsets.size + 10**4)
+    # States that were dropped have chunks, too, but no more than the file has room for.
+    least = max(1, stream.chunk_bytes // LARGEST_RATIO) if stream.filters else stream.chunk_bytes
+    held = min(-(-dataset.shape[0] // stream.rows) * stream.n_chunks, end // least)
+    most = 2 * max(offsets.size, held) + 10**4
+    visited: list[Any] = []
+
+    def note(info: Any) -> bool | None:
+        visited.append(info)
+        return True if len(visited) >= most else None  # an index that claims more than it can hold
+
     try:
-        dataset.chunk_iter(visited.append)
-        indexed = len(visited) < (visited.maxlen or 0)
+        dataset.chunk_iter(note)
+        indexed = len(visited) < most
     except (RuntimeError, OSError, ValueError, KeyError):
         indexed = False
     if visited:
