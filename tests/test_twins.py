@@ -285,12 +285,12 @@ def test_scale_of_the_weights_shifts_the_curve_and_nothing_else():
     assert growth.scale.max() <= 1
 
 
-def write_twins(path, count, n_twins, size):
+def write_twins(path, count, n_twins, size, dtype="float32"):
     """A run of one reference and its twins; returns its states (T, M, P)."""
     rng = np.random.default_rng(size)
-    states = rng.standard_normal((count, 1 + n_twins, size)).cumsum(axis=0).astype(np.float32)
+    states = rng.standard_normal((count, 1 + n_twins, size)).cumsum(axis=0).astype(dtype)
     members = [Member("0"), *(Member(str(i), reference=0, epsilon=1e-6) for i in range(1, 1 + n_twins))]
-    spec = RunSpec([Parameter("w", "other", (size,), "float32", 0, size)], members, "float32")
+    spec = RunSpec([Parameter("w", "other", (size,), dtype, 0, size)], members, dtype)
     writer = RunWriter.create(path, spec)
     rows = writer.layout.rows
     for start in range(0, count, rows):
@@ -323,6 +323,24 @@ def test_twins_of_a_file_do_not_depend_on_the_threads(shape, metric, tmp_path, m
     assert_allclose(first.scale, lengths.max(), rtol=1e-12)
     moves = naive.between(states[1:, 0], states[:-1, 0], "l1")
     assert_allclose(first.speed[0, 1:], moves, rtol=1e-12)
+
+
+def test_what_batches_share_does_not_depend_on_which_ends_last(tmp_path, monkeypatch):
+    """Of 15 twins, 8 are compared and then 7, in pieces of another width."""
+    write_twins(tmp_path / "run.h5", 3, 15, 150_000, "float64")
+
+    def backwards(work, count, metric):
+        for k in reversed(range(count)):
+            work(k, k + 1)
+
+    results = []
+    for order in (equal_times._in_parts, backwards):
+        monkeypatch.setattr(_jit, "get_num_threads", lambda: 1)
+        monkeypatch.setattr(equal_times, "_in_parts", order)
+        with Run(tmp_path / "run.h5") as run:
+            results.append(twins(run))
+    for name in ("distances", "floor", "scale", "speed"):
+        assert_array_equal(getattr(results[0], name), getattr(results[1], name))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -370,9 +370,14 @@ def to_references(
     sequential = in_time(metric)
     batches = _batches(twins, reference, 8 * ensemble.chunk[0] * min(ensemble.chunk[1], size))
     scales: list[tuple[Ints, Floats]] = []
+    # Batches share references, whose sums may differ in the last bit: one of them counts, whichever ends last.
+    counts = np.empty(len(references), np.int64)
+    for k, units in enumerate(batches):
+        counts[np.searchsorted(references, reference[units])] = k
 
     def compare(first: int, last: int) -> None:
-        for units in batches[first:last]:
+        for k in range(first, last):
+            units = batches[k]
             members = np.unique(np.concatenate([twins[units], reference[units]]))
             where = np.searchsorted(references, np.unique(reference[units]))
             left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
@@ -381,6 +386,7 @@ def to_references(
             # Blocks of rows start where chunks do.
             edges = [rows.start, *range(rows.start // height * height + height, rows.stop, height), rows.stop]
             scale, before = np.full(len(where), np.nan), dict[int, Any]()
+            own = counts[where] == k
             for start, stop in pairwise(edges):
                 if is_abandoned():
                     return
@@ -397,15 +403,15 @@ def to_references(
                     before=before,
                 )
                 out.distance[here, units] = distance
-                out.floor[here, where] = floor
-                out.speed[here, where] = speed
+                out.floor[here, where[own]] = floor[:, own]
+                out.speed[here, where[own]] = speed[:, own]
                 if len(norm):
                     largest = np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
                     scale = np.fmax(scale, largest)
             scales.append((where, scale))
 
     _in_parts(compare, len(batches), metric)
-    for where, scale in scales:  # batches share references
+    for where, scale in scales:
         out.scale[where] = np.fmax(out.scale[where], scale)
     return out
 
