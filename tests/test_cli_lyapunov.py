@@ -270,6 +270,15 @@ def test_a_pool_leaves_no_run_out(twins, henon, tmp_path):
         assert other.name in refused.stderr
 
 
+def test_a_pool_counts_no_run_twice(twins, tmp_path):
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(twins.read_bytes())
+    for other in (twins, copy):
+        refused = call("lyapunov", twins, other, "--pool", code=1)
+        assert not refused.stdout
+        assert "count twice" in refused.stderr
+
+
 def test_a_switch_is_named_without_a_value(twins):
     said = call("lyapunov", twins, "--method", "rosenstein", "--buffers", code=1).stderr
     assert "--buffers" in said

@@ -214,7 +214,11 @@ def _analyse_pooled(sources: Sequence[Source], settings: Settings) -> Analysis:
     from trajtools.report.collect import Analysis
 
     runs = [source.recorded_run() for source in sources]
-    for run in runs:
+    by_uuid: dict[str, Source] = {}
+    for source, run in zip(sources, runs, strict=True):
+        first = by_uuid.setdefault(run.uuid, source)
+        if first is not source:
+            raise DataError(f"{first.path} and {source.path} hold one run, which would count twice: name one of them")
         _check_has_twins(run)
         if not _by_twins(run, settings):
             raise DataError("--pool takes twins: drop --method, and the options for the neighbours of one trajectory")
@@ -229,9 +233,9 @@ def _analyse_pooled(sources: Sequence[Source], settings: Settings) -> Analysis:
         exponent = replace(exponent, warnings=(*exponent.warnings, warning))
     windows = _windows(growth, settings) if settings.windows is not None else None
     if settings.per is not None:
-        known = {"run": None if differing else runs[0], **settings.for_units()}
-        exponent = exponent.per(settings.per, **known)
-        windows = windows.per(settings.per, **known) if windows is not None else None
+        numbers = {"run": None if differing else runs[0], **settings.for_units()}
+        exponent = exponent.per(settings.per, **numbers)
+        windows = windows.per(settings.per, **numbers) if windows is not None else None
     files = [str(source.path) for source in sources]
     twins = sum(_twins(run) for run in runs)
     facts: dict[str, Any] = {
@@ -240,7 +244,7 @@ def _analyse_pooled(sources: Sequence[Source], settings: Settings) -> Analysis:
         "references": growth.n_references,
         "twins": twins,
     }
-    hparams = {name: runs[0].hparams[name] for name in sorted(same)}
+    hparams = {name: runs[0].hparams.get(name) for name in sorted(same)}
     return Analysis(
         ", ".join(facts["files"]), counted(len(runs), "run"), growth, exponent, None, facts, hparams, windows
     )
