@@ -289,6 +289,7 @@ class Opening:
                 block.metrics[name][: tail.count] = values
             for name, array in tail.content.items():
                 block.stored[name][: len(array)] = array  # a whole block of tiles, else the states that there are
+            writer.tail = None  # as large as a block of the file
         return table, pace, block
 
     def _states_to_keep(self, run: Run, step: int | None, arrays: list[np.ndarray], origin: dict[str, Any]) -> int:

@@ -568,34 +568,6 @@ def test_an_index_that_claims_more_than_the_file_holds_is_left():
     assert len(passed) < 20_000
 
 
-def test_what_is_committed_stays_whatever_is_handed_over_with_it(tmp_path):
-    """Rows of states that are committed are not read."""
-    path = tmp_path / "run.h5"
-    writer = create(path)
-    write(writer, 0, 40)
-    tiles = block_of(writer.layout, states(0, 50))
-    tiles[:, :, :40] = np.nan
-    writer.write(0, 50, step=2 * np.arange(50), weights=tiles, metrics=metrics_of(0, 50))
-    writer.close()
-    with Run(path) as run:
-        assert_whole(run, 50)
-    assert_holds(naive_store.read(path), 50)
-
-
-def test_a_file_whose_chunks_get_their_room_late_is_gone_on_with(tmp_path):
-    """As another program may make it by FORMAT.md."""
-    path = tmp_path / "run.h5"
-    create(path).close()
-    with h5py.File(path, "r+") as file:
-        dr.stretch(file, "weights", 0)
-        file["weights"].attrs["logical_dtype"] = np.bytes_("float32")
-    writer = resume(path)
-    go_on(writer, 70)
-    writer.close()
-    with Run(path) as run:
-        assert_whole(run, 70)
-
-
 def test_steps_rise_across_a_resume(tmp_path):
     path = tmp_path / "run.h5"
     record(path, 64)
