@@ -437,7 +437,10 @@ class Trajectory(Shown):
 
 
 class StateSource(Protocol):
-    """Source of states, such as an array or a file. Picklable, without an open file in the pickle."""
+    """Source of states, such as an array or a file. Picklable, without an open file in the pickle.
+
+    `read` is called from several threads at once.
+    """
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -235,10 +235,10 @@ class _NumpyState:
 
     def save(self) -> tuple[bytes, Any]:
         """Words of the generator (none where it is of another kind), and the whole state."""
-        words = _words()
-        if not words or words != self._newest[0] or self._newest[1]["has_gauss"]:
-            self._newest = words, np.random.get_state(legacy=False)  # noqa: NPY002 (the user's global state)
-        return self._newest
+        words, newest = _words(), self._newest
+        if not words or words != newest[0] or newest[1]["has_gauss"]:
+            newest = self._newest = words, np.random.get_state(legacy=False)  # noqa: NPY002 (the user's global state)
+        return newest
 
     def restore(self, words: bytes, state: Any) -> None:
         """Go back to what was saved."""

@@ -183,8 +183,8 @@ def in_parts(work: Callable[[int, int], object], count: int, *, least: int = 1) 
 
     # This thread works, too: one thread less to start, which matters for parts of a millisecond.
     with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(take) for _ in range(threads - 1)]
         try:
+            others = [pool.submit(take) for _ in range(threads - 1)]
             take()
             for other in others:
                 other.result()

@@ -371,9 +371,9 @@ def to_references(
     batches = _batches(twins, reference, 8 * ensemble.chunk[0] * min(ensemble.chunk[1], size))
     scales: list[tuple[Ints, Floats]] = []
     # Batches share references, whose sums may differ in the last bit: one of them counts, whichever ends last.
-    counts = np.empty(len(references), np.int64)
+    owner = np.empty(len(references), np.int64)
     for k, units in enumerate(batches):
-        counts[np.searchsorted(references, reference[units])] = k
+        owner[np.searchsorted(references, reference[units])] = k
 
     def compare(first: int, last: int) -> None:
         for k in range(first, last):
@@ -386,7 +386,7 @@ def to_references(
             # Blocks of rows start where chunks do.
             edges = [rows.start, *range(rows.start // height * height + height, rows.stop, height), rows.stop]
             scale, before = np.full(len(where), np.nan), dict[int, Any]()
-            own = counts[where] == k
+            own = owner[where] == k
             for start, stop in pairwise(edges):
                 if is_abandoned():
                     return

@@ -534,8 +534,8 @@ def _places(
     sizes = np.zeros_like(offsets)
     # States that were dropped have chunks, too, but no more than the file has room for.
     least = max(1, stream.chunk_bytes // LARGEST_RATIO) if stream.filters else stream.chunk_bytes
-    held = min(-(-dataset.shape[0] // stream.rows) * stream.n_chunks, end // least)
-    most = 2 * max(offsets.size, held) + 10**4
+    room = min(-(-dataset.shape[0] // stream.rows) * stream.n_chunks, end // least)
+    most = 2 * max(offsets.size, room) + 10**4
     visited: list[Any] = []
 
     def note(info: Any) -> bool | None:
