@@ -327,7 +327,7 @@ def test_twins_of_a_file_do_not_depend_on_the_threads(shape, metric, tmp_path, m
 
 def test_what_batches_share_does_not_depend_on_which_ends_last(tmp_path, monkeypatch):
     """Of 15 twins, 8 are compared and then 7, in pieces of another width."""
-    write_twins(tmp_path / "run.h5", 3, 15, 150_000, "float64")
+    write_twins(tmp_path / "run.h5", 3, 15, 140_000, "float64")
 
     def backwards(work, count, metric):
         for k in reversed(range(count)):
