@@ -279,6 +279,12 @@ def test_a_pool_counts_no_run_twice(twins, tmp_path):
         assert "count twice" in refused.stderr
 
 
+def test_an_error_of_a_pool_is_part_of_its_document(twins, henon):
+    document = json.loads(call("lyapunov", twins, henon, "--pool", "--json", code=1).stdout)
+    assert not document["results"]
+    assert "no perturbed copy" in document["errors"][0]["error"]
+
+
 def test_a_switch_is_named_without_a_value(twins):
     said = call("lyapunov", twins, "--method", "rosenstein", "--buffers", code=1).stderr
     assert "--buffers" in said

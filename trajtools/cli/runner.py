@@ -386,8 +386,11 @@ class Request:
                 return [], errors
             if not listed:
                 raise no_such_run(paths, self.runs)
-            files = ", ".join(str(source.path) for source in listed)
-            return [Outcome(files, counted(len(listed), "run"), analyse(listed))], errors
+            outcomes: list[Outcome] = []
+            with collecting(errors, listed[0].path):
+                files = ", ".join(str(source.path) for source in listed)
+                outcomes.append(Outcome(files, counted(len(listed), "run"), analyse(listed)))
+        return outcomes, errors
 
     def _grouped(self, paths: list[Path]) -> list[tuple[Path, list[Path]]]:
         """Each path, with the tables that belong to it: those after the first, if tables are analysed together."""
