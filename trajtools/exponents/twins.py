@@ -105,7 +105,7 @@ def twins(
     equal times of the training.
 
     A file is read and compared on as many threads of this process as numba is allowed (``NUMBA_NUM_THREADS``,
-    `numba.set_num_threads`); the results do not depend on them.
+    `numba.set_num_threads`), each with about 16 MiB of states; the results do not depend on them.
 
     A curve ends where a weight becomes NaN or infinite (diverged training), or where the twin merges with its
     reference; both are counted. Distances of zero have no logarithm; they are excluded and counted.
