@@ -549,8 +549,8 @@ def _places(
         indexed = False
     if visited:
         # Unsigned, as in the file: what is out of range stays so.
-        corners = np.fromiter(chain.from_iterable(map(attrgetter("chunk_offset"), visited)), np.uint64)
-        corners = corners.reshape(len(visited), -1).T
+        offset_of = map(attrgetter("chunk_offset"), visited)
+        corners = np.fromiter(chain.from_iterable(offset_of), np.uint64).reshape(len(visited), -1).T
         places = np.fromiter(map(attrgetter("byte_offset"), visited), np.uint64)
         lengths = np.minimum(np.fromiter(map(attrgetter("size"), visited), np.uint64), 2**40)
         block, *inside = corners // np.array((stream.rows, *stream.chunk), np.uint64)[: len(corners), None]
