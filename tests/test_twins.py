@@ -44,7 +44,8 @@ def as_run(walks, **more):
         Member(f"{i}.{c}", -1 if c == 0 else order.index((i, 0)), np.nan if c == 0 else 0.5) for i, c in order
     )
     fields = {
-        "name": "made", "members": members, "step": np.arange(t), "n_parameters": p, "dtype": states.dtype,
+        "name": "made", "uuid": "0", "hparams": {}, "members": members,
+        "step": np.arange(t), "n_parameters": p, "dtype": states.dtype,
         "stored": "weights", "logical_dtype": str(states.dtype), "time_unit": "step",
         "states": stored(states), "trajectory": lambda m: states[:, m], "stretches": lambda m: [slice(0, t)],
     }  # fmt: skip
@@ -355,3 +356,14 @@ def test_damage_is_named_from_any_thread(threads, tmp_path, monkeypatch):
     with Run(path) as run, pytest.raises(DamagedError, match=r"states 64 to 127 \(member 1\)"):
         twins(run)
     assert threading.active_count() == before
+
+
+def test_a_run_that_comes_twice_is_refused_and_differences_are_said(walks):
+    one, other = (as_run(walks, uuid=uuid, path=f"{uuid}.h5", hparams={"lr": 0.1, "seed": uuid}) for uuid in "ab")
+    with pytest.raises(DataError, match=r"a\.h5 and a\.h5 hold one run"):
+        twins([one, one])
+    assert "runs-differ" not in codes(twins([one, other]).warnings)
+    other.hparams["lr"] = 0.2
+    (warning,) = [reason for reason in twins([one, other]).warnings if reason.code == "runs-differ"]
+    assert "lr" in warning.text
+    assert "seed" not in warning.text

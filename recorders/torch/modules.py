@@ -223,61 +223,32 @@ class Walk:
         return any(len(place) != count for place, count in self._counts)
 
 
-class _NumpyState:
-    """The state of numpy's global generator, read and written only where something was drawn.
-
-    Either takes numpy 90 microseconds, as long as an update of a small network; draws change the words of its Mersenne
-    twister, which are read in one. A normal number that is left of a pair is no part of them.
-    """
-
-    def __init__(self) -> None:
-        self._newest: tuple[bytes, Any] = b"", None
-
-    def save(self) -> tuple[bytes, Any]:
-        """Words of the generator (none where it is of another kind), and the whole state."""
-        words, newest = _words(), self._newest
-        if not words or words != newest[0] or newest[1]["has_gauss"]:
-            newest = self._newest = words, np.random.get_state(legacy=False)  # noqa: NPY002 (the user's global state)
-        return newest
-
-    def restore(self, words: bytes, state: Any) -> None:
-        """Go back to what was saved."""
-        if not words or state["has_gauss"] or _words() != words:
-            np.random.set_state(state)  # noqa: NPY002
-
-    def forget(self) -> None:
-        """Forget a state that was left: who comes back to its words may have the rest of a pair or not."""
-        if _words() != self._newest[0]:
-            self._newest = b"", None
-
-
-def _words() -> bytes:
-    generator = np.random.mtrand.get_bit_generator()
-    if type(generator) is not np.random.MT19937:
-        return b""
-    return string_at(generator.ctypes.state_address, 4 * 625)  # 624 words and the place among them
-
-
-_numpy = _NumpyState()
-
-
 @contextmanager
 def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
     """Yield a function that restores the random generators, so that several passes draw the same numbers."""
-    start = (torch.get_rng_state(), _numpy.save(), random.getstate())
+    start = (torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate())  # noqa: NPY002 (the user's)
+    words = _numpy_words()
     elsewhere = [(device, _device_generator(device).get_rng_state(*_which(device))) for device in devices]
 
     def rewind() -> None:
         torch.set_rng_state(start[0])
-        _numpy.restore(*start[1])
+        # Writing takes numpy 50 microseconds for each member. Draws change the words, unless they take what is left of
+        # a pair of normal numbers.
+        if not words or start[1]["has_gauss"] or _numpy_words() != words:
+            np.random.set_state(start[1])  # noqa: NPY002
         random.setstate(start[2])
         for device, state in elsewhere:
             _device_generator(device).set_rng_state(state, *_which(device))
 
-    try:
-        yield rewind
-    finally:
-        _numpy.forget()
+    yield rewind
+
+
+def _numpy_words() -> bytes:
+    """Words of numpy's global Mersenne twister and the place among them; none of another generator."""
+    generator = np.random.mtrand.get_bit_generator()
+    if type(generator) is not np.random.MT19937:
+        return b""
+    return string_at(generator.ctypes.state_address, 4 * 625)
 
 
 def _device_generator(device: torch.device) -> Any:

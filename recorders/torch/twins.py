@@ -509,8 +509,8 @@ def _created(factory: Callable[[Any], Any], model: nn.Module) -> Any:
             "optimizer_factory must be a function of the parameters of one member that returns an optimiser, since "
             f"each has its own: lambda params: torch.optim.SGD(params, lr=0.1); got {type(optimizer).__name__}"
         )
-    given = {id(parameter) for parameter in parameters}
-    if not any(id(one) in given for group in optimizer.param_groups for one in group["params"]):
+    own = {id(parameter) for parameter in parameters}
+    if not any(id(one) in own for group in optimizer.param_groups for one in group["params"]):
         raise ArchitectureError(
             "the optimiser of optimizer_factory trains none of the parameters that the function gets, so no member "
             "would learn: pass these to it, lambda params: torch.optim.SGD(params, lr=0.1)"

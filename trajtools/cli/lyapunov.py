@@ -23,7 +23,7 @@ from trajtools.cli.runner import (
     select_states,
 )
 from trajtools.errors import DataError
-from trajtools.reasons import Reason, in_order
+from trajtools.reasons import Reason, codes, in_order
 from trajtools.wording import counted, one_unit, time_units
 
 if TYPE_CHECKING:
@@ -214,40 +214,31 @@ def _analyse_pooled(sources: Sequence[Source], settings: Settings) -> Analysis:
     from trajtools.report.collect import Analysis
 
     runs = [source.recorded_run() for source in sources]
-    by_uuid: dict[str, Source] = {}
-    for source, run in zip(sources, runs, strict=True):
-        first = by_uuid.setdefault(run.uuid, source)
-        if first is not source:
-            raise DataError(f"{first.path} and {source.path} hold one run, which would count twice: name one of them")
+    for run in runs:
         _check_has_twins(run)
         if not _by_twins(run, settings):
             raise DataError("--pool takes twins: drop --method, and the options for the neighbours of one trajectory")
-    names = {name for run in runs for name in run.hparams}
-    same = {name for name in names if len({repr(run.hparams.get(name)) for run in runs}) == 1}
-    differing = sorted(name for name in names - same if "seed" not in name)
     growth = _divergence(runs, settings)
     exponent = _fit(growth, settings, settings.procedure)
-    if differing:
-        words = "the pooled runs differ in {names}: the exponent is one for trainings that may have several"
-        warning = Reason.of("runs-differ", words, names=", ".join(differing))
-        exponent = replace(exponent, warnings=(*exponent.warnings, warning))
     windows = _windows(growth, settings) if settings.windows is not None else None
     if settings.per is not None:
-        numbers = {"run": None if differing else runs[0], **settings.for_units()}
+        are_alike = "runs-differ" not in codes(growth.warnings)
+        numbers = {"run": runs[0] if are_alike else None, **settings.for_units()}
         exponent = exponent.per(settings.per, **numbers)
         windows = windows.per(settings.per, **numbers) if windows is not None else None
     files = [str(source.path) for source in sources]
-    twins = sum(_twins(run) for run in runs)
     facts: dict[str, Any] = {
         "files": files,
         "runs": [run.name for run in runs],
         "references": growth.n_references,
-        "twins": twins,
+        "twins": sum(_twins(run) for run in runs),
     }
-    hparams = {name: runs[0].hparams.get(name) for name in sorted(same)}
-    return Analysis(
-        ", ".join(facts["files"]), counted(len(runs), "run"), growth, exponent, None, facts, hparams, windows
-    )
+    shared = {name: value for name, value in runs[0].hparams.items() if all(_has(run, name, value) for run in runs)}
+    return Analysis(", ".join(files), counted(len(runs), "run"), growth, exponent, None, facts, shared, windows)
+
+
+def _has(run: Run, name: str, value: Any) -> bool:
+    return name in run.hparams and repr(run.hparams[name]) == repr(value)
 
 
 def _twins(run: Run) -> int:
@@ -356,7 +347,7 @@ def _check_has_twins(run: Run) -> None:
         return
     members = f"{run.n_members} member{'s' * (run.n_members != 1)}"
     raise DataError(
-        f"run {run.name!r} of {run.path} has {members} and no perturbed copy, which --method twins needs: record a "
+        f"run {run.name!r} of {run.path} has {members} and no perturbed copy, which twins need: record a "
         "reference with perturbed copies (recorders.twins.perturb, or perturb of your framework's recorder)"
     )
 

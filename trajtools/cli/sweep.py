@@ -235,8 +235,8 @@ def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Blo
         both = result.coincidence(rng=seed)
         blocks.append(bullets("onset of chaos:", both.onset.reasons))
         blocks.append(bullets("fastest training:", both.fastest.reasons))
-        said = {str(reason) for reason in (*both.onset.reasons, *both.fastest.reasons)}
-        new = [reason for reason in both.reasons if str(reason) not in said]
+        above = (*both.onset.reasons, *both.fastest.reasons)
+        new = [reason for reason in both.reasons if reason not in above]
         blocks.append(bullets(f"do they coincide: {both.verdict}", new))
     if factors is not None:
         blocks.append(str(result.scaling(factors, rng=seed)))

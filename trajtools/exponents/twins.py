@@ -81,7 +81,7 @@ def twins(
     Raises
     ------
     DataError
-        If there is no twin, shapes or steps do not match, or stored distances have another metric.
+        If there is no twin, a run comes twice, shapes or steps do not match, or stored distances have another metric.
     UnknownNameError
         If there is no such metric or average.
     SelectionError
@@ -130,7 +130,10 @@ def twins(
     if dt is not None and not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt must be a positive number, got {dt}")
     chosen = find_metric(metric)
-    sources = [part for source in _sources(x) for part in (_selected(source, select) if select else [source])]
+    whole = _sources(x)
+    runs = [source for source in whole if _is_run(source)]
+    _refuse_repeated(runs)
+    sources = [part for source in whole for part in (_selected(source, select) if select else [source])]
     offsets = _offsets(start, len(sources))
     parts: list[_TwinDistances] = []
     orbits: dict[int, int] = {}
@@ -142,7 +145,8 @@ def twins(
         if isinstance(source, tuple):
             orbits[id(source[0])] = first
         parts.append(replace(part, group=part.group + first))
-    return _assemble(parts, chosen.name, average, dt, window)
+    growth = _assemble(parts, chosen.name, average, dt, window)
+    return replace(growth, warnings=(*growth.warnings, *_differences(runs)))
 
 
 def _sources(x: Any) -> list[Any]:
@@ -158,6 +162,26 @@ def _sources(x: Any) -> list[Any]:
         f"{type(x).__name__}; "
         "a single trajectory has no twins"
     )
+
+
+def _refuse_repeated(runs: Sequence[Any]) -> None:
+    """Refuse a run that comes twice, also in a copy of its file: its curves would count as independent."""
+    by_uuid: dict[str, Any] = {}
+    for run in runs:
+        if run.uuid in by_uuid:
+            first = by_uuid[run.uuid]
+            raise DataError(f"{first.path} and {run.path} hold one run, which would count twice: pass it once")
+        by_uuid[run.uuid] = run
+
+
+def _differences(runs: Sequence[Any]) -> list[Reason]:
+    """Warn of runs that are pooled and differ in more than their seeds."""
+    names = sorted({name for run in runs for name in run.hparams if "seed" not in name})
+    differing = [name for name in names if len({repr(run.hparams.get(name)) for run in runs}) > 1]
+    if not differing:
+        return []
+    text = "the pooled runs differ in {names}: the exponent is one for trainings that may have several"
+    return [Reason.of("runs-differ", text, names=", ".join(differing))]
 
 
 def _is_run(x: Any) -> bool:
