@@ -162,6 +162,28 @@ def test_threads_and_executors_change_no_bit(metric, recorded, monkeypatch):
         assert_array_equal(tt.pairwise(walk, metric=metric, block=64, executor=pool)[:], alone)
 
 
+def test_the_executor_scans_states_in_files(recorded, tmp_path):
+    path, walk = recorded
+    x = tt.open(path).trajectory()
+    scanned = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, work, *args):
+            if work is tiles._scan_rows:
+                scanned.append(len(args[0].states))
+                assert len(pickle.dumps(args[0])) < 8000
+            return super().submit(work, *args)
+
+    with Pool(2) as pool:
+        result = tt.pairwise(x, metric="l2", out=tmp_path / "d.h5", executor=pool)
+        assert sum(scanned) == len(x)
+        tt.pairwise(walk, metric="l2", executor=pool)
+        assert sum(scanned) == len(x)  # states in memory stay where they are
+    again = tt.pairwise(x, metric="l2", out=tmp_path / "d.h5")
+    assert again.settings["tiles_resumed"] > 0  # the hash of the states is the same
+    assert_array_equal(result.floor, tt.pairwise(walk, metric="l2").floor)
+
+
 def test_a_task_is_a_place_in_a_file(recorded):
     path, _ = recorded
     x = tt.open(path).trajectory().select("a.bias")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -440,11 +440,10 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
     unbound = find_metric(metric)
     bound = bind_metric(unbound, left, right)
     which = Which.of(unbound, left if left.parameters else right)
-    workers = threads()
     norms = bound.sums is not None and bound.sums.norms
-    rows = scan(left, bound, norms=norms, digest=digest, threads=workers)
-    columns = rows if right is left else scan(right, bound, norms=norms, digest=digest, threads=workers)
-    budget = BUDGET // (workers if executor is None else 1)
+    rows = scan(left, bound, norms=norms, digest=digest, executor=executor)
+    columns = rows if right is left else scan(right, bound, norms=norms, digest=digest, executor=executor)
+    budget = BUDGET // (threads() if executor is None else 1)
     sources = [(left, rows.finite)] if right is left else [(left, rows.finite), (right, columns.finite)]
     features = _described(sources, bound, budget)
     return Comparison(
@@ -488,35 +487,33 @@ def threads() -> int:
     return allowed()
 
 
-def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: int) -> Scan:
-    """Read all states once."""
+def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, executor: Executor | None) -> Scan:
+    """Read all states once, those in files through the executor."""
     length, size = x.shape
-    kind = np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
-    bins, bias = _BITS[kind.itemsize][2:]
+    bins, bias = _BITS[_kind(x).itemsize][2:]
     counts = np.zeros((length, bins), np.int64)
     norm = np.zeros(length)
     hashes: dict[int, bytes] = {}
 
-    def scan_rows(start: int) -> None:
-        rows, hasher = slice(start, min(start + ROWS, length)), hashlib.sha256()
-        for block in _blocks(x, rows):
-            _count(block, kind, counts[rows])
-            if norms:
-                norm[rows] = np.hypot(norm[rows], _norms(block))
-            if digest:
-                hasher.update(np.ascontiguousarray(block).data)
-        hashes[start] = hasher.digest()
+    def send(rows: slice) -> _Rows:
+        return _Rows(x[rows], norms, digest)
 
-    starts = range(0, length, ROWS)
-    with ThreadPoolExecutor(max(1, min(threads, len(starts)))) as pool:
-        list(pool.map(scan_rows, starts))
+    def keep(rows: slice, result: tuple[NDArray[np.int64], Floats, bytes]) -> None:
+        counts[rows], norm[rows], hashes[rows.start] = result
+
+    tasks = [slice(start, min(start + ROWS, length)) for start in range(0, length, ROWS)]
+    remote = None if isinstance(x.source, ArrayStates) else executor
+    if remote is not None and tasks:
+        # Compilation in many processes at once can break numba's cache.
+        _scan_rows(_Rows(x[:1], norms, digest))
+    run(tasks, _scan_rows, keep, executor=remote, workers=min(threads(), max(1, len(tasks))), send=send)
     finite = counts[:, -1] == 0
     exponent = np.arange(bins) - bias
     occurring = np.flatnonzero(counts[finite].any(axis=0)) if finite.any() else np.empty(0, np.int64)
     # Exponents of zero and of subnormal numbers are 0.
     largest = float(np.ldexp(1.0, int(exponent[occurring[-1]]) + 1)) if occurring.size and occurring[-1] else 0.0
     whole = hashlib.sha256(f"{length} {size} {x.dtype}".encode())
-    for start in starts:
+    for start in sorted(hashes):
         whole.update(hashes[start])
     return Scan(
         finite=finite,
@@ -527,12 +524,34 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
     )
 
 
-def _blocks(x: Trajectory, rows: slice) -> Iterator[NDArray[Any]]:
-    """Yield the entries of some states in fixed stretches, so that a hash depends on the states alone."""
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Some states to scan; they pickle as a location in a file."""
+
+    states: Trajectory
+    norms: bool
+    digest: bool
+
+
+def _scan_rows(rows: _Rows) -> tuple[NDArray[np.int64], Floats, bytes]:
+    """Exponents of the weights of each state (n, bins), norms (n,) and a hash of the bits."""
+    states, kind, hasher = rows.states, _kind(rows.states), hashlib.sha256()
+    counts = np.zeros((len(states), _BITS[kind.itemsize][2]), np.int64)
+    norm = np.zeros(len(states))
+    # Stretches have a fixed width, so that the hash depends on the states alone.
     width = BLOCK_BYTES // (ROWS * 8)
-    for first in range(0, max(x.shape[1], 1), width):
-        block = np.asarray(x.read(rows.start, rows.stop, slice(first, first + width)))
-        yield block
+    for first in range(0, max(states.shape[1], 1), width):
+        block = np.asarray(states.read(0, len(states), slice(first, first + width)))
+        _count(block, kind, counts)
+        if rows.norms:
+            norm = np.hypot(norm, _norms(block))
+        if rows.digest:
+            hasher.update(np.ascontiguousarray(block).data)
+    return counts, norm, hasher.digest()
+
+
+def _kind(x: Trajectory) -> np.dtype[Any]:
+    return np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
 
 
 def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) -> None:
