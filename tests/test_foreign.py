@@ -117,6 +117,40 @@ def test_axes_are_taken_in_any_order(tmp_path, axes, dtype):
         assert [(p.name, p.kind, p.source) for p in reference.parameters] == [("w", "other", None)]
 
 
+@pytest.mark.parametrize("axes", ["step row column", "row step column", "step entry", "entry step"])
+def test_a_stretch_of_weights_reads_its_part_of_the_dataset_only(tmp_path, axes, monkeypatch):
+    states = np.random.default_rng(0).normal(size=(20, 12, 10))
+    if "entry" in axes:
+        states = states.reshape(20, 120)
+    first = axes.split().index("step")
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["w"] = np.moveaxis(states, 0, first)
+    (one,) = foreign.read(tmp_path / "one.h5", axes=axes, holds="weights")
+    x, flat, sizes = one.pairs[0][0].source, states.reshape(20, 120), []
+    plain = h5py.Dataset.__getitem__
+
+    def spy(data, key):
+        block = plain(data, key)
+        sizes.append(block.size)
+        return block
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", spy)
+    for columns in (
+        slice(None),
+        slice(35, 52),
+        slice(52, 35, -3),
+        np.array([44, 31, 31]),
+        slice(7, 7),
+        np.array([], int),
+    ):
+        for rows in (slice(3, 9), np.array([8, 3])):
+            np.testing.assert_array_equal(x.read(rows, columns), flat[rows][:, columns])
+    assert max(sizes) == 6 * 120
+    sizes.clear()
+    x.read(slice(3, 9), slice(35, 52))
+    assert sizes == [6 * (17 if "entry" in axes else 30)]
+
+
 def test_matrices_that_are_no_network_of_one_hidden_layer_are_refused_with_a_way_out(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["weights"] = np.ones((1, 1, 2, 5, *SHAPE))

@@ -351,19 +351,34 @@ class ForeignStates:
     columns: Ints | None = None
 
     def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """Return some states."""
+        """Return some states; of a stretch of weights, only the part of the dataset that contains it is read."""
         index = np.arange(self.shape[0])[rows]
         low, high = (int(index.min()), int(index.max()) + 1) if index.size else (0, 0)
         at = dict(self.at)
-        key = tuple(slice(low, high) if axis == "step" else at.get(axis, slice(None)) for axis in self.axes)
         with open_hdf5(self.path) as file:
-            block = np.asarray(_find(file, self.path, self.dataset)[key])
+            data = _find(file, self.path, self.dataset)
+            sizes = {axis: size for axis, size in zip(self.axes, data.shape, strict=True) if axis not in at}
+            del sizes["step"]
+            outer = next(iter(sizes), "")
+            inner = prod(list(sizes.values())[1:])  # entries for each index of the outer axis of a state
+            wanted = self._entries(columns, prod(sizes.values()))
+            first, last = (int(wanted.min()) // inner, int(wanted.max()) // inner + 1) if wanted.size else (0, 0)
+            ranges = {"step": slice(low, high), outer: slice(first, last)}
+            key = tuple(ranges.get(axis, at.get(axis, slice(None))) for axis in self.axes)
+            block = np.asarray(data[key])
         left = [axis for axis in self.axes if axis not in at]
         block = np.moveaxis(block, left.index("step"), 0)
         states = block.reshape(len(block), prod(block.shape[1:]))[index - low].astype(self.dtype, copy=False)
+        if len(wanted) == states.shape[1] and (np.diff(wanted) == 1).all():
+            return states
+        return states[:, wanted - first * inner]
+
+    def _entries(self, columns: slice | NDArray[np.int64] | None, size: int) -> Ints:
+        """Entries of the flattened state, of `size` entries, that are asked for."""
+        columns = slice(None) if columns is None else columns
         if self.columns is not None:
-            states = states[:, self.columns]
-        return states if columns is None else states[:, columns]
+            return self.columns[columns]
+        return np.arange(*columns.indices(size)) if isinstance(columns, slice) else np.arange(size)[columns]
 
 
 @dataclass(frozen=True)
