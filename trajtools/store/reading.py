@@ -407,7 +407,8 @@ class Run(Shown):
     def not_finite(self) -> dict[str, int] | None:
         """Where the states become NaN or infinite and stay so, as of a training that diverged.
 
-        Reads the last state, and a few others to find the first; of very many members, not all.
+        Reads the last state, and a few others to find the first; of very many members, not all. Where distances are
+        stored, those of the copies are checked.
 
         Returns
         -------
@@ -420,9 +421,11 @@ class Run(Shown):
         DamagedError
             If a chunk that is needed does not match its checksum.
         """
-        if not self.n_states:
-            return None
         checked = list(range(self.n_members))
+        if self.stored == "distances":  # a reference has none: NaN says nothing of it
+            checked = [index for index, member in enumerate(self.members) if member.reference >= 0]
+        if not self.n_states or not checked:
+            return None
         if self.stored == "weights":
             stream = self.axis.streams["weights"]
             of_one = stream.rows * self.n_parameters * self.dtype.itemsize  # whole chunks are read
