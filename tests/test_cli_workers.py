@@ -133,7 +133,7 @@ def test_a_worker_that_is_killed_is_no_bug():
 def test_a_cluster_without_workers_is_named(capsys):
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         executor(1, cluster.scheduler_address),
     ):
         assert "has no workers" in capsys.readouterr().err
