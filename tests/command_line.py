@@ -51,11 +51,11 @@ def terminal(*arguments, columns=80):
     return running.wait(timeout=60), shown.decode()
 
 
-def write(path, states, *, members=None, name=""):
+def write(path, states, *, members=None, name="", store="weights"):
     """Record (T, M, P) states as they are."""
     states = np.asarray(states, dtype=np.float64)
     members = members or [Member(f"m{i}", reference=-1 if i == 0 else 0, epsilon=1e-8) for i in range(states.shape[1])]
-    with Recorder(path, {"layer.kernel": states[0]}, name=name, members=members, quiet=True) as recorder:
+    with Recorder(path, {"layer.kernel": states[0]}, name=name, members=members, store=store, quiet=True) as recorder:
         for state in states:
             recorder.record({"layer.kernel": state})
     return path

@@ -9,7 +9,8 @@ import pytest
 from command_line import call, write
 
 import trajtools as tt
-from recorders import iris
+from recorders import Recorder, iris
+from trajtools.wiring import Member
 
 COMMANDS = ("stability", "recurrence", "distances", "correlation", "dimension", "sweep")
 
@@ -185,6 +186,22 @@ def test_a_sweep_says_onset_and_minimum(trained):
     assert len(set(reasons)) == len(reasons)
     assert "is not auto, trajectory, metric:NAME or none" in call("sweep", trained, "--exponent", "x", code=2).stderr
     assert "no run with the hyper-parameter 'width'" in call("sweep", trained, "--x", "width", code=1).stderr
+
+
+@pytest.mark.parametrize(("store", "metric"), [("sketch", "l2"), ("distances", "linf")])
+def test_runs_without_weights_are_compared_in_the_metric_that_they_store(tmp_path, store, metric):
+    members = [Member("m0"), Member("m1", reference=0, epsilon=1e-8)]
+    chosen = {"metric": metric} if store == "distances" else {}
+    for rate in (0.1, 1.0):
+        path, state = tmp_path / f"{rate}.h5", np.ones((2, 4))
+        options = {"members": members, "hparams": {"lr": rate}, "store": store, "quiet": True, **chosen}
+        with Recorder(path, {"w": state}, **options) as recorder:
+            for t in range(60):
+                recorder.record({"w": state + np.array([[0], [1e-8 * np.exp(rate * t / 10)]])})
+    found = json.loads(call("sweep", tmp_path, "--json").stdout)["sweep"]
+    assert [point["exponent"]["settings"]["metric"] for point in found["points"]] == [metric] * 2
+    call("report", tmp_path, "-o", tmp_path / "page.html")
+    assert "use metric" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_two_hyper_parameters_give_a_diagram_and_a_law(trained, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 
 import numpy as np
@@ -15,6 +17,8 @@ from command_line import ROOT, call, write
 
 import trajtools as tt
 from recorders.iris import record
+from trajtools.cli.runner import executor
+from trajtools.errors import DataError
 from trajtools.plots._axes import number
 
 
@@ -81,6 +85,58 @@ def test_a_dask_scheduler_with_workers_says_what_one_process_says(walk, training
         for process in reversed(running):
             process.terminate()
             process.wait(60)
+
+
+POOL = """
+import time
+
+from trajtools.cli.runner import executor
+
+def work():
+    print("at work", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with executor(2, None) as pool:
+        for future in [pool.submit(work) for _ in range(9)]:
+            future.result()
+"""
+
+
+@pytest.mark.parametrize("ending", ["interrupt", "kill"])
+def test_worker_processes_end_with_their_command(tmp_path, ending):
+    (tmp_path / "pool.py").write_text(POOL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe, command = subprocess.PIPE, [sys.executable, tmp_path / "pool.py"]
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, start_new_session=True) as running:
+        try:
+            assert [running.stdout.readline() for _ in range(2)] == [b"at work\n"] * 2
+            if ending == "kill":
+                running.kill()
+            else:  # as Ctrl-C does it: the workers get the signal, too
+                os.killpg(running.pid, signal.SIGINT)
+            _, said = running.communicate(timeout=120)  # ends once no worker holds the pipe
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+    assert b"SpawnProcess" not in said
+    assert b"InvalidStateError" not in said
+    if ending == "interrupt":
+        assert said.count(b"Traceback") == said.count(b"KeyboardInterrupt") == 1  # of the program above
+
+
+def test_a_worker_that_is_killed_is_no_bug():
+    with pytest.raises(DataError, match="fewer --workers"), executor(2, None) as pool:
+        pool.submit(os.kill, *(pool.submit(os.getpid).result(), signal.SIGKILL)).result()
+
+
+def test_a_cluster_without_workers_is_named(capsys):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        executor(1, cluster.scheduler_address),
+    ):
+        assert "has no workers" in capsys.readouterr().err
 
 
 def test_a_report_of_many_runs_shows_all_and_the_details_of_some(trainings, alone):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -117,6 +118,24 @@ def test_an_empty_selection_and_the_file_itself_are_refused(trained, tmp_path):
     )
     assert "one of the input files" in call("report", trained, "-o", trained / "eta=1.h5", code=1).stderr
     assert "width" in call("report", trained, "--x", "width", "-o", tmp_path / "a.html", code=1).stderr
+
+
+def test_a_hyperparameter_that_compares_nothing_is_answered(trained, tmp_path):
+    one, page = trained / "eta=1.h5", tmp_path / "a.html"
+    assert "no run with the hyper-parameter 'width'" in call("report", one, "--x", "width", "-o", page, code=1).stderr
+    assert not page.exists()
+    assert (
+        "--x eta: nothing to compare, since only one run has it."
+        in call("report", one, "--x", "eta", "-o", page).stderr
+    )
+    assert "nothing to compare" not in call("report", one, "-o", page).stderr
+    assert "nothing to compare" not in call("report", trained, "--x", "eta", "-o", page).stderr
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in ("a.h5", "b.h5"):
+        shutil.copy(one, both / name)
+    said = call("report", both, "--x", "eta", "-o", page).stderr
+    assert "--x eta: nothing to compare, since all runs have the value 1." in said
 
 
 def axes_of(draw):

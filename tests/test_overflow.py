@@ -66,6 +66,20 @@ def test_info_counts_the_states_and_the_members(tmp_path, files):
     assert tt.open(write(tmp_path / "whole.h5", x)).not_finite() is None
 
 
+@pytest.mark.parametrize("lost", [1, 0])
+def test_of_stored_distances_those_of_the_copies_are_checked(tmp_path, lost):
+    x = np.random.default_rng(0).standard_normal((50, 3, 4)).cumsum(axis=0)
+    whole = write(tmp_path / "whole.h5", x, store="distances")
+    assert tt.open(whole).not_finite() is None
+    assert "NaN or infinite" not in call("info", whole).stdout
+    page = tmp_path / "page.html"
+    call("report", whole, "-o", page)
+    assert "ends in NaN" not in page.read_text(encoding="utf-8")
+    x[20:, lost] = np.nan  # a copy, or their reference
+    cut = tt.open(write(tmp_path / "cut.h5", x, store="distances"))
+    assert cut.not_finite() == {"step": 20, "states": 30, "members": 1 if lost else 2, "checked": 2}
+
+
 @pytest.mark.parametrize("last", range(9))
 def test_the_first_lost_state_is_found_wherever_it_is(tmp_path, last):
     x = np.ones((9, 1, 2))

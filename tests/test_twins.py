@@ -46,7 +46,7 @@ def as_run(walks, **more):
     fields = {
         "name": "made", "uuid": "0", "hparams": {}, "members": members,
         "step": np.arange(t), "n_parameters": p, "dtype": states.dtype,
-        "stored": "weights", "logical_dtype": str(states.dtype), "time_unit": "step",
+        "stored": "weights", "distance_metric": None, "logical_dtype": str(states.dtype), "time_unit": "step",
         "states": stored(states), "trajectory": lambda m: states[:, m], "stretches": lambda m: [slice(0, t)],
     }  # fmt: skip
     return SimpleNamespace(**(fields | more))
@@ -231,6 +231,16 @@ def test_sketches_give_euclidean_distances_and_state_their_error(walks):
     assert any("10.0%" in words.text for words in growth.warnings)
     with pytest.raises(DataError, match="metric='l2'"):
         twins(run, metric="l1")
+
+
+def test_without_a_metric_a_run_is_measured_in_the_one_that_it_stores(walks):
+    width = 50
+    sketched = as_run(walks, stored="sketch", sketch=np.random.default_rng(1).normal(size=(20, 9, width)), uuid="1")
+    apart = as_run(walks, stored="distances", distances=np.ones((20, 9)), distance_metric="linf", uuid="2")
+    assert [twins(run).metric for run in (as_run(walks), sketched, apart)] == ["l1", "l2", "linf"]
+    assert twins([as_run(walks), sketched]).metric == "l2"
+    with pytest.raises(DataError, match="use metric='linf'"):
+        twins([sketched, apart])
 
 
 def test_twins_on_their_own_batches_are_never_called_sensitive(walks):

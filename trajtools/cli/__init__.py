@@ -143,7 +143,11 @@ def _with_options(text: str) -> str:
 
 def printable(text: str) -> str:
     """Escape control characters other than line ends: names in a file must not control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+
+
+def _escaped(line: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

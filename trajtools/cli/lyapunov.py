@@ -121,7 +121,8 @@ class Settings:
 @click.option("--neighbors", type=options.neighbor_rule, metavar="K|R", help="Number of neighbours, or radius.")
 @options.theiler
 @click.option("--horizon", type=click.IntRange(min=1), help="How long neighbours are followed, in samples.")
-@options.metric(None, "Distance between two states.  [default: l1 for twins, l2 for neighbours]")
+@options.metric(None, "Distance between two states.  [default: l1 for twins, of distances and sketches the stored one, "
+                "l2 for neighbours]")  # fmt: skip
 @options.scale
 @click.option("--average", type=click.Choice(AVERAGES), help="Average over twins or neighbours.")
 @click.option("--region", type=options.span(float), metavar="START:STOP",
@@ -298,7 +299,7 @@ def _analyse_foreign(source: Source, ensemble: Ensemble, settings: Settings) -> 
             chosen = settings.selection.select
             pairs = [(one.select(*chosen), [copy.select(*chosen) for copy in copies]) for one, copies in pairs]
         growth = tt.twins(
-            pairs, metric=settings.metric or "l1", average=settings.average or "mean-log", dt=settings.dt, window=window
+            pairs, metric=settings.metric, average=settings.average or "mean-log", dt=settings.dt, window=window
         )
     else:
         step = ensemble.step
@@ -375,7 +376,7 @@ def _divergence(runs: Sequence[Run], settings: Settings) -> Divergence:
             )
     return tt.twins(
         list(runs),
-        metric=settings.metric or "l1",
+        metric=settings.metric,
         average=settings.average or "mean-log",
         window=settings.selection.window,
         dt=settings.dt,

@@ -84,6 +84,8 @@ def report(
         finish(failures)
         raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
     if comparison is not None and len({point.x for point in comparison.points}) < 2:
+        if x is not None:
+            click.echo(f"--x {printable(x)}: nothing to compare, since {_one_value(comparison)}.", err=True)
         comparison = None
     named = name_apart(sections)
     title = f"Training dynamics of {named[0].run}" if len(named) == 1 else f"Training dynamics of {len(named)} runs"
@@ -109,7 +111,7 @@ def _named(paths: list[Path], patterns: tuple[str, ...]) -> list[Path]:
 
 def _compare(paths: list[Path], x: str | None, seed: int, pool: Executor | None, quiet: bool) -> Sweep | None:
     """Return the runs as a sweep; None if they have no such hyper-parameter and it was not asked for."""
-    if len(paths) < 2:
+    if len(paths) < 2 and x is None:
         return None
     try:
         return measure(paths, x or "lr", pool, own_cache(paths, quiet), quiet, rng=seed)
@@ -117,6 +119,13 @@ def _compare(paths: list[Path], x: str | None, seed: int, pool: Executor | None,
         if x is not None:
             raise
         return None
+
+
+def _one_value(comparison: Sweep) -> str:
+    """Why the runs do not differ in the hyper-parameter."""
+    if len(comparison.points) == 1:
+        return "only one run has it"
+    return f"all runs have the value {comparison.points[0].x:g}"
 
 
 def _tasks(paths: list[Path], comparison: Sweep | None, details: int, seed: int) -> list[Task]:

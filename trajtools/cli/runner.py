@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial, wraps
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -642,16 +645,50 @@ def executor(workers: int, scheduler: str | None) -> Iterator[Executor | None]:
     """Choose an executor: None for this process, a pool of processes, or a Dask cluster."""
     if scheduler is not None:
         with _dask_client(scheduler) as client:
+            if not client.nthreads():
+                click.echo(f"The Dask cluster at {scheduler} has no workers, and waits for one.", err=True)
             yield client.get_executor()
     elif workers == 1:
         yield None
     else:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
+        from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
         # Not forked: numba and BLAS may have started threads.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            yield pool
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_depend_on_parent) as pool:
+            try:
+                yield pool
+            except BrokenExecutor as error:
+                raise DataError(
+                    "a worker process was killed, most often because memory ran out: call the command again with fewer "
+                    "--workers"
+                ) from error
+            except BaseException:
+                _stop(pool)
+                raise
+
+
+def _depend_on_parent() -> None:
+    """Leave Ctrl-C to the process that started this one, and end with it, also if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _stop(pool: Executor) -> None:
+    """End the workers now: what they are at is no longer wanted."""
+    dropped = Event()
+    with suppress(RuntimeError):  # the pool is broken, and its workers have ended
+        pool.submit(int).add_done_callback(lambda _: dropped.set())
+        pool.shutdown(wait=False, cancel_futures=True)
+        dropped.wait()  # a pool that loses its workers while it holds cancelled tasks prints a traceback
+        for worker in active_children():
+            worker.terminate()
 
 
 def _dask_client(scheduler: str) -> Any:

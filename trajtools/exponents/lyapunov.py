@@ -63,7 +63,8 @@ def lyapunov(
         ``"twins"``, ``"rosenstein"``, ``"kantz"``, ``"wolf"`` or ``"hybrid"``. ``"auto"``: twins if `x` contains twins,
         else rosenstein, which leaves the most room for growth.
     metric : str, callable, Metric or None
-        Distance between states, see `tt.distances.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences.
+        Distance between states, see `tt.distances.METRICS`. None: for twins as in `trajtools.twins`, ``"l2"``
+        for recurrences.
         Recurrences also accept ``"graph-l1"``, the sum of the absolute differences of all links over N(N-1), and
         ``"precomputed"`` for distances (T, T); metrics other than ``"l1"``, ``"l2"``, ``"linf"`` and ``"rms"`` are
         evaluated for all pairs, of at most 8192 states.
@@ -166,7 +167,7 @@ def lyapunov(
     if method == "twins" or (method == "auto" and has_twins(x)):
         if buffers or nodes is not None:
             raise DataError("buffers= and nodes= apply to the neighbours of one trajectory; omit them for twins")
-        growth = twins(cast("TwinsLike", x), metric=metric or "l1", average=average or "mean-log", dt=dt, window=window)
+        growth = twins(cast("TwinsLike", x), metric=metric, average=average or "mean-log", dt=dt, window=window)
         null = "power-law" if null == "auto" else null
         return growth.fit(region, null=null, procedure=procedure, level=level, rng=rng)
     if procedure is not None:

@@ -40,7 +40,7 @@ LEAST_ABOVE = 9.0  # 2 e-folds of alignment, 3 of growth, and ln 50 below satura
 def twins(
     x: TwinsLike,
     *,
-    metric: MetricLike = "l1",
+    metric: MetricLike | None = None,
     average: str = "mean-log",
     dt: TimeStepLike = None,
     window: tuple[int, int] | None = None,
@@ -55,9 +55,9 @@ def twins(
         A run with twins; or ``(reference, [perturbed, ...])``, each a Trajectory or an array (T, P) or (T,), all of
         the same length; or a list of these. Every reference is one initial condition; pairs with the same reference
         object share it.
-    metric : str, callable or Metric
+    metric : str, callable, Metric or None
         Distance between states, see `tt.distances.METRICS`. A run that stores distances supports only its own metric,
-        one that stores sketches only ``"l2"``.
+        one that stores sketches only ``"l2"``. None: these, and ``"l1"`` where weights are stored.
     average : str
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``; see Notes.
     dt : float, duration, array_like or None
@@ -129,9 +129,9 @@ def twins(
         raise UnknownNameError(f"there is no average {average!r}; there are {', '.join(AVERAGES)}")
     if dt is not None and not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt must be a positive number, got {dt}")
-    chosen = find_metric(metric)
     whole = _sources(x)
     runs = [source for source in whole if _is_run(source)]
+    chosen = find_metric(_only_metric(runs) if metric is None else metric)
     _refuse_repeated(runs)
     sources = [part for source in whole for part in (_selected(source, select) if select else [source])]
     offsets = _offsets(start, len(sources))
@@ -162,6 +162,12 @@ def _sources(x: Any) -> list[Any]:
         f"{type(x).__name__}; "
         "a single trajectory has no twins"
     )
+
+
+def _only_metric(runs: Sequence[Any]) -> str:
+    """The metric that runs without weights support, if there are any; one that supports no other names it."""
+    without = [run for run in runs if run.stored != "weights"]
+    return (without[0].distance_metric or "l2") if without else "l1"
 
 
 def _refuse_repeated(runs: Sequence[Any]) -> None:

@@ -600,4 +600,4 @@ def _settings(exponents: list[Exponent], options: dict[str, Any]) -> dict[str, A
 
 
 def _twins(x: Any, metric: Any, dt: float | None, options: dict[str, Any]) -> Divergence:
-    return twins(x, metric=metric if metric is not None else "l1", average=options.get("average") or "mean-log", dt=dt)
+    return twins(x, metric=metric, average=options.get("average") or "mean-log", dt=dt)

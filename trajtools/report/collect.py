@@ -210,7 +210,7 @@ def _analyse_twins(run: Any, rng: int, exponent: Exponent | None) -> Analysis:
     from trajtools.exponents.twins import twins
 
     if exponent is None or exponent.curve is None:
-        growth: Divergence = twins(run, metric=run.distance_metric or "l1")
+        growth: Divergence = twins(run)
         exponent = growth.fit(rng=rng)
     else:
         growth = exponent.curve

@@ -180,7 +180,8 @@ class _Child:
         except queue.Empty:
             self.end()
             return UnsafeFileError(
-                f"{item}: opening it did not end within {seconds:.0f} s; the file is damaged or hostile"
+                f"{item}: opening it did not end within {seconds:.0f} s; the file is damaged or hostile, "
+                "or this machine is busy: then call it again"
             )
         if line:
             kind, value = json.loads(line)

@@ -345,8 +345,8 @@ class Run(Shown):
         Arrays (L,), one row a planting: `step` (the state of this step is the first that shows it), `member`, `epsilon`
         (as in the members table), `seed`, and `norm`, the Euclidean distance from the reference in that state.
         """
-        n = self.planting_blocks.n
-        return {name: self._planting_series(name, n) for name in on_disk.PLANTING_STREAMS}
+        names = tuple(on_disk.PLANTING_STREAMS)
+        return dict(zip(names, self._planting_columns(*names), strict=True))
 
     def stretches(self, member: int) -> list[slice]:
         """Rows of the states between the plantings of a member; across them, it is not one trajectory.
@@ -363,8 +363,7 @@ class Run(Shown):
             and for a member without any, from the first state on. Empty stretches are left out.
         """
         if self._planted is None:  # asked member by member
-            n = self.planting_blocks.n
-            planted, members = (self._planting_series(name, n) for name in ("step", "member"))
+            planted, members = self._planting_columns("step", "member")
             order = np.lexsort((planted, members))
             rows = np.searchsorted(self.step, planted[order]).tolist()
             self._planted = {}
@@ -407,7 +406,8 @@ class Run(Shown):
     def not_finite(self) -> dict[str, int] | None:
         """Where the states become NaN or infinite and stay so, as of a training that diverged.
 
-        Reads the last state, and a few others to find the first; of very many members, not all.
+        Reads the last state, and a few others to find the first; of very many members, not all. Where distances are
+        stored, those of the copies are checked.
 
         Returns
         -------
@@ -420,9 +420,11 @@ class Run(Shown):
         DamagedError
             If a chunk that is needed does not match its checksum.
         """
-        if not self.n_states:
-            return None
         checked = list(range(self.n_members))
+        if self.stored == "distances":  # a reference has none: NaN says nothing of it
+            checked = [index for index, member in enumerate(self.members) if member.reference >= 0]
+        if not self.n_states or not checked:
+            return None
         if self.stored == "weights":
             stream = self.axis.streams["weights"]
             of_one = stream.rows * self.n_parameters * self.dtype.itemsize  # whole chunks are read
@@ -608,12 +610,13 @@ class Run(Shown):
             return self.series(name, start, stop)
         return StoredArray(self, name).read(slice(start, stop), raw=True)
 
-    def _planting_series(self, name: str, n: int) -> NDArray[Any]:
-        stream = f"plantings/{name}"
+    def _planting_columns(self, *names: str) -> list[NDArray[Any]]:
+        n = self.planting_blocks.n
         if not n:
-            return np.zeros(0, on_disk.PLANTING_STREAMS[name])
-        self._locate(self.planting_blocks, stream)
-        return self.planting_blocks.series(stream, None, 0, n).reshape(-1)
+            return [np.zeros(0, on_disk.PLANTING_STREAMS[name]) for name in names]
+        streams = [f"plantings/{name}" for name in names]
+        self._locate(self.planting_blocks, *streams)  # HDF5 opens the file once for all
+        return [self.planting_blocks.series(stream, None, 0, n).reshape(-1) for stream in streams]
 
     def locate_all(self) -> None:
         """Learn where all chunks are, as readers of many streams need it."""

@@ -183,8 +183,8 @@ class ShardedRun(Run):
         self.n_states = len(common)
         self._planted = None
 
-    def _planting_series(self, name: str, n: int) -> NDArray[Any]:
-        return self.shards[0]._planting_series(name, n)
+    def _planting_columns(self, *names: str) -> list[NDArray[Any]]:
+        return self.shards[0]._planting_columns(*names)
 
     def _check_ranks(self) -> None:
         runs = self.shards
