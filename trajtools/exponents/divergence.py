@@ -351,7 +351,7 @@ def size_classes(first: Floats) -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One curve from its perturbation on, and what was left out of it."""
+    """A curve (1, L) from its perturbation on, and what was left out of it; or several (C, L), if that is nothing."""
 
     step: Any
     distance: Floats
@@ -363,10 +363,10 @@ class Record:
 
 
 def clean(step: Any, distance: Floats, floor: Floats) -> Record:
-    """Cut a curve to what follows its perturbation; NaN from where it is not finite."""
+    """Cut a curve (L,) to what follows its perturbation; NaN from where it is not finite."""
     apart = distance != 0
     if not apart.any():
-        return Record(step, distance, floor, unperturbed=True, zeros=len(distance))
+        return Record(step, distance[None], floor[None], unperturbed=True, zeros=len(distance))
     first = int(apart.argmax())
     step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
     finite = np.isfinite(distance)
@@ -374,7 +374,7 @@ def clean(step: Any, distance: Floats, floor: Floats) -> Record:
     if diverged:
         distance[finite.argmin() :] = np.nan
     zero = distance == 0
-    return Record(step, distance, floor, diverged, bool(zero[-1]), False, int(np.count_nonzero(zero)))
+    return Record(step, distance[None], floor[None], diverged, bool(zero[-1]), False, int(np.count_nonzero(zero)))
 
 
 def align_records(records: Sequence[Record]) -> tuple[Any, Floats, Floats]:
@@ -387,11 +387,13 @@ def align_records(records: Sequence[Record]) -> tuple[Any, Floats, Floats]:
             "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so their "
             "times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation at a time"
         )
-    distances = np.full((len(records), len(grid)), np.nan)
+    distances = np.full((sum(len(one.distance) for one in records), len(grid)), np.nan)
     floor = np.full_like(distances, np.nan)
-    for u, one in enumerate(records):
-        length = len(one.step)
-        distances[u, :length], floor[u, :length] = one.distance, one.floor
+    at = 0
+    for one in records:
+        count, length = one.distance.shape
+        distances[at : at + count, :length], floor[at : at + count, :length] = one.distance, one.floor
+        at += count
     return grid, distances, floor
 
 
@@ -404,8 +406,8 @@ def count_left_out(records: Iterable[Record]) -> dict[str, int]:
 
 def left_out_warnings(counts: dict[str, int], records: Sequence[Record], unit: str) -> list[Reason]:
     """Say which curves end early, or never begin."""
-    total = len(records)
-    ends = [float(one.step[np.isnan(one.distance).argmax()]) for one in records if one.diverged]
+    total = sum(len(one.distance) for one in records)
+    ends = [float(one.step[np.isnan(one.distance[0]).argmax()]) for one in records if one.diverged]
     texts = {
         "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
         "were not perturbed, or the perturbation was rounded away; they are not fitted",

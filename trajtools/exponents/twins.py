@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajtools.distances.equal_times import as_states, check_alike, chunk_of, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
@@ -264,19 +265,30 @@ class _TwinDistances:
     stretches: list[list[slice]] | None = None
     speed: Floats | None = None  # of the reference, (T, U)
 
-    def curves(self) -> Iterator[tuple[int, Record, bool]]:
-        """Yield the curves: the twin, its record, and whether the next planting ended it."""
-        whole = [slice(0, len(self.step))]
+    def curves(self) -> Iterator[tuple[Ints, Record, bool]]:
+        """Yield the curves: the twins, their record, and whether the next planting ended it.
+
+        Consecutive twins whose curves lie beside each other come together.
+        """
+        length, count = len(self.step), self.distance.shape[1]
         distance, floor = (np.ascontiguousarray(one.T) for one in (self.distance, self.floor))
         is_plain = (np.isfinite(distance) & (distance != 0)).all(axis=1).tolist()
+        stretches = [[slice(0, length)]] * count if self.stretches is None else self.stretches
         steps: dict[tuple[int, int], Ints] = {}  # one object for equal rows, which are then known to be equal
-        for u, plain in enumerate(is_plain):
-            rows = whole if self.stretches is None else self.stretches[u]
+        first = 0
+        while first < count:
+            rows, last = stretches[first], first + 1
+            while is_plain[first] and len(rows) == 1 and last < count and is_plain[last] and stretches[last] == rows:
+                last += 1
             lasting = rows if len(rows) == 1 else [part for part in rows if part.stop - part.start > 1] or rows[:1]
             for part in lasting:
                 step = steps.setdefault((part.start, part.stop), self.step[part])
-                make = Record if plain and len(step) else clean
-                yield u, make(step, distance[u, part], floor[u, part]), part.stop < len(self.step)
+                if is_plain[first] and len(step):
+                    record = Record(step, distance[first:last, part], floor[first:last, part])
+                else:
+                    record = clean(step, distance[first, part], floor[first, part])
+                yield np.arange(first, last), record, part.stop < length
+            first = last
 
 
 def _little_room(run: Any) -> list[Reason]:
@@ -308,6 +320,8 @@ def _little_room(run: Any) -> list[Reason]:
 
 def _within(stretches: list[list[slice]], rows: slice) -> list[list[slice]]:
     """Return the stretches as rows of a window; one without rows in it has none."""
+    if rows.start == 0 and all(part.stop <= rows.stop for of_twin in stretches for part in of_twin[-1:]):
+        return stretches
     return [
         [
             slice(max(part.start, rows.start) - rows.start, min(part.stop, rows.stop) - rows.start)
@@ -318,13 +332,22 @@ def _within(stretches: list[list[slice]], rows: slice) -> list[list[slice]]:
     ]
 
 
-def _cut_short(starts: Sequence[tuple[int, int, int]], records: Sequence[Record], is_cut: Sequence[bool]) -> list[bool]:
+def _cut_short(curves: Sequence[tuple[_TwinDistances, Ints, Record, bool]]) -> list[NDArray[np.bool_]]:
     """Say which curves a planting ended before the other copies of the same start."""
+    if not any(is_cut for *_, is_cut in curves):
+        return [np.zeros(len(units), bool) for _, units, _, _ in curves]
+    sizes = size_classes(np.concatenate([record.distance[:, 0] for _, _, record, _ in curves])).tolist()
+    groups = np.concatenate([part.group[units] for part, units, _, _ in curves]).tolist()
+    records = [(record, is_cut) for _, units, record, is_cut in curves for _ in units]
+    starts = [
+        (group, int(record.step[0]), size) for group, size, (record, _) in zip(groups, sizes, records, strict=True)
+    ]
     longest: dict[tuple[int, int, int], int] = {}
-    for start, record in zip(starts, records, strict=True):
+    for start, (record, _) in zip(starts, records, strict=True):
         longest[start] = max(longest.get(start, 0), len(record.step))
-    each = zip(starts, records, is_cut, strict=True)
-    return [cut and len(record.step) < longest[start] for start, record, cut in each]
+    each = zip(starts, records, strict=True)
+    is_short = np.array([is_cut and len(record.step) < longest[start] for start, (record, is_cut) in each])
+    return np.split(is_short, np.cumsum([len(units) for _, units, _, _ in curves])[:-1])
 
 
 def _assemble(
@@ -335,25 +358,26 @@ def _assemble(
         raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt= to use a common one")
     scale_of_time = parts[0].dt if dt is None else float(dt)
     every = [(part, *curve) for part in parts for curve in part.curves()]
-    sizes = size_classes(np.array([record.distance[0] for _, _, record, _ in every]))
-    starts = [
-        (int(part.group[u]), int(record.step[0]), int(size))
-        for (part, u, record, _), size in zip(every, sizes, strict=True)
+    is_short = _cut_short(every)
+    chosen = [
+        (part, units[~short], replace(record, distance=record.distance[~short], floor=record.floor[~short]))
+        if short.any()
+        else (part, units, record)
+        for (part, units, record, _), short in zip(every, is_short, strict=True)
+        if not short.all()
     ]
-    is_short = _cut_short(starts, [record for _, _, record, _ in every], [cut for *_, cut in every])
-    chosen = [one for one, short in zip(every, is_short, strict=True) if not short]
-    rows = [record for _, _, record, _ in chosen]
+    rows = [record for _, _, record in chosen]
     grid, distances, floor = align_records(rows)
-    group = np.array([part.group[u] for part, u, _, _ in chosen], dtype=np.int64)
-    start = np.array([row.step[0] for row in rows], dtype=np.int64)
+    group = np.concatenate([part.group[units] for part, units, _ in chosen]).astype(np.int64)
+    start = np.repeat(np.array([row.step[0] for row in rows], np.int64), [len(units) for _, units, _ in chosen])
     curves = average_curves(distances, group, start, average)
     counts = count_left_out(rows)
     settings: dict[str, Any] = {"metric": metric, "average": average, "dt": scale_of_time, "window": window}
     settings |= {
-        "n_units": len(rows),
+        "n_units": len(group),
         "n_references": len(np.unique(group)),
         "n_plantings": len(set(zip(group.tolist(), start.tolist(), strict=True))),
-        "n_cut_short": sum(is_short),
+        "n_cut_short": int(sum(short.sum() for short in is_short)),
         **{f"n_{k}": v for k, v in counts.items()},
     }
     for name in dict.fromkeys(key for part in parts for key in part.settings):
@@ -373,26 +397,29 @@ def _assemble(
         group=group,
         start=start,
         floor=floor,
-        scale=np.array([part.scale[u] for part, u, _, _ in chosen]),
-        speed=_aligned_speed([(part, u) for part, u, _, _ in chosen], start, distances.shape[1]),
+        scale=np.concatenate([part.scale[units] for part, units, _ in chosen]),
+        speed=_aligned_speed([(part, units) for part, units, _ in chosen], start, distances.shape[1]),
         n_references=len(np.unique(group)),
         settings=settings,
         warnings=tuple(dict.fromkeys([*warnings, *left_out_warnings(counts, rows, "step")])),
     )
 
 
-def _aligned_speed(units: list[tuple[_TwinDistances, int]], start: Ints, length: int) -> Floats | None:
+def _aligned_speed(curves: list[tuple[_TwinDistances, Ints]], start: Ints, length: int) -> Floats | None:
     """Speed of the reference of each unit from its perturbation on, (U, K + 1); None if any is unknown."""
-    speed = np.full((len(units), length), np.nan)
-    alike: dict[tuple[int, int], list[int]] = {}  # units of one part that begin at one step
-    for row, ((part, _), begin) in enumerate(zip(units, start.tolist(), strict=True)):
-        alike.setdefault((id(part), begin), []).append(row)
-    for (_, begin), rows in alike.items():
-        part = units[rows[0]][0]
+    speed = np.full((len(start), length), np.nan)
+    alike: dict[tuple[int, int], tuple[_TwinDistances, list[int], list[int]]] = {}  # of one part, from one step on
+    at, begins = 0, start.tolist()
+    for part, units in curves:
+        _, rows, twins = alike.setdefault((id(part), begins[at]), (part, [], []))
+        rows += range(at, at + len(units))
+        twins += units.tolist()
+        at += len(units)
+    for (_, begin), (part, rows, twins) in alike.items():
         if part.speed is None:
             return None
         first = int(np.searchsorted(part.step, begin))
-        own = part.speed[first : first + length, [units[row][1] for row in rows]]
+        own = part.speed[first : first + length, twins]
         speed[rows, : len(own)] = own.T
     return speed
 

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -24,14 +24,15 @@ from trajtools.store.strangers import ZSTD, Objects
 
 Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
-FETCH_BYTES = 2**20  # what is hashed and copied while it is in the cache of the processor
+FETCH_BYTES = 2**22  # what is hashed and copied while it is in the cache of the processor
 ROW_BYTES = 2**13  # rows of a chunk from here on are read to their places one by one
 CLAIMS_BYTES = 2**23  # of checksums that are remembered
 MOST_AT_ONCE = 500  # chunks of one read; systems take at least 1024 buffers
 PIECE_BYTES = 2**16  # of a chunk, from which on many chunks are read side by side in pieces
 PASS_BYTES = 2**20  # of all pieces that are read side by side
 Piece = tuple[slice, slice, NDArray[Any]]
-_GAP = np.empty(512, np.uint8)  # takes what lies between two chunks; nobody reads it
+Rooms = list[NDArray[Any]] | NDArray[Any]  # for chunks, each (rows, entries)
+_GAP = np.empty(2**12, np.uint8)  # takes what lies between two chunks, which costs less than another read
 _TRIES = 4
 _LOOKUPS = 10**6
 
@@ -87,10 +88,12 @@ class Blocks:
     def _read_slots(self, blocks: NDArray[np.int64]) -> NDArray[Any]:
         """The slots of some blocks, (blocks, SLOTS, width); zeros where there are none."""
         result = np.zeros((len(blocks), SLOTS, self.axis.width), "<u8")
-        places, fill = self._offsets[self.axis.sums][blocks, 0].tolist(), self._raw.fill
-        for view, place in zip(result.reshape(len(blocks), -1).view(np.uint8), places, strict=True):
-            if place >= 0:
-                fill(place, view)
+        places = self._offsets[self.axis.sums][blocks, 0].tolist()
+        views: Any = result.reshape(len(blocks), -1).view(np.uint8)
+        if min(places) < 0:
+            there = [at for at, place in enumerate(places) if place >= 0]
+            views, places = [views[at] for at in there], [places[at] for at in there]
+        self._raw.fill_each(places, views)
         return result
 
     def compare(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -120,11 +123,12 @@ class Blocks:
         blocks: Sequence[int] | NDArray[np.int64],
         chunks: Sequence[int] | NDArray[np.int64],
         span: slice,
-        rooms: list[NDArray[Any]] | None = None,
+        rooms: Rooms | None = None,
     ) -> Any:
         """Rows of chunks of some blocks, each (rows, entries): in `rooms`, or valid until the next call in this thread.
 
-        `rooms` are arrays of contiguous rows that take whole chunks; the span is then the whole block.
+        `rooms` are arrays of contiguous rows that take whole chunks, or one contiguous array of all; the span is then
+        the whole block.
         """
         stream, verified = self.axis.streams[name], self._verified[name]
         at, index = np.asarray(blocks, np.int64), np.asarray(chunks, np.int64)
@@ -149,12 +153,12 @@ class Blocks:
         stream: Stream,
         blocks: NDArray[np.int64],
         chunks: NDArray[np.int64],
-        rooms: list[NDArray[Any]] | None = None,
+        rooms: Rooms | None = None,
     ) -> tuple[Any, NDArray[np.bool_]]:
         """Read whole chunks; which of them match no checksum."""
+        data = self._rooms(stream, len(blocks), stream.rows) if rooms is None else rooms
         for trial in range(_TRIES):
-            data = self._read(stream, blocks, chunks, slice(0, stream.rows), rooms)
-            bad = self._mismatches(stream, blocks, chunks, data)
+            bad = self._mismatches(stream, blocks, chunks, data, self._read_hashed(stream, blocks, chunks, data))
             if not bad.any() or blocks[bad].max() < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
             time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved it
@@ -194,27 +198,42 @@ class Blocks:
             return f"cannot be reached (HDF5's own index of {' and '.join(broken)} is damaged)"
         return "do not match their checksums"
 
+    def _read_hashed(
+        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], rooms: Rooms
+    ) -> list[int]:
+        """Read whole chunks; their checksums, taken while they are in the cache, and 0 of blocks that are not full."""
+        tall, most, sums = stream.rows, max(1, FETCH_BYTES // stream.chunk_bytes), []
+        each = zip(rooms, blocks.tolist(), (self.axis.first[stream.name] + chunks).tolist(), strict=True)
+        for start in range(0, len(blocks), most):
+            part = slice(start, start + most)
+            self._read(stream, blocks[part], chunks[part], slice(0, tall), rooms[part])
+            sums += [
+                _checksum(room, tall, block, index) if (block + 1) * tall <= self.n else 0
+                for room, block, index in islice(each, most)
+            ]
+        return sums
+
     def _read(
         self,
         stream: Stream,
         blocks: NDArray[np.int64],
         chunks: NDArray[np.int64],
         span: slice,
-        rooms: list[NDArray[Any]] | None = None,
-    ) -> Any:
+        rooms: Rooms | None = None,
+    ) -> Rooms:
         """Rows of chunks as they are in the file; NaN where a sparse stream has none, zeros past the end."""
         row_bytes, count = stream.row_bytes, span.stop - span.start
         size, places = count * row_bytes, self._offsets[stream.name][blocks, chunks]
-        if rooms is None:
-            data = self._scratch(len(places) * size)[: len(places) * size]
-            result = data.view(stream.dtype).reshape(len(places), count, row_bytes // stream.dtype.itemsize)
-            if size == stream.chunk_bytes and not stream.filters and places.min() >= 0:
+        rooms = self._rooms(stream, len(places), count) if rooms is None else rooms
+        if isinstance(rooms, np.ndarray):
+            data = rooms.reshape(-1).view(np.uint8)
+            if len(places) > 1 and size == stream.chunk_bytes and not stream.filters and places.min() >= 0:
                 edges = [0, *(np.flatnonzero(np.diff(places) != size) + 1).tolist(), len(places)]
                 if 2 * len(edges) < len(places):  # most follow each other without a gap
                     for first, last in pairwise(edges):
                         self._raw.fill(int(places[first]), data[first * size : last * size])
-                    return result
-            views = [data[at : at + size] for at in range(0, len(data), size)] if len(places) > 1 else [data]
+                    return rooms
+            views = list(data.reshape(len(places), size))
         else:
             views = [(room.reshape(-1) if room.flags.c_contiguous else room).view(np.uint8) for room in rooms]
         offsets = places.tolist()
@@ -223,15 +242,15 @@ class Blocks:
             for view, offset, length in zip(views, offsets, sizes, strict=True):
                 whole = self._inflated(stream, offset, length)
                 view[:] = whole[span.start * row_bytes : span.stop * row_bytes]
+            return rooms
+        skipped = span.start * row_bytes if count < stream.rows else 0
+        gaps = np.diff(places) - size if len(places) > 1 else places[:0]
+        is_near = bool(((gaps >= 0) & (gaps < len(_GAP))).any())
+        if is_near or min(offsets) < 0 or any(view.ndim > 1 for view in views):
+            self._read_runs(stream, offsets, views, skipped)
         else:
-            skipped, gaps = span.start * row_bytes if count < stream.rows else 0, np.diff(places) - size
-            is_near = bool(((gaps >= 0) & (gaps < len(_GAP))).any())
-            if is_near or places.min() < 0 or any(view.ndim > 1 for view in views):
-                self._read_runs(stream, offsets, views, skipped)
-            else:
-                for offset, view in zip(offsets, views, strict=True):
-                    self._raw.fill(offset + skipped, view)
-        return result if rooms is None else rooms
+            self._raw.fill_each([offset + skipped for offset in offsets] if skipped else offsets, views)
+        return rooms
 
     def _read_runs(self, stream: Stream, offsets: list[int], views: list[NDArray[np.uint8]], skipped: int) -> None:
         """Fill views from their chunks; what lies behind each other, but for the gaps of an alignment, in one read."""
@@ -255,68 +274,86 @@ class Blocks:
             self._raw.read_parts(start, parts)
 
     def _mismatches(
-        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
+        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Rooms, sums: list[int]
     ) -> NDArray[np.bool_]:
         """Which chunks match no slot that covers what is committed; NaN in those that were never committed."""
-        most = max(1, CLAIMS_BYTES // (8 * SLOTS * self.axis.width))
-        parts = [slice(start, start + most) for start in range(0, len(blocks), most)]
-        return np.concatenate([self._mismatch(stream, blocks[part], chunks[part], data[part]) for part in parts])
-
-    def _mismatch(
-        self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64], data: Any
-    ) -> NDArray[np.bool_]:
-        indices, tall = self.axis.first[stream.name] + chunks, stream.rows
-        covers, counts, values = self._claims(blocks, indices)  # after the data, which they cover
+        if len(blocks) == 1:  # arrays of one would take longer than their chunk
+            block, chunk = int(blocks[0]), int(chunks[0])
+            slots, first = self._known_slots(block, block)
+            claims = slots[block - first][:, [0, self.axis.first[stream.name] + chunk]].tolist()
+            return np.array([not self._is_whole(stream, (block, chunk), data[0], sums[0], claims)])
+        whole, own = np.zeros(len(blocks), bool), np.array(sums, "<u8")
         exists = self._offsets[stream.name][blocks, chunks] >= 0
-        claimed = covers & (values != 0) & exists[:, None]
-        full = claimed & (counts == tall)
-        each = zip(full.any(axis=1).tolist(), data, blocks.tolist(), indices.tolist(), strict=True)
-        sums = np.array(
-            [_checksum(one, tall, block, index) if there else 0 for there, one, block, index in each], "<u8"
-        )
-        whole = (full & (values == sums[:, None])).any(axis=1)
-        if whole.all():
-            return ~whole
-        for at, slot in np.argwhere(claimed & ~full & ~whole[:, None]).tolist():  # of a block that is not full
-            count, value = int(counts[at, slot]), int(values[at, slot])
-            whole[at] |= _checksum(data[at], count, int(blocks[at]), int(indices[at])) == value
-        if stream.sparse:  # nothing there is right where a slot in use claims no chunk
-            absent = ~whole & (covers & (values == 0)).any(axis=1)
-            for at in np.flatnonzero(absent).tolist():
-                data[at][...] = np.nan  # what is there was never committed
-            whole |= absent
+        most = max(1, CLAIMS_BYTES // (8 * SLOTS * self.axis.width))
+        for start in range(0, len(blocks), most):
+            part = slice(start, start + most)
+            claims = self._claims(stream, blocks[part], chunks[part])  # after the data, which they cover
+            whole[part] = _match(claims, stream.rows, own[part]) & exists[part]
+            for at in np.flatnonzero(~whole[part]).tolist():
+                n = start + at
+                place = int(blocks[n]), int(chunks[n])
+                whole[n] = self._is_whole(stream, place, data[n], sums[n], claims[at].tolist())
         return ~whole
 
-    def _claims(
-        self, blocks: NDArray[np.int64], indices: NDArray[np.int64]
-    ) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
-        """Which slots cover what is committed, their rows, and what they claim of some chunks, (chunks, SLOTS).
+    def _is_whole(
+        self, stream: Stream, place: tuple[int, int], data: NDArray[Any], known: int, claims: list[list[int]]
+    ) -> bool:
+        """Whether a chunk matches a slot, of which `claims` are rows and checksum; `known`: that of all its rows, or 0.
 
-        Slots are remembered where no writer changes them, and read ahead where blocks are read one after the other.
+        One that was never committed is filled with NaN.
         """
-        low, high, last, tall = int(blocks.min()), int(blocks.max()), self.n_blocks - 1, self.axis.rows
-        first, slots = self._local.__dict__.get("slots", (0, np.zeros((0, SLOTS, self.axis.width), "<u8")))
-        if first <= low and high < min(first + len(slots), last):
+        (block, chunk), tall = place, stream.rows
+        index, needed = self.axis.first[stream.name] + chunk, self.rows_of(block)
+        sums = [(count, value) for count, value in claims if needed <= count <= tall]
+        for count, value in sums if self._offsets[stream.name][place] >= 0 else ():
+            if value and value == (known if known and count == tall else _checksum(data, count, block, index)):
+                return True
+        # Of a sparse stream, nothing there is right where a slot in use claims no chunk.
+        if stream.sparse and any(not value for _, value in sums):
+            data[...] = np.nan  # what is there was never committed
+            return True
+        return False
+
+    def _claims(self, stream: Stream, blocks: NDArray[np.int64], chunks: NDArray[np.int64]) -> NDArray[Any]:
+        """What the slots say of some chunks, (chunks, SLOTS, 2): the rows that they cover, and a checksum."""
+        low, high = int(blocks.min()), int(blocks.max())
+        if high - low < 2 * len(blocks):
+            slots, first = self._known_slots(low, high)
             at = blocks - first
-        elif high - low < 2 * len(blocks):
-            most = CLAIMS_BYTES // (8 * SLOTS * self.axis.width)
-            ahead = len(slots) if low == first + len(slots) else 0
-            stop = max(high + 1, min(high + 1 + ahead, low + most, last))
-            slots, at = self._read_slots(np.arange(low, stop)), blocks - low
-            self._local.slots = low, slots[: last - low]
         else:
             slots, at = self._read_slots(blocks), np.arange(len(blocks))
-        counts, values = slots[at, :, 0], slots[at[:, None], np.arange(SLOTS), indices[:, None]]
-        if high < last:
-            return counts == tall, counts, values
-        needed = np.minimum(self.n - blocks * tall, tall).astype("<u8")
-        return (counts >= needed[:, None]) & (counts <= tall), counts, values
+        claims = np.empty((len(blocks), SLOTS, 2), "<u8")
+        claims[..., 0] = slots[at, :, 0]
+        claims[..., 1] = slots[at[:, None], np.arange(SLOTS), (self.axis.first[stream.name] + chunks)[:, None]]
+        return claims
+
+    def _known_slots(self, low: int, high: int) -> tuple[NDArray[Any], int]:
+        """The slots of consecutive blocks, these among them, and the first of the blocks.
+
+        They are remembered where no writer changes them, and read ahead where blocks are read one after the other.
+        """
+        last, most = self.n_blocks - 1, CLAIMS_BYTES // (8 * SLOTS * self.axis.width)
+        slots, first = self._local.__dict__.get("slots", (np.zeros((0, SLOTS, self.axis.width), "<u8"), 0))
+        end = first + len(slots)
+        if first <= low and high < min(end, last):
+            return slots, first
+        stop = max(high + 1, min(high + 1 + (len(slots) if low == end else 0), low + most, last))
+        more = self._read_slots(np.arange(low, stop))
+        if (settled := more[: last - low]).size:
+            goes_on = low == end and len(slots) + len(settled) <= most
+            self._local.slots = (np.concatenate([slots, settled]), first) if goes_on else (settled, low)
+        return more, low
 
     def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
         limit = stream.chunk_bytes
         if offset < 0 or size > 2 * limit + 1024:
             return np.zeros(limit, np.uint8)
         return decompress(self._raw.read(offset, size), stream)
+
+    def _rooms(self, stream: Stream, chunks: int, rows: int) -> NDArray[Any]:
+        """Memory of this thread for rows of chunks, (chunks, rows, entries)."""
+        size = chunks * rows * stream.row_bytes
+        return self._scratch(size)[:size].view(stream.dtype).reshape(chunks, rows, -1)
 
     def _scratch(self, size: int) -> NDArray[np.uint8]:
         # New memory costs more than the copy into it.
@@ -405,13 +442,10 @@ class Blocks:
         if stream.filters or not is_simple or last - first < 2:
             return None
         inner = slice(first * tall, last * tall)
-        most = min(max(1, FETCH_BYTES // stream.chunk_bytes), MOST_AT_ONCE)
+        blocks = np.arange(first, last)
         for member, states in zip(members.tolist(), out, strict=True):
-            rooms = list(states[inner.start - rows.start : inner.stop - rows.start].reshape(-1, tall, wide))
-            for at in range(0, len(rooms), most):
-                blocks = np.arange(first + at, min(first + at + most, last))
-                part = rooms[at : at + most]
-                self.fetch(stream.name, blocks, np.full_like(blocks, member), slice(0, tall), part)
+            rooms = states[inner.start - rows.start : inner.stop - rows.start].reshape(-1, tall, wide)
+            self.fetch(stream.name, blocks, np.full_like(blocks, member), slice(0, tall), rooms)
         return inner
 
     def pieces(self, name: str, rows: slice, members: NDArray[np.int64], columns: slice) -> Iterator[Piece]:
@@ -459,16 +493,16 @@ class Blocks:
         digests = [xxhash.xxh3_64(seed=(block << 24) + index) for index in indices.tolist()]
         each = max(PIECE_BYTES, min(2 * PIECE_BYTES, PASS_BYTES // len(chunks)))
         high, across = (min(each // row_bytes, stream.rows), wide) if row_bytes <= each else (1, each // size)
-        scratch, fill = self._scratch(len(chunks) * high * across * size), self._raw.fill
+        scratch = self._scratch(len(chunks) * high * across * size)
         for top in range(0, stream.rows, high):
             for left in range(0, wide, across):
                 count, width = min(high, stream.rows - top), min(across, wide - left)
                 length = count * width * size
                 data = scratch[: len(chunks) * length].reshape(len(chunks), length)
                 starts = offsets + (top * row_bytes + left * size)
-                for view, offset, digest in zip(data, starts.tolist(), digests, strict=True):
-                    fill(offset, view)
-                    if not is_known:
+                self._raw.fill_each(starts.tolist(), data)
+                if not is_known:
+                    for view, digest in zip(data, digests, strict=True):
                         digest.update(view.data)
                 states = data.view(stream.dtype).reshape(len(chunks), count, width)
                 yield slice(top, top + count), slice(left, left + width), states
@@ -479,8 +513,7 @@ class Blocks:
         for trial in range(_TRIES):  # a writer may be changing the checksums of the last block at this moment
             if trial:
                 time.sleep(0.002 * 4**trial)
-            covers, counts, values = self._claims(np.full(len(chunks), block), indices)
-            whole |= (covers & (counts == stream.rows) & (values == actual[:, None])).any(axis=1)
+            whole |= _match(self._claims(stream, np.full(len(chunks), block), chunks), stream.rows, actual)
             if whole.all() or block < self.n_blocks - 1:
                 break
         if not whole.all():
@@ -498,32 +531,37 @@ class Blocks:
         if stream.filters or not out.flags.c_contiguous or not isinstance(columns, slice):
             return False
         (block, row), wide, size = divmod(row, stream.rows), stream.chunk[1], stream.dtype.itemsize
-        edges = np.arange(columns.start // wide, -(-columns.stop // wide) + 1)
-        chunks = (members[:, None] * stream.grid[1] + edges[:-1]).reshape(-1)
-        offsets = self._offsets[stream.name][block, chunks]
+        first, last = columns.start // wide, -(-columns.stop // wide)
+        chunks = (members[:, None] * stream.grid[1] + np.arange(first, last)).reshape(-1)
+        offsets = self._offsets[stream.name][block].take(chunks)
         if offsets.min() < 0 or not self._are_known(stream, block, chunks, offsets):
             return False
-        edges *= wide
-        edges[0], edges[-1] = columns.start, columns.stop
-        starts = offsets + (np.tile(edges[:-1] % wide, len(members)) + row * wide) * size
-        lengths = (np.diff(edges) * size).tolist() * len(members)
-        view, at, fill = out.reshape(-1).view(np.uint8), 0, self._raw.fill
-        for start, length in zip(starts.tolist(), lengths, strict=True):
-            fill(start, view[at : at + length])
-            at += length
+        edges = [columns.start, *range((first + 1) * wide, last * wide, wide), columns.stop]
+        at = [(edge - columns.start) * size for edge in edges]
+        skipped = [(row * wide + edge % wide) * size for edge in edges[:-1]]
+        for states, places in zip(out.view(np.uint8), offsets.reshape(len(members), -1).tolist(), strict=True):
+            starts = [place + more for place, more in zip(places, skipped, strict=True)]
+            self._raw.fill_each(starts, [states[a:b] for a, b in pairwise(at)])
         return True
 
     def _are_known(self, stream: Stream, blocks: Any, chunks: NDArray[np.int64], offsets: NDArray[np.int64]) -> bool:
         """Whether chunks were found whole, and the file was not cut since."""
         if not self._verified[stream.name][blocks, chunks].all():
             return False
-        return bool(offsets.max() + stream.chunk_bytes <= self._raw.size)
+        return bool(max(offsets.tolist()) + stream.chunk_bytes <= self._raw.size)
 
 
 def _checksum(chunk: NDArray[Any], count: int, block: int, index: int) -> int:
     """Checksum of the first rows of a chunk."""
     used = chunk if count == len(chunk) else chunk[:count]
     return checksum(used, block, index) if used.flags.c_contiguous else checksum_of_parts(used, block, index)
+
+
+def _match(claims: NDArray[Any], rows: int, sums: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which chunks a slot of all `rows` claims to have these checksums; none has 0."""
+    counts, values = claims[..., 0], claims[..., 1]
+    matching: NDArray[np.bool_] = ((counts == rows) & (values != 0) & (values == sums[:, None])).any(axis=1)
+    return matching
 
 
 def _places(

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -125,11 +125,15 @@ class RawFile:
 
     def fill(self, offset: int, part: Any) -> None:
         """Fill an array of bytes from a place on, with zeros past the end of the file."""
-        done = 0
-        if self.descriptor >= 0 and hasattr(os, "preadv"):
-            done = os.preadv(self.descriptor, (part,), offset)
-        if done < len(part):
-            part[done + self.read_into(offset + done, part[done:].data) :] = 0
+        self.fill_each((offset,), (part,))
+
+    def fill_each(self, offsets: Iterable[int], parts: Iterable[Any]) -> None:
+        """Fill arrays of bytes, each from a place of its own on, with zeros past the end of the file."""
+        read = getattr(os, "preadv", None)
+        for offset, part in zip(offsets, parts, strict=True):
+            done = read(self.descriptor, (part,), offset) if read and self.descriptor >= 0 else 0
+            if done < len(part):
+                part[done + self.read_into(offset + done, part[done:].data) :] = 0
 
     def read_parts(self, offset: int, parts: list[Any]) -> None:
         """Fill arrays of bytes from one place on, with zeros past the end of the file."""

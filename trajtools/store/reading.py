@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
@@ -128,7 +129,7 @@ class Run(Shown):
             kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
-        self._planted: dict[int, list[int]] | None = None  # rows that first show a planting, by member
+        self._planted: dict[int, list[slice]] | None = None  # stretches by member; -1: of a member that never was
         self._where: dict[str, int] = {}
         self.is_cut = False
         try:
@@ -252,7 +253,8 @@ class Run(Shown):
 
     def _show(self, n_states: int) -> None:
         """Show the first states only, as a run did that was opened earlier."""
-        self.n_states = self.blocks.n = n_states
+        self.n_states, self._planted = n_states, None
+        self.blocks.n = n_states
 
     # ------------------------------------------------------------------------------------------------ what it holds
 
@@ -366,10 +368,16 @@ class Run(Shown):
             planted, members = self._planting_columns("step", "member")
             order = np.lexsort((planted, members))
             rows = np.searchsorted(self.step, planted[order]).tolist()
-            self._planted = {}
+            planted_at: dict[int, list[int]] = {}
             for planted_member, row in zip(members[order].tolist(), rows, strict=True):
-                self._planted.setdefault(planted_member, []).append(row)
-        edges = [0, *self._planted.get(member, ()), self.n_states]
+                planted_at.setdefault(planted_member, []).append(row)
+            cut = cache(self._cut)  # most members were planted together
+            self._planted = {planted: cut(tuple(at)) for planted, at in planted_at.items()}
+            self._planted[-1] = cut(())
+        return list(self._planted.get(member, self._planted[-1]))
+
+    def _cut(self, planted: tuple[int, ...]) -> list[slice]:
+        edges = [0, *planted, self.n_states]
         return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
@@ -648,7 +656,7 @@ class Run(Shown):
         self._refuse(FormatError(text))
         blocks.n = length
         if blocks is self.blocks:
-            self.n_states = length
+            self.n_states, self._planted = length, None
 
     @property
     def places(self) -> dict[str, int]:
