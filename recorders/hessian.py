@@ -35,6 +35,7 @@ EXTENTS = ("full", "subset", "batch")
 WHICH = ("both", "largest", "smallest")
 BREAKDOWN = 1e-13  # of the largest eigenvalue: smaller remainders are rounding
 SUM_BLOCK = 2**16  # entries that are summed in float32
+MIX_BLOCK = 2**12  # entries of all vectors that fit into the cache
 SMALLEST_SQUARE = 1e-25  # smaller sums of squares may have lost terms to the range of float32
 LEAST_STEPS = 8  # before convergence at an end of the spectrum is accepted
 LOOK_EVERY = 4
@@ -1005,9 +1006,14 @@ class Basis:
 
     def shrink(self, values: Floats, weights: Floats, keep: Any) -> None:
         """Retain selected Ritz vectors (thick restart); the newest direction continues from there."""
-        retained, direction = self.combine(weights[:, keep]), self.vectors[self.size].copy()
-        self.size = len(retained)
-        self.vectors[: self.size] = retained
+        inside, direction = self.vectors[: self.size], self.vectors[self.size].copy()
+        mixing = weights[:, keep].T.astype(inside.dtype)
+        self.size = len(mixing)
+        for at in range(0, self.n, MIX_BLOCK):  # in place, since a second basis is much memory
+            part = inside[:, at : at + MIX_BLOCK]
+            part[: self.size] = mixing @ part
+        for vector in inside[: self.size]:
+            np.divide(vector, norm(vector), out=vector)
         self.matrix[:] = 0.0
         np.fill_diagonal(self.matrix[: self.size, : self.size], values[keep])
         beta = self.beta

@@ -88,6 +88,7 @@ def test_a_dask_scheduler_with_workers_says_what_one_process_says(walk, training
 
 
 POOL = """
+import signal
 import time
 
 from trajtools.cli.runner import executor
@@ -97,6 +98,7 @@ def work():
     time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what runs in the background
     with executor(2, None) as pool:
         for future in [pool.submit(work) for _ in range(9)]:
             future.result()

@@ -213,6 +213,18 @@ def test_csv_holds_distances_and_weights(twins, tmp_path):
     ).stderr  # fmt: skip
 
 
+def test_stored_distances_are_exported_in_their_metric(tmp_path):
+    members, path = [Member("net"), Member("copy", 0, 1e-3)], tmp_path / "x.h5"
+    with Recorder(
+        path, {"w": np.zeros((2, 3))}, members=members, store="distances", metric="linf", quiet=True
+    ) as recorder:
+        recorder.record({"w": np.array([[0.0, 0.0, 0.0], [1.0, -3.0, 2.0]])})
+    what = ("export", path, "--format", "csv", "--what", "distances")
+    np.testing.assert_array_equal(table(call(*what).stdout)[1], [[0, 0], [1, 3]])
+    np.testing.assert_array_equal(table(call(*what, "--metric", "linf").stdout)[1], [[0, 0], [1, 3]])
+    assert "--metric linf" in call(*what, "--metric", "l1", code=1).stderr
+
+
 def test_numbers_that_are_none_stand_in_csv_as_such(tmp_path):
     states = np.array([[[1.0, np.nan, -np.inf, 1e-320]]]).repeat(3, axis=0)
     said = call("export", write(tmp_path / "x.h5", states), "--format", "csv", "--what", "weights").stdout

@@ -233,6 +233,25 @@ def test_sketches_give_euclidean_distances_and_state_their_error(walks):
         twins(run, metric="l1")
 
 
+@pytest.mark.parametrize("odd", [(), (2,), (0, 5), (1, 2, 3)])
+def test_copies_together_are_copies_one_by_one(odd):
+    rng = np.random.default_rng(4)
+    reference = rng.normal(size=(20, 5)).cumsum(axis=0)
+    copies = [reference + rng.normal(size=(20, 5)) for _ in range(6)]
+    for k in odd:
+        copies[k][:3] = reference[:3]  # perturbed later
+        copies[k][12:] = np.nan if k % 2 else copies[k][12:]
+    together = twins((reference, copies))
+    for u, copy in enumerate(copies):
+        alone = twins((reference, [copy]))
+        length = alone.distances.shape[1]
+        assert_array_equal(together.distances[u, :length], alone.distances[0])
+        assert np.isnan(together.distances[u, length:]).all()
+        assert_array_equal(together.floor[u, :length], alone.floor[0])
+        assert_array_equal(together.speed[u, :length], alone.speed[0])
+        assert (together.start[u], together.scale[u]) == (alone.start[0], alone.scale[0])
+
+
 def test_without_a_metric_a_run_is_measured_in_the_one_that_it_stores(walks):
     width = 50
     sketched = as_run(walks, stored="sketch", sketch=np.random.default_rng(1).normal(size=(20, 9, width)), uuid="1")

@@ -58,7 +58,7 @@ def export(
     state: int | None = None,
     what: str | Sequence[str] = (),
     series: str | Sequence[str] = (),
-    metric: str = "l1",
+    metric: str | None = None,
     max_columns: int = 1000,
     max_edges: int = 100_000,
     mode: str = "x",
@@ -89,8 +89,8 @@ def export(
         Columns of a table: ``"metrics"``, ``"distances"`` of twins to their reference, ``"weights"``; empty: metrics.
     series : str or sequence of str
         Globs of metrics in a table; empty for all.
-    metric : str
-        Distance between twins in a table.
+    metric : str or None
+        Distance between twins in a table; None: the stored one, ``"l1"`` where weights are stored.
     max_columns, max_edges : int
         Limits of tables and of networks.
     mode : str
@@ -173,7 +173,7 @@ def write(
     *,
     what: Sequence[str] = (),
     series: Sequence[str] = (),
-    metric: str = "l1",
+    metric: str | None = None,
     max_columns: int = 1000,
     max_edges: int = 100_000,
     overwrite: bool = False,
@@ -541,7 +541,7 @@ WRITERS = {"npz": _write_npz_state, "safetensors": _write_safetensors, "pt": _wr
 
 
 def select_columns(
-    part: Part, what: Sequence[str], *, series: Sequence[str] = (), metric: str = "l1", largest: int = 1000
+    part: Part, what: Sequence[str], *, series: Sequence[str] = (), metric: str | None = None, largest: int = 1000
 ) -> list[Columns]:
     """Columns of the table, computed lazily."""
     run = part.run
@@ -616,14 +616,14 @@ def _head(name: str, place: Sequence[str]) -> str:
     return f"{name}[{','.join(place)}]" if place else name
 
 
-def _distances(part: Part, metric: str) -> Columns:
+def _distances(part: Part, metric: str | None) -> Columns:
     run = part.run
     twins = [i for i, m in enumerate(run.members) if m.reference >= 0 and part.member in (None, i)]
     if not twins:
         who = f"member {part.member} of run {run.name!r} is" if part.member is not None else f"run {run.name!r} has"
         raise DataError(f"{who} no perturbed copy of another member, so there is no distance between twins")
     if run.stored == "distances":
-        if metric != run.distance_metric:
+        if metric not in (None, run.distance_metric):
             raise DataError(
                 f"run {run.name!r} stores distances in {run.distance_metric}: --metric {run.distance_metric}"
             )
@@ -634,7 +634,7 @@ def _distances(part: Part, metric: str) -> Columns:
     @cache
     def computed() -> Floats:
         pairs = ((part.member_weights(run.members[i].reference), part.member_weights(i)) for i in twins)
-        return np.stack([distance(reference, twin, metric=metric) for reference, twin in pairs], axis=1)
+        return np.stack([distance(reference, twin, metric=metric or "l1") for reference, twin in pairs], axis=1)
 
     return Columns(_twin_heads(part, twins), lambda start, stop: computed()[start:stop])
 

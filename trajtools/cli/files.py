@@ -342,7 +342,7 @@ def repair(*, files: tuple[Path, ...], salvage: Path | None, as_json: bool, outp
 @click.option(
     "--series", metavar="NAME", multiple=True, help="Only this metric in a table; repeatable; * is a wildcard."
 )
-@options.metric("l1", "Distance of --what distances.")
+@options.metric(None, "Distance of --what distances.  [default: the stored one, else l1]")
 @click.option("--max-columns", type=click.IntRange(min=1), default=1000, show_default=True, help="Limit of a table.")
 @click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of a network.")
 @click.option("--force", is_flag=True, help="Overwrite the output file if it exists.")

@@ -179,8 +179,8 @@ class Blocks:
         if not check_head(self._raw):
             whole = min(self._reachable() * self.axis.rows, first)
             left = f"at most the first {whole} of {self.n} are whole" if whole else f"none of the {self.n} is whole"
-            return f"{path} {cut_short(self._raw)}: {part} are gone, {left}; {hint}"
-        return f"{part} in {path} are damaged or missing: they {self.loss(name)}. Everything else can be read; {hint}."
+            return f"{path} {cut_short(self._raw)}: {part} cannot be found, {left}; {hint}"
+        return f"{part} in {path} cannot be read: its chunks {self.loss(name)}. Everything else can be read; {hint}."
 
     def _reachable(self) -> int:
         """Leading blocks whose chunks are in the file, of the streams whose places are known."""
