@@ -3,6 +3,7 @@
     python benchmarks/table.py --only distances
     python benchmarks/distances.py --file 6 --folder DIR     # out of core: 6 GiB, killed once, peak memory
     python benchmarks/distances.py --file 6 --weights 1000000 --workers 2    # on Dask workers
+    python benchmarks/distances.py --file 37.3 --weights 1000000 --workers 2 --levels 256    # 10^4 x 10^6
 
 All pairs: neighbouring states differ by 1e-4 of the weights, as in a training, and the errors of all peers stand in the
 table. scipy is timed on a few states and extrapolated, its cost per pair being constant. The C kernel
@@ -235,19 +236,32 @@ def cluster(workers: int) -> Iterator[tuple[str, Callable[[], list[float]]]]:
         yield made.scheduler_address, lambda: list(client.run(peak).values())
 
 
-def out_of_core(gib: float, folder: Path, weights: int, workers: int) -> None:
+def steps(weights: int, levels: int) -> Iterator[np.ndarray]:
+    """States of a random walk; with `levels`, of so many values, of which 2 % change at each step."""
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal(weights, dtype=np.float32)
+    values = np.linspace(-1, 1, levels, dtype=np.float32)
+    if levels:
+        w = rng.choice(values, weights)
+    while True:
+        yield w
+        if levels:
+            w[rng.integers(0, weights, weights // 50)] = rng.choice(values, weights // 50)
+        else:
+            w = w + np.float32(1e-3) * rng.standard_normal(weights, dtype=np.float32)
+
+
+def out_of_core(gib: float, folder: Path, weights: int, workers: int, levels: int) -> None:
     """Distances of a file, in a process that is killed once and started again."""
     from recorders import Recorder
 
     states = int(gib * 2**30 / 4 / weights)
     path, out = folder / "distances_bench.h5", folder / "distances_bench_distances.h5"
-    rng = np.random.default_rng(1)
+    walk = steps(weights, levels)
     try:
-        state = {"w": rng.standard_normal(weights, dtype=np.float32)}
-        with Recorder(path, state, quiet=True) as recorder:
+        with Recorder(path, {"w": next(walk)}, compress="zstd" if levels else None, quiet=True) as recorder:
             for _ in range(states - 1):
-                state["w"] = state["w"] + np.float32(1e-3) * rng.standard_normal(weights, dtype=np.float32)
-                recorder.record(state)
+                recorder.record({"w": next(walk)})
         print(f"a file of {path.stat().st_size / 2**30:.1f} GiB, {states} states of {weights} weights", flush=True)
         with cluster(workers) if workers else nullcontext(("", list[float])) as (address, peaks):
             for stop in (1, 0):
@@ -273,13 +287,14 @@ def main() -> None:
     parser.add_argument("--weights", type=int, default=2**18)
     parser.add_argument("--workers", type=int, default=0, help="Dask workers")
     parser.add_argument("--read", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--levels", type=int, default=0, help="values of a weight, so that zstd makes the file small")
     parser.add_argument("--folder", type=Path, default=Path(), help="where the file is put")
     options = parser.parse_args()
     if options.read:
         path, out, address, stop = options.read
         read(Path(path), Path(out), address, int(stop))
     else:
-        out_of_core(options.file, options.folder, options.weights, options.workers)
+        out_of_core(options.file, options.folder, options.weights, options.workers, options.levels)
 
 
 if __name__ == "__main__":
