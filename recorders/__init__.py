@@ -15,27 +15,40 @@ if TYPE_CHECKING:
     from recorders.recorder import AtSteps as AtSteps, LogSpaced as LogSpaced, Recorder as Recorder
     from recorders.storage import Sketch as Sketch
     from recorders.twins import Twin as Twin, TwinList as TwinList, perturb as perturb
+    from trajtools.wiring import Member as Member
 
 _HOME = {
-    "Recorder": "recorder",
-    "perturb": "twins",
-    "Twin": "twins",
-    "TwinList": "twins",
-    "Sketch": "storage",
-    "LogSpaced": "recorder",
-    "AtSteps": "recorder",
-    "RecordingWarning": "background",
-    "Planting": "planting",
+    "Recorder": "recorders.recorder",
+    "perturb": "recorders.twins",
+    "Twin": "recorders.twins",
+    "TwinList": "recorders.twins",
+    "Sketch": "recorders.storage",
+    "LogSpaced": "recorders.recorder",
+    "AtSteps": "recorders.recorder",
+    "RecordingWarning": "recorders.background",
+    "Planting": "recorders.planting",
+    "Member": "trajtools.wiring",
 }
 
-__all__ = ["AtSteps", "LogSpaced", "Planting", "Recorder", "RecordingWarning", "Sketch", "Twin", "TwinList", "perturb"]
+__all__ = [
+    "AtSteps",
+    "LogSpaced",
+    "Member",
+    "Planting",
+    "Recorder",
+    "RecordingWarning",
+    "Sketch",
+    "Twin",
+    "TwinList",
+    "perturb",
+]
 
 if not TYPE_CHECKING:  # to a type checker, names that are not listed above are errors
 
     def __getattr__(name: str) -> Any:
         if name not in _HOME:
             raise AttributeError(f"recorders has no {name!r}; it has {', '.join(sorted(__all__))}")
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value
 
