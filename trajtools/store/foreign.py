@@ -362,23 +362,27 @@ class ForeignStates:
             outer = next(iter(sizes), "")
             inner = prod(list(sizes.values())[1:])  # entries for each index of the outer axis of a state
             wanted = self._entries(columns, prod(sizes.values()))
-            first, last = (int(wanted.min()) // inner, int(wanted.max()) // inner + 1) if wanted.size else (0, 0)
+            first = last = 0
+            if len(wanted):
+                ends = (wanted[0], wanted[-1]) if isinstance(wanted, range) else (int(wanted.min()), int(wanted.max()))
+                first, last = min(ends) // inner, max(ends) // inner + 1
             ranges = {"step": slice(low, high), outer: slice(first, last)}
             key = tuple(ranges.get(axis, at.get(axis, slice(None))) for axis in self.axes)
             block = np.asarray(data[key])
         left = [axis for axis in self.axes if axis not in at]
         block = np.moveaxis(block, left.index("step"), 0)
         states = block.reshape(len(block), prod(block.shape[1:]))[index - low].astype(self.dtype, copy=False)
-        if len(wanted) == states.shape[1] and (np.diff(wanted) == 1).all():
-            return states
-        return states[:, wanted - first * inner]
+        skipped = first * inner
+        if isinstance(wanted, range) and wanted.step == 1:  # no index of a whole state, which takes more than the state
+            return states[:, wanted.start - skipped : wanted.stop - skipped] if len(wanted) else states
+        return states[:, np.asarray(wanted, np.int64) - skipped]
 
-    def _entries(self, columns: slice | NDArray[np.int64] | None, size: int) -> Ints:
+    def _entries(self, columns: slice | NDArray[np.int64] | None, size: int) -> Ints | range:
         """Entries of the flattened state, of `size` entries, that are asked for."""
         columns = slice(None) if columns is None else columns
         if self.columns is not None:
             return self.columns[columns]
-        return np.arange(*columns.indices(size)) if isinstance(columns, slice) else np.arange(size)[columns]
+        return range(size)[columns] if isinstance(columns, slice) else np.arange(size)[columns]
 
 
 @dataclass(frozen=True)

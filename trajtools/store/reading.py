@@ -372,8 +372,7 @@ class Run(Shown):
             for planted_member, row in zip(members[order].tolist(), rows, strict=True):
                 planted_at.setdefault(planted_member, []).append(row)
             cut = cache(self._cut)  # most members were planted together
-            self._planted = {planted: cut(tuple(at)) for planted, at in planted_at.items()}
-            self._planted[-1] = cut(())
+            self._planted = {-1: cut(()), **{planted: cut(tuple(at)) for planted, at in planted_at.items()}}
         return list(self._planted.get(member, self._planted[-1]))
 
     def _cut(self, planted: tuple[int, ...]) -> list[slice]:
